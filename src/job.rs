@@ -1,0 +1,139 @@
+//! The nouns of a queue: job, state, attempt, outcome, lane.
+//!
+//! Plain data. The words are those of the tables, the commands and the metrics.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
+pub type JobId = i64;
+
+/// A word that is not one of those an enum of this module allows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {what} \"{word}\": use one of {allowed}")]
+pub struct UnknownWord {
+    what: &'static str,
+    word: String,
+    allowed: String,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word as it stands in the database, the command line and the metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == word).ok_or_else(|| UnknownWord {
+                    what: $what,
+                    word: word.to_owned(),
+                    allowed: Self::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a job is in its life (`send_jobs.state`).
+    State, "state", {
+        /// Waits for its turn, its delay or its backoff.
+        Queued = "queued",
+        /// An attempt is recorded and may be on the wire.
+        Sending = "sending",
+        /// An answer to one of its attempts said so. Final.
+        Delivered = "delivered",
+        /// Refused for good, invalid, expired or out of attempts. Final.
+        Dead = "dead",
+        /// It may have arrived and nobody knows; an operator decides.
+        Unknown = "unknown",
+        /// Set aside by an operator.
+        Held = "held",
+        /// Ended by an operator. Final.
+        Cancelled = "cancelled",
+    }
+}
+
+impl State {
+    /// True for the states that no job ever leaves.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Delivered | Self::Dead | Self::Cancelled)
+    }
+}
+
+words! {
+    /// How one attempt ended (`send_attempts.outcome`).
+    Outcome, "outcome", {
+        /// The answer said that the message was taken.
+        Delivered = "delivered",
+        /// The answer said no, and asking again will not help.
+        Refused = "refused",
+        /// The answer said no, and asking later may help.
+        Retryable = "retryable",
+        /// The receiver asked to be slower.
+        Throttled = "throttled",
+        /// It is certain that no byte of the request left.
+        NotSent = "not_sent",
+        /// It may have arrived, and nothing said whether it did.
+        Ambiguous = "ambiguous",
+    }
+}
+
+words! {
+    /// What to do after an ambiguous attempt (`send_jobs.on_ambiguous`, `retry.on_ambiguous`).
+    OnAmbiguous, "on_ambiguous", {
+        /// Send again: at least once.
+        Retry = "retry",
+        /// Never send again by itself: the job becomes `unknown`.
+        Hold = "hold",
+    }
+}
+
+words! {
+    /// What an `unknown` job does to the jobs behind it (`lanes.after_unknown`).
+    AfterUnknown, "after_unknown", {
+        /// The line waits until an operator resolves it.
+        Block = "block",
+        /// The line goes on.
+        Continue = "continue",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_reads_back_as_itself() {
+        for state in State::ALL {
+            assert_eq!(state.as_str().parse(), Ok(*state));
+        }
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome.as_str().parse(), Ok(*outcome));
+        }
+    }
+
+    #[test]
+    fn an_unknown_word_names_what_is_allowed() {
+        let error = "sent".parse::<State>().expect_err("not a state");
+        assert!(error.to_string().starts_with("unknown state \"sent\": use one of queued, sending"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Postlane: one SQL `INSERT` becomes one signed request to JoinChat's send API, in order.
+//!
+//! The path of a job, each step a module:
+//!
+//! 1. a producer inserts a row into `send_jobs` ([`job`], [`message`]);
+//! 2. the ledger takes the mark of that row in, leases the job's lane and writes an attempt
+//!    row, all in one commit ([`ledger`], [`store`]), after the rules agreed ([`validate`]);
+//! 3. a sender signs and sends it ([`deliver`], [`sign`], [`http`]);
+//! 4. the answer is judged and the next step decided ([`judge`], [`retry`]);
+//! 5. the ledger records that in its next commit, and the lane goes on ([`ledger`]).
+//!
+//! [`worker`] starts and stops all of that; [`sweep`] prunes and heals; [`events`] is the only
+//! place where what happens becomes a log line or a metric. [`cli`] and [`admin`] are the faces.
+
+// nouns
+pub mod clock;
+pub mod job;
