@@ -56,7 +56,10 @@ mod tests {
     fn the_boot_clock_never_runs_backwards() {
         let first = BootInstant::now();
         assert!(BootInstant::now() >= first);
-        assert_eq!(first.since(BootInstant::now().back(Duration::ZERO)), Duration::ZERO);
+        assert_eq!(
+            first.since(BootInstant::now().back(Duration::ZERO)),
+            Duration::ZERO
+        );
         assert!(first.back(Duration::from_secs(1)).elapsed() >= Duration::from_secs(1));
     }
 }

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::clock::Millis;
+
 /// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
 pub type JobId = i64;
 
@@ -117,6 +119,48 @@ words! {
     }
 }
 
+/// A lane and what stands at its head.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The lane.
+    pub lane: String,
+    /// Its page.
+    pub page: String,
+    /// An operator paused this lane.
+    pub paused: bool,
+    /// The job whose turn it is; none if the line is empty.
+    pub head: Option<Head>,
+}
+
+/// The job at the head of a line.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Its id.
+    pub job: JobId,
+    /// `queued`, `sending` (its worker is gone) or `unknown` (the line is blocked).
+    pub state: State,
+    /// Attempts so far.
+    pub attempts: i64,
+    /// Those that count.
+    pub failures: i64,
+    /// When it may be tried.
+    pub due: Millis,
+    /// When it may no longer be sent.
+    pub expires: Option<Millis>,
+    /// Its own policy.
+    pub on_ambiguous: Option<OnAmbiguous>,
+    /// As the producer wrote it.
+    pub recipient: Vec<u8>,
+    /// As the producer wrote it.
+    pub message: Vec<u8>,
+    /// The message tag.
+    pub tag: Option<String>,
+    /// The delay in seconds.
+    pub delay: i64,
+    /// When its last attempt began, if it has begun.
+    pub started: Option<Millis>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +178,10 @@ mod tests {
     #[test]
     fn an_unknown_word_names_what_is_allowed() {
         let error = "sent".parse::<State>().expect_err("not a state");
-        assert!(error.to_string().starts_with("unknown state \"sent\": use one of queued, sending"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("unknown state \"sent\": use one of queued, sending")
+        );
     }
 }

@@ -12,6 +12,26 @@
 //! [`worker`] starts and stops all of that; [`sweep`] prunes and heals; [`events`] is the only
 //! place where what happens becomes a log line or a metric. [`cli`] and [`admin`] are the faces.
 
-// nouns
+// nouns: plain data, no I/O
 pub mod clock;
 pub mod job;
+pub mod message;
+
+// rules: pure, synchronous, no logging
+pub mod judge;
+pub mod pace;
+pub mod retry;
+pub mod sign;
+pub mod turn;
+pub mod validate;
+
+// edges: I/O, and they do not know each other
+pub mod http;
+pub mod store;
+
+// motion
+pub mod deliver;
+pub mod events;
+pub mod ledger;
+pub mod sweep;
+pub mod worker;

@@ -1,0 +1,205 @@
+-- The queue: what producers insert, the lanes workers lease, the history of attempts.
+-- Producers insert into send_jobs alone; the triggers below only append, so an INSERT
+-- waits for nobody and locks nothing that another producer or a worker holds.
+
+create table send_jobs (
+    id bigint generated always as identity primary key,
+    -- what producers write
+    page_id text not null,
+    recipient json not null,
+    message json not null,
+    tag text,
+    delay integer not null default 0,
+    send_at timestamptz,
+    expires_at timestamptz,
+    ordering_key text,
+    idempotency_key text,
+    on_ambiguous text,
+    metadata json,
+    -- what workers write
+    lane text generated always as (
+        page_id || '/' || case
+            when ordering_key is not null then 'key:' || ordering_key
+            when recipient -> 'id' is not null then 'id:' || (recipient ->> 'id')
+            when recipient -> 'phone' is not null then 'phone:' || (recipient ->> 'phone')
+            when recipient -> 'email' is not null then 'email:' || (recipient ->> 'email')
+            when recipient -> 'uuid' is not null then 'uuid:' || (recipient ->> 'uuid')
+        end
+    ) stored,
+    state text not null default 'queued',
+    attempts integer not null default 0,
+    failures integer not null default 0,
+    possible_duplicate boolean not null default false,
+    requeued_from bigint,
+    due_at timestamptz not null default clock_timestamp(),
+    reason text,
+    last_status integer,
+    created_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    -- when a job with send_at joined its line
+    joined_at timestamptz,
+    -- some attempt ended ambiguous: sending it again may repeat it
+    ambiguous boolean not null default false,
+    -- an operator cancelled it while it was being sent
+    cancel_requested boolean not null default false,
+
+    constraint page_id_is_a_positive_number check (page_id ~ '^[1-9][0-9]*$' and length(page_id) <= 40),
+    constraint recipient_is_an_object check (json_typeof(recipient) = 'object'),
+    constraint recipient_has_exactly_one_of_id_phone_email_uuid check (
+        (recipient -> 'id' is not null)::int + (recipient -> 'phone' is not null)::int
+        + (recipient -> 'email' is not null)::int + (recipient -> 'uuid' is not null)::int = 1
+    ),
+    constraint recipient_value_is_a_non_blank_string check (
+        coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
+                 json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
+        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '\S'
+    ),
+    constraint recipient_is_at_most_1024_bytes check (octet_length(recipient::text) <= 1024),
+    constraint message_is_an_object check (json_typeof(message) = 'object'),
+    constraint message_is_at_most_64_kib check (octet_length(message::text) <= 65536),
+    constraint tag_is_at_most_100_bytes check (octet_length(tag) <= 100),
+    constraint delay_is_between_0_and_10 check (delay between 0 and 10),
+    constraint send_at_is_a_finite_time check (send_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
+    constraint expires_at_is_a_finite_time check (expires_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
+    constraint ordering_key_is_1_to_1024_bytes check (octet_length(ordering_key) between 1 and 1024),
+    constraint idempotency_key_is_1_to_1024_bytes check (octet_length(idempotency_key) between 1 and 1024),
+    constraint on_ambiguous_is_retry_or_hold check (on_ambiguous in ('retry', 'hold')),
+    constraint metadata_is_at_most_64_kib check (octet_length(metadata::text) <= 65536),
+    constraint state_is_known check (
+        state in ('queued', 'sending', 'delivered', 'dead', 'unknown', 'held', 'cancelled')
+    ),
+    constraint finished_at_is_set_when_final check (
+        (finished_at is not null) = (state in ('delivered', 'dead', 'cancelled'))
+    )
+);
+
+-- A producer's second INSERT with the same key fails.
+create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency_key)
+    where idempotency_key is not null;
+-- The line: the next job of a lane is its lowest entry here.
+create index send_jobs_line on send_jobs (lane, id)
+    where state = 'queued' and (send_at is null or joined_at is not null);
+-- An assertion: one job of a lane is in hand at a time.
+create unique index send_jobs_one_sending on send_jobs (lane) where state = 'sending';
+create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
+-- What ended badly, for producers.
+create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
+-- What retention may take.
+create index send_jobs_finished on send_jobs (finished_at) where state in ('delivered', 'dead', 'cancelled');
+create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
+
+-- One row for each request, committed before its first byte.
+create table send_attempts (
+    job_id bigint not null,
+    number integer not null,
+    started_at timestamptz not null,
+    finished_at timestamptz,
+    outcome text,
+    http_status integer,
+    error text,
+    response text,
+    rule text,
+    worker text not null,
+    primary key (job_id, number),
+    constraint outcome_is_known check (
+        outcome in ('delivered', 'refused', 'retryable', 'throttled', 'not_sent', 'ambiguous')
+    ),
+    constraint finished_at_comes_with_the_outcome check ((outcome is null) = (finished_at is null))
+) with (fillfactor = 70);
+
+-- One row for each lane with undelivered work. due_at says when anybody may next touch the
+-- lane (unix ms): when its head is due, when its lease ends, or null while it is blocked.
+create table send_lanes (
+    lane text primary key,
+    page_id text not null,
+    due_at bigint,
+    leased_by text,
+    token bigint not null default 0,
+    head bigint,
+    touched bigint not null default 0
+) with (fillfactor = 70);
+create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
+
+-- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
+create table send_inbox (
+    page_id text not null,
+    id bigint generated always as identity,
+    lane text not null,
+    -- wake the lane even while it waits: its line changed other than at its end
+    look boolean not null default false,
+    primary key (page_id, id)
+);
+
+-- Jobs with send_at, until they join their lines (unix ms).
+create table send_timers (
+    at bigint not null,
+    job_id bigint not null,
+    primary key (at, job_id)
+);
+
+-- What must not be sent now: 'all', 'page:ID' or 'lane:LANE'.
+create table send_pauses (
+    scope text primary key,
+    since timestamptz not null default clock_timestamp(),
+    who text not null,
+    why text
+);
+
+-- When the rate of a page allows its next request (unix microseconds), for all workers.
+create table send_rates (
+    page_id text primary key,
+    next_at bigint not null
+);
+
+-- Who changed what, and why.
+create table send_audit (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    who text not null,
+    verb text not null,
+    what text not null,
+    changed bigint not null,
+    why text
+);
+
+-- Workers that sleep and want to be woken; a row that has run out wakes nobody.
+create table send_sleepers (
+    worker text primary key,
+    until timestamptz not null
+);
+
+-- Lease tokens: never repeat, whatever happens to a lane's row.
+create sequence send_tokens;
+
+-- A binary works on a schema if it is not older than compatible_from.
+create table send_schema (
+    version integer primary key,
+    compatible_from integer not null
+);
+insert into send_schema (version, compatible_from) values (1, 1);
+
+create function send_jobs_due() returns trigger language plpgsql as $$
+begin
+    new.due_at := coalesce(new.send_at, new.created_at) + new.delay * interval '1 second';
+    return new;
+end
+$$;
+create trigger send_jobs_due before insert on send_jobs for each row
+    when (new.delay <> 0 or new.send_at is not null) execute function send_jobs_due();
+
+-- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else.
+create function send_jobs_mark() returns trigger language plpgsql
+    security definer set search_path from current as $$
+begin
+    insert into send_inbox (page_id, lane)
+        select page_id, lane from inserted where send_at is null order by id;
+    insert into send_timers (at, job_id)
+        select ceil(extract(epoch from send_at) * 1000)::bigint, id from inserted where send_at is not null;
+    if exists (select from send_sleepers where until > clock_timestamp()) then
+        perform pg_notify('postlane', '');
+    end if;
+    return null;
+end
+$$;
+create trigger send_jobs_mark after insert on send_jobs
+    referencing new table as inserted for each statement execute function send_jobs_mark();

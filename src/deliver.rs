@@ -1,0 +1,212 @@
+//! The product on one screen: a claimed job becomes a request, and its answer an outcome.
+//!
+//! started → sign → send → judge → decide → report. Everything else explains one of its lines.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+
+use crate::clock::{BootInstant, Millis, millis};
+use crate::events::{Event, Events};
+use crate::http::Http;
+use crate::job::{JobId, OnAmbiguous, State};
+use crate::judge::{Answer, Judgement, judge};
+use crate::retry::{self, Attempted, Policy};
+use crate::sign::signature;
+use crate::store::record::Ended;
+use crate::turn::EXPIRED;
+
+/// A job whose attempt is recorded and may be sent.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Its lane.
+    pub lane: String,
+    /// The token of the claim.
+    pub token: i64,
+    /// The job.
+    pub job: JobId,
+    /// Which attempt of the job, from 1.
+    pub number: i64,
+    /// The page, whose secret signs.
+    pub page: String,
+    /// The exact bytes to send.
+    pub body: Bytes,
+    /// Failures before this attempt.
+    pub failures: i64,
+    /// The job's own policy.
+    pub on_ambiguous: Option<OnAmbiguous>,
+    /// The producer's delay.
+    pub delay: Duration,
+    /// How long after the claim it may still be sent; none if it never expires.
+    pub expires_in: Option<Duration>,
+    /// When it was claimed, on the database's clock.
+    pub started: Millis,
+    /// When it was claimed, on this machine's boot clock; taken before the database was asked.
+    pub claimed: BootInstant,
+}
+
+/// What it takes to send: shared by all senders.
+pub struct Wire {
+    /// The client.
+    pub http: Http,
+    /// The secret of a page.
+    pub secrets: Arc<dyn Secrets>,
+    /// What comes after a failure.
+    pub policy: Policy,
+    /// How old a claim may be when its first byte is written. Later, its answer could come after
+    /// the lease, when the lane belongs to somebody else.
+    pub send_within: Duration,
+    /// True if the receiver waits for `delay` (`api.delay = "api"`): the lane rests that long, and
+    /// [`API_DELAY_MARGIN`] more.
+    pub delay_on_wire: bool,
+    /// Says true when the worker must end at once: what is unanswered then is ambiguous.
+    pub hurry: watch::Sender<bool>,
+    /// Where attempts are counted and logged.
+    pub events: Arc<Events>,
+}
+
+impl Wire {
+    /// Ends every attempt that is still unanswered; each reports itself.
+    pub fn hurry(&self) {
+        self.hurry.send_replace(true);
+    }
+}
+
+/// What the receiver may take longer than the delay it was asked for.
+pub const API_DELAY_MARGIN: Duration = Duration::from_secs(1);
+
+/// Where the secrets of pages come from.
+pub trait Secrets: Send + Sync {
+    /// Signs a body for a page; none if the page has no secret.
+    fn sign(&self, page: &str, body: &[u8]) -> Option<String>;
+    /// True if the page has a secret.
+    fn has(&self, page: &str) -> bool;
+}
+
+/// Signs with one secret.
+pub fn sign_with(secret: &[u8], body: &[u8]) -> String {
+    signature(secret, body)
+}
+
+/// Makes one attempt. Never panics and always returns: a slot that is lost is never had again.
+pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
+    let mut hurry = wire.hurry.subscribe();
+    let answer = tokio::select! {
+        answer = AssertUnwindSafe(send(&claim, wire)).catch_unwind() => {
+            answer.unwrap_or_else(|_| Answer::Lost { error: "the sender panicked".to_owned() })
+        }
+        _ = hurry.wait_for(|now| *now) => {
+            Answer::Lost { error: "the worker stopped before it was answered".to_owned() }
+        }
+    };
+    report(claim, &answer, wire)
+}
+
+async fn send(claim: &Claim, wire: &Wire) -> Answer {
+    let Some(signature) = wire.secrets.sign(&claim.page, &claim.body) else {
+        return Answer::NotSent {
+            error: "the page has no secret".to_owned(),
+        };
+    };
+    // The last look before the first byte, on the clock that runs through a suspend.
+    let age = claim.claimed.elapsed();
+    if age > wire.send_within {
+        return Answer::NotSent {
+            error: format!("claimed {age:.1?} ago, too late to finish within its lease"),
+        };
+    }
+    if claim.expires_in.is_some_and(|left| age >= left) {
+        return Answer::NotSent {
+            error: EXPIRED.to_owned(),
+        };
+    }
+    let now = (claim.started + millis(age)) / 1000;
+    wire.http.post(claim.body.clone(), &signature, now).await
+}
+
+/// Turns an answer into what the ledger records.
+pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
+    let judgement = judge(answer);
+    let took = claim.claimed.elapsed();
+    let attempted = Attempted {
+        job: claim.job,
+        number: claim.number,
+        failures: claim.failures,
+        on_ambiguous: claim.on_ambiguous,
+    };
+    let next = retry::next(&wire.policy, attempted, &judgement);
+    let (status, response) = match answer {
+        Answer::Status { status, body, .. } => (Some(*status), excerpt(body)),
+        _ => (None, None),
+    };
+    let rest = match claim.delay {
+        delay if wire.delay_on_wire && !delay.is_zero() => delay + API_DELAY_MARGIN,
+        _ => Duration::ZERO,
+    };
+    let ended = Ended {
+        rest,
+        ..ended(claim, &judgement, next, took, status, response)
+    };
+    wire.events.emit(&Event::Attempt {
+        job: ended.job,
+        page: ended.lane.split('/').next().unwrap_or_default(),
+        number: ended.number,
+        outcome: ended.outcome,
+        rule: &ended.rule,
+        status,
+        state: ended.state,
+        took,
+    });
+    ended
+}
+
+fn ended(
+    claim: Claim,
+    judgement: &Judgement,
+    next: retry::Next,
+    took: Duration,
+    status: Option<u16>,
+    response: Option<String>,
+) -> Ended {
+    let finished = claim.started + millis(took);
+    // Expired between the claim and the first byte: the job's time is over, not its attempt's.
+    let expired = judgement.reason == EXPIRED;
+    let failed = !matches!(next.state, State::Delivered);
+    Ended {
+        lane: claim.lane,
+        token: claim.token,
+        job: claim.job,
+        number: claim.number,
+        finished,
+        outcome: judgement.outcome,
+        status,
+        error: failed.then(|| clean(&judgement.reason)),
+        response,
+        rule: judgement.rule.to_owned(),
+        state: if expired { State::Dead } else { next.state },
+        failed: i64::from(next.failed),
+        due: finished + millis(next.after),
+        reason: next.reason.as_deref().map(clean),
+        ambiguous: judgement.outcome == crate::job::Outcome::Ambiguous,
+        rest: Duration::ZERO,
+    }
+}
+
+/// The first 2 KiB of an answer as text that any database takes.
+fn excerpt(body: &[u8]) -> Option<String> {
+    if body.is_empty() {
+        return None;
+    }
+    Some(clean(&String::from_utf8_lossy(
+        &body[..body.len().min(2048)],
+    )))
+}
+
+/// Postgres refuses NUL in text; what the receiver sends must not stop the ledger.
+fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

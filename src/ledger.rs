@@ -1,0 +1,725 @@
+//! The ledger: one task that records, leases and takes in, in batches.
+//!
+//! A cycle reads the clock and the pages, then writes two transactions: the first records what
+//! came back, lets those lanes go on and takes due ones; the second takes in new marks. Jobs whose
+//! attempt is committed leave it as claims. It refuses to wait, to send and to judge; whoever
+//! calls it does ([`crate::worker`]).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{BootInstant, Millis, millis};
+use crate::deliver::{Claim, Secrets};
+use crate::events::{Event, Events};
+use crate::job::{AfterUnknown, Head, JobId, Line, Outcome, State};
+use crate::judge::{Answer, judge};
+use crate::pace::Slots;
+use crate::retry::{self, Attempted, Policy};
+use crate::store::lanes::{self, Begin, End, Lease, Park};
+use crate::store::record::{self, Ended, Locked};
+use crate::store::{Pool, Result, Tx, intake, rates};
+use crate::turn::{Turn, turn};
+use crate::validate::Limits;
+
+/// What a ledger needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// This process's name: unique, also after a restart.
+    pub worker: String,
+    /// Most requests in flight.
+    pub concurrency: usize,
+    /// How long a claim lasts.
+    pub lease: Duration,
+    /// What comes after a lost attempt.
+    pub policy: Policy,
+    /// Whether an unknown job holds its line.
+    pub after_unknown: AfterUnknown,
+    /// Between the end of one request and the start of the next in a lane.
+    pub min_gap: Duration,
+    /// Bounds of messages.
+    pub limits: Limits,
+    /// True to send `delay` along and not wait for it (`api.delay = "api"`).
+    pub delay_on_wire: bool,
+    /// Requests a second over all workers, of pages that have a rate.
+    pub rates: HashMap<String, f64>,
+    /// The rate of each page without its own.
+    pub default_rate: Option<f64>,
+    /// Which pages have secrets.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+/// What a cycle did.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Jobs to send at once.
+    pub claims: Vec<Claim>,
+    /// There is more to do at once.
+    pub more: bool,
+    /// How long until the next lane or timer is due, as far as is known.
+    pub next_in: Option<Duration>,
+}
+
+/// How often a cycle looks again at lanes whose head just ended.
+const ROUNDS: usize = 16;
+/// Most marks taken in one transaction.
+const MARKS: usize = 8192;
+
+/// The one writer of a process.
+pub struct Ledger {
+    pool: Pool,
+    settings: Settings,
+    events: Arc<Events>,
+    slots: Slots,
+    /// Outcomes that are not yet committed.
+    pending: Vec<Ended>,
+    /// Claims of a transaction whose commit nobody confirmed: never sent.
+    unsent: Vec<Claim>,
+    /// Marks to take next time: more while few of them wake a lane.
+    appetite: usize,
+    /// Requests that the rate of a page still allows.
+    allowances: HashMap<String, usize>,
+    /// Pages already reported as having no secret.
+    silent: HashSet<String>,
+    /// Which page is asked first; moves on, so that none is always last.
+    first: usize,
+    draining: bool,
+}
+
+impl Ledger {
+    /// A ledger with every slot free.
+    pub fn new(pool: Pool, settings: Settings, events: Arc<Events>) -> Self {
+        Self {
+            slots: Slots::new(settings.concurrency),
+            pool,
+            settings,
+            events,
+            pending: Vec::new(),
+            unsent: Vec::new(),
+            appetite: 0,
+            allowances: HashMap::new(),
+            silent: HashSet::new(),
+            first: 0,
+            draining: false,
+        }
+    }
+
+    /// Takes the end of an attempt; it is written by the next cycle, and kept until it is.
+    pub fn report(&mut self, ended: Ended) {
+        self.slots.give_back(page_of(&ended.lane));
+        self.pending.push(ended);
+    }
+
+    /// From now on nothing is claimed; lanes are released as their attempts end.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.slots.taken()
+    }
+
+    /// Outcomes not yet written.
+    pub fn unwritten(&self) -> usize {
+        self.pending.len() + self.unsent.len()
+    }
+
+    /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
+    pub async fn cycle(&mut self) -> Result<Step> {
+        // Before the database's clock is read, so our view of a lease ends before its own.
+        let claimed = BootInstant::now();
+        let now = self.pool.now().await?;
+        self.cycle_at(now, claimed).await
+    }
+
+    /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
+    pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
+        let mut step = Step::default();
+        self.write_unsent();
+        let pages = self.pages(now, &mut step).await?;
+        if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
+            let cycle = Cycle::new(self.pool.begin().await?, now, claimed);
+            self.record_and_take(cycle, &pages, &mut step).await?;
+        }
+        if pages.timers_due {
+            let mut tx = self.pool.begin().await?;
+            step.more |= intake::timers(&mut tx, now, 1000).await? > 0;
+            tx.commit().await?;
+        }
+        for page in &pages.marks {
+            let cycle = Cycle::new(self.pool.begin().await?, now, claimed);
+            self.take_in(cycle, page, &pages, &mut step).await?;
+        }
+        self.events.set_in_flight(self.slots.taken());
+        Ok(step)
+    }
+
+    /// Claims that may or may not be in the database become outcomes: nothing was sent.
+    fn write_unsent(&mut self) {
+        let busy: HashSet<String> = self.pending.iter().map(|e| e.lane.clone()).collect();
+        let (wait, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsent)
+            .into_iter()
+            .partition(|claim| busy.contains(&claim.lane));
+        self.unsent = wait;
+        let answer = Answer::NotSent {
+            error: "the commit of its claim was not confirmed".to_owned(),
+        };
+        self.pending
+            .extend(ready.iter().map(|claim| unsent(claim, &answer)));
+    }
+
+    /// Reads which pages have work and may send, and draws from the rates of those that have one.
+    async fn pages(&mut self, now: Millis, step: &mut Step) -> Result<Pages> {
+        let mut pages = Pages::default();
+        if self.draining {
+            return Ok(pages);
+        }
+        let paused: HashSet<String> = lanes::pauses(&self.pool).await?.into_iter().collect();
+        let stopped = paused.contains("all") || paused.contains("endpoint");
+        let mut with_lanes = lanes::pages(&self.pool).await?;
+        pages.marks = intake::pages(&self.pool).await?;
+        for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
+            if stopped || paused.contains(&format!("page:{page}")) || pages.eligible.contains(page)
+            {
+                continue;
+            }
+            if self.settings.secrets.has(page) {
+                pages.eligible.insert(page.clone());
+                self.silent.remove(page);
+            } else if self.silent.insert(page.clone()) {
+                self.events.emit(&Event::NoSecret { page });
+            }
+        }
+        with_lanes.retain(|p| pages.eligible.contains(&p.page));
+        pages.marks.retain(|p| pages.eligible.contains(p));
+        self.oldest_due(&with_lanes, now);
+        let timer = intake::next_timer(&self.pool).await?;
+        pages.timers_due = timer.is_some_and(|at| at <= now);
+        let mut waits: Vec<Millis> = timer.map(|at| at - now).into_iter().collect();
+        for lanes::Page { page, due } in with_lanes {
+            if due > now {
+                waits.push(due - now);
+            } else if let Some(wait) = self.draw(&page).await? {
+                waits.push(wait);
+            } else if self.slots.share(&page) > 0 {
+                pages.due.push(page);
+            }
+        }
+        for page in &pages.marks {
+            self.draw(page).await?;
+        }
+        if !pages.due.is_empty() {
+            self.first = self.first.wrapping_add(1);
+            let first = self.first % pages.due.len();
+            pages.due.rotate_left(first);
+        }
+        step.next_in = waits.into_iter().min().map(span);
+        Ok(pages)
+    }
+
+    fn oldest_due(&self, with_lanes: &[lanes::Page], now: Millis) {
+        let oldest = with_lanes
+            .iter()
+            .map(|p| now - p.due)
+            .max()
+            .unwrap_or_default();
+        self.events.set_oldest_due(span(oldest));
+    }
+
+    async fn record_and_take(
+        &mut self,
+        mut cycle: Cycle,
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let began = BootInstant::now();
+        let slots = self.slots.clone();
+        let (batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
+        self.pending = rest;
+        let done = match self
+            .record_and_take_in(&mut cycle, &batch, pages, step)
+            .await
+        {
+            Ok(()) => self.commit(cycle, step, batch.len(), began).await,
+            Err(error) => {
+                self.slots = slots;
+                Err(error)
+            }
+        };
+        if done.is_err() {
+            self.pending.splice(0..0, batch);
+        }
+        step.more |= !self.pending.is_empty();
+        done
+    }
+
+    async fn record_and_take_in(
+        &mut self,
+        cycle: &mut Cycle,
+        batch: &[Ended],
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let recorded = self.record(cycle, batch).await?;
+        cycle.token = lanes::token(&mut cycle.tx).await?;
+        let mut lanes = Vec::new();
+        for page in &pages.due {
+            let room = self.slots.free().saturating_sub(lanes.len());
+            let limit = self.slots.share(page).min(self.allowance(page)).min(room);
+            if limit > 0 {
+                lanes.extend(lanes::take(&mut cycle.tx, page, cycle.now, limit).await?);
+            }
+        }
+        step.more |= !lanes.is_empty();
+        // Lanes that waited come first; one that just had its turn goes on only if a slot is left.
+        lanes.extend(recorded);
+        self.settle(cycle, lanes, pages).await
+    }
+
+    /// Writes outcomes; returns the lanes that are still theirs, locked.
+    async fn record(&mut self, cycle: &mut Cycle, batch: &[Ended]) -> Result<Vec<Locked>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut lanes = record::lock(&mut cycle.tx, batch).await?;
+        let owned: HashSet<&str> = lanes.iter().map(|l| l.lane.as_str()).collect();
+        let (own, late): (Vec<&Ended>, Vec<&Ended>) =
+            batch.iter().partition(|e| owned.contains(e.lane.as_str()));
+        if !own.is_empty() {
+            record::write(&mut cycle.tx, &own).await?;
+        }
+        if !late.is_empty() {
+            let late_successes = record::write_late(&mut cycle.tx, &late).await?;
+            self.events.emit(&Event::Fenced {
+                reports: late.len(),
+                late_successes,
+            });
+        }
+        let own: HashMap<&str, &Ended> = own.into_iter().map(|e| (e.lane.as_str(), e)).collect();
+        for lane in &mut lanes {
+            let Some(ended) = own.get(lane.lane.as_str()) else {
+                continue;
+            };
+            // A job that waits for its retry stays the head of its line.
+            if ended.state == State::Queued {
+                lane.head = Some(ended.job);
+            }
+            let rest = ended.rest.max(self.settings.min_gap);
+            if rest > Duration::ZERO {
+                cycle
+                    .rests
+                    .insert(lane.lane.clone(), ended.finished + millis(rest));
+            }
+        }
+        Ok(lanes)
+    }
+
+    async fn take_in(
+        &mut self,
+        mut cycle: Cycle,
+        page: &str,
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let began = BootInstant::now();
+        let before = self.slots.clone();
+        let slots = self.slots.share(page).min(self.allowance(page));
+        let limit = self.appetite.max(slots).clamp(64, MARKS);
+        let (taken, born) = match self
+            .take_in_marks(&mut cycle, page, pages, slots, limit)
+            .await
+        {
+            Ok(counts) => counts,
+            Err(error) => {
+                self.slots = before;
+                return Err(error);
+            }
+        };
+        self.commit(cycle, step, 0, began).await?;
+        // Many marks and few lanes: a deep lane's marks are in front. Take bigger bites.
+        self.appetite = if taken == limit && born < slots / 2 {
+            limit * 2
+        } else {
+            0
+        };
+        step.more |= taken > 0 && self.slots.free() > 0;
+        Ok(())
+    }
+
+    async fn take_in_marks(
+        &mut self,
+        cycle: &mut Cycle,
+        page: &str,
+        pages: &Pages,
+        slots: usize,
+        limit: usize,
+    ) -> Result<(usize, usize)> {
+        let marks = intake::marks(&mut cycle.tx, page, limit).await?;
+        if marks.taken == 0 {
+            return Ok((0, 0));
+        }
+        cycle.token = lanes::token(&mut cycle.tx).await?;
+        let lease = self.lease(cycle);
+        let born = intake::wake(&mut cycle.tx, page, &marks, &lease, slots).await?;
+        let counts = (marks.taken, born.len());
+        intake::end_garbled(&mut cycle.tx, marks.garbled, cycle.now).await?;
+        self.settle(cycle, born, pages).await?;
+        Ok(counts)
+    }
+
+    /// Decides and writes what becomes of locked lanes, until each has been claimed, parked or
+    /// deleted.
+    async fn settle(
+        &mut self,
+        cycle: &mut Cycle,
+        mut lanes: Vec<Locked>,
+        pages: &Pages,
+    ) -> Result<()> {
+        let lease = self.lease(cycle);
+        let mut parks: Vec<Park> = Vec::new();
+        let mut empty: Vec<String> = Vec::new();
+        for round in 0.. {
+            if lanes.is_empty() {
+                break;
+            }
+            let mut plan = Plan::default();
+            let lines = lanes::look(&mut cycle.tx, &lanes, self.settings.after_unknown).await?;
+            for line in lines {
+                self.plan(cycle, line, pages, &mut plan);
+            }
+            parks.append(&mut plan.parks);
+            empty.append(&mut plan.empty);
+            if !plan.ends.is_empty() {
+                lanes::end(&mut cycle.tx, &plan.ends, cycle.now).await?;
+                plan.ends.iter().for_each(|end| {
+                    self.events.emit(&Event::Ended {
+                        job: end.job,
+                        reason: &end.reason,
+                    })
+                });
+            }
+            if !plan.lost.is_empty() {
+                record::write(&mut cycle.tx, &plan.lost.iter().collect::<Vec<_>>()).await?;
+                plan.lost.iter().for_each(|e| {
+                    self.events.emit(&Event::Lost {
+                        job: e.job,
+                        number: e.number,
+                    })
+                });
+            }
+            if !plan.begin.is_empty() {
+                let began: HashSet<JobId> = lanes::claim(&mut cycle.tx, &plan.begin, &lease)
+                    .await?
+                    .into_iter()
+                    .collect();
+                for claim in plan.claims {
+                    if began.contains(&claim.job) {
+                        cycle.claims.push(claim);
+                    } else {
+                        // An operator was faster: look at its lane again.
+                        self.slots.give_back(&claim.page);
+                        plan.again.push(Locked {
+                            lane: claim.lane,
+                            page: claim.page,
+                            head: None,
+                        });
+                    }
+                }
+            }
+            lanes = plan.again;
+            if round == ROUNDS {
+                // The rest of a long line of expired jobs is for the next cycle.
+                parks.extend(lanes.drain(..).map(|l| Park {
+                    lane: l.lane,
+                    due: Some(cycle.now),
+                    head: l.head,
+                }));
+            }
+        }
+        if !parks.is_empty() {
+            lanes::park(&mut cycle.tx, &parks, cycle.token).await?;
+        }
+        if !empty.is_empty() {
+            lanes::delete(&mut cycle.tx, &empty).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns the line of one lane into what must be written.
+    fn plan(&mut self, cycle: &Cycle, line: Line, pages: &Pages, plan: &mut Plan) {
+        let now = cycle.now;
+        let step = turn(
+            &line,
+            now,
+            self.settings.lease,
+            &self.settings.limits,
+            self.settings.delay_on_wire,
+        );
+        let Line {
+            lane, page, head, ..
+        } = line;
+        let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
+        let park = |due| Park {
+            lane: lane.clone(),
+            due,
+            head: begun,
+        };
+        let again = || Locked {
+            lane: lane.clone(),
+            page: page.clone(),
+            head: begun,
+        };
+        match (step, head) {
+            (Turn::Empty, _) | (_, None) => plan.empty.push(lane),
+            (Turn::Wait(until), _) => plan.parks.push(park(Some(until))),
+            (Turn::Block, _) => plan.parks.push(park(None)),
+            (Turn::End(reason), Some(head)) => {
+                plan.again.push(again());
+                plan.ends.push(End {
+                    job: head.job,
+                    reason,
+                });
+            }
+            (Turn::Lost, Some(head)) => {
+                plan.again.push(again());
+                plan.lost.push(self.lost_attempt(cycle, &lane, &head));
+            }
+            (Turn::Send(body), Some(head)) => {
+                let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
+                if let Some(until) = rest {
+                    plan.parks.push(park(Some(until)));
+                } else if pages.eligible.contains(&page)
+                    && self.slots.may_take(&page)
+                    && self.spend(&page)
+                {
+                    self.slots.take(&page);
+                    plan.begin.push(Begin {
+                        lane: lane.clone(),
+                        job: head.job,
+                        number: head.attempts + 1,
+                    });
+                    plan.claims.push(claim(cycle, lane, page, head, body));
+                } else {
+                    plan.parks.push(park(Some(now)));
+                }
+            }
+        }
+    }
+
+    /// The attempt of a worker that is gone, as an outcome: it may have arrived.
+    fn lost_attempt(&self, cycle: &Cycle, lane: &str, head: &Head) -> Ended {
+        let judgement = judge(&Answer::Lost {
+            error: "its worker stopped before the answer was recorded".to_owned(),
+        });
+        let attempted = Attempted {
+            job: head.job,
+            number: head.attempts,
+            failures: head.failures,
+            on_ambiguous: head.on_ambiguous,
+        };
+        let next = retry::next(&self.settings.policy, attempted, &judgement);
+        Ended {
+            lane: lane.to_owned(),
+            token: cycle.token,
+            job: head.job,
+            number: head.attempts,
+            finished: cycle.now,
+            outcome: judgement.outcome,
+            status: None,
+            error: Some(judgement.reason),
+            response: None,
+            rule: "ledger.lost".to_owned(),
+            state: next.state,
+            failed: i64::from(next.failed),
+            due: cycle.now + millis(next.after),
+            reason: next.reason,
+            ambiguous: true,
+            rest: Duration::ZERO,
+        }
+    }
+
+    fn lease(&self, cycle: &Cycle) -> Lease {
+        Lease {
+            worker: self.settings.worker.clone(),
+            token: cycle.token,
+            now: cycle.now,
+            until: cycle.now + millis(self.settings.lease),
+        }
+    }
+
+    /// Commits, and hands over the claims. If nobody confirms the commit, they are not sent.
+    async fn commit(
+        &mut self,
+        cycle: Cycle,
+        step: &mut Step,
+        ended: usize,
+        began: BootInstant,
+    ) -> Result<()> {
+        let mut claims = cycle.claims;
+        for claim in &mut claims {
+            claim.token = cycle.token;
+        }
+        match cycle.tx.commit().await {
+            Ok(()) => {
+                self.events.emit(&Event::Committed {
+                    ended,
+                    began: claims.len(),
+                    took: began.elapsed(),
+                });
+                step.claims.append(&mut claims);
+                Ok(())
+            }
+            Err(error) => {
+                claims
+                    .iter()
+                    .for_each(|claim| self.slots.give_back(&claim.page));
+                self.unsent.append(&mut claims);
+                Err(error)
+            }
+        }
+    }
+
+    fn rate(&self, page: &str) -> Option<f64> {
+        self.settings
+            .rates
+            .get(page)
+            .copied()
+            .or(self.settings.default_rate)
+    }
+
+    /// Makes sure that a page with a rate has some of it in hand; else says how long until it has.
+    async fn draw(&mut self, page: &str) -> Result<Option<Millis>> {
+        let Some(rate) = self.rate(page) else {
+            return Ok(None);
+        };
+        let wanted = self.slots.share(page);
+        if self.allowance(page) > 0 || wanted == 0 {
+            return Ok(None);
+        }
+        let drawn = rates::draw(&self.pool, page, rate, wanted).await?;
+        self.allowances.insert(page.to_owned(), drawn.granted);
+        Ok((drawn.granted == 0).then_some(drawn.wait))
+    }
+
+    /// Requests that the rate of a page allows now.
+    fn allowance(&self, page: &str) -> usize {
+        if self.rate(page).is_none() {
+            return usize::MAX;
+        }
+        self.allowances.get(page).copied().unwrap_or_default()
+    }
+
+    /// Uses one of them.
+    fn spend(&mut self, page: &str) -> bool {
+        let left = self.allowance(page);
+        if left > 0 && left < usize::MAX {
+            self.allowances.insert(page.to_owned(), left - 1);
+        }
+        left > 0
+    }
+}
+
+/// Pages as one cycle sees them.
+#[derive(Debug, Default)]
+struct Pages {
+    /// Those that may send.
+    eligible: HashSet<String>,
+    /// Of those, the ones with due lanes and a slot to send with.
+    due: Vec<String>,
+    /// Of those, the ones with marks.
+    marks: Vec<String>,
+    timers_due: bool,
+}
+
+/// One transaction of a cycle.
+struct Cycle {
+    tx: Tx,
+    now: Millis,
+    claimed: BootInstant,
+    token: i64,
+    claims: Vec<Claim>,
+    /// Lanes that must rest before their next request.
+    rests: HashMap<String, Millis>,
+}
+
+impl Cycle {
+    fn new(tx: Tx, now: Millis, claimed: BootInstant) -> Self {
+        Self {
+            tx,
+            now,
+            claimed,
+            token: 0,
+            claims: Vec::new(),
+            rests: HashMap::new(),
+        }
+    }
+}
+
+/// What one look at the lanes leads to.
+#[derive(Default)]
+struct Plan {
+    begin: Vec<Begin>,
+    claims: Vec<Claim>,
+    parks: Vec<Park>,
+    ends: Vec<End>,
+    lost: Vec<Ended>,
+    empty: Vec<String>,
+    again: Vec<Locked>,
+}
+
+fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -> Claim {
+    Claim {
+        lane,
+        token: cycle.token,
+        job: head.job,
+        number: head.attempts + 1,
+        page,
+        body: Bytes::from(body),
+        failures: head.failures,
+        on_ambiguous: head.on_ambiguous,
+        delay: span(head.delay * 1000),
+        expires_in: head.expires.map(|at| span(at - cycle.now)),
+        started: cycle.now,
+        claimed: cycle.claimed,
+    }
+}
+
+/// A claim that was never sent, as an outcome.
+fn unsent(claim: &Claim, answer: &Answer) -> Ended {
+    let judgement = judge(answer);
+    Ended {
+        lane: claim.lane.clone(),
+        token: claim.token,
+        job: claim.job,
+        number: claim.number,
+        finished: claim.started,
+        outcome: Outcome::NotSent,
+        status: None,
+        error: Some(judgement.reason.clone()),
+        response: None,
+        rule: "ledger.unconfirmed".to_owned(),
+        state: State::Queued,
+        failed: 0,
+        due: claim.started,
+        reason: Some(judgement.reason),
+        ambiguous: false,
+        rest: Duration::ZERO,
+    }
+}
+
+/// Splits off what is a second outcome for a lane: a batch names each lane once.
+fn one_per_lane(ended: Vec<Ended>) -> (Vec<Ended>, Vec<Ended>) {
+    let mut seen = HashSet::new();
+    ended.into_iter().partition(|e| seen.insert(e.lane.clone()))
+}
+
+fn page_of(lane: &str) -> &str {
+    lane.split('/').next().unwrap_or_default()
+}
+
+fn span(ms: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default())
+}

@@ -1,0 +1,166 @@
+//! How much of the worker a page may take: its share of the slots, and its rate.
+//!
+//! Pure. A page takes a further slot only while it has fewer than [`GREED`] times the slots that
+//! are free, so some are always left for a page that comes later: a page whose receiver hangs
+//! never takes them all. (The rule is known from shared buffers of switches.)
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// How many times the free slots a page may hold: with 256 slots one page gets 241 of them, two
+/// get 124 each.
+pub const GREED: usize = 16;
+
+/// Slots of this worker and who holds them.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    total: usize,
+    taken: usize,
+    by_page: HashMap<String, usize>,
+}
+
+impl Slots {
+    /// `total` slots, all free.
+    pub fn new(total: usize) -> Self {
+        Self {
+            total,
+            taken: 0,
+            by_page: HashMap::new(),
+        }
+    }
+
+    /// Slots nobody holds.
+    pub fn free(&self) -> usize {
+        self.total - self.taken
+    }
+
+    /// Slots somebody holds.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// True if the page may take one more.
+    pub fn may_take(&self, page: &str) -> bool {
+        let held = self.by_page.get(page).copied().unwrap_or_default();
+        self.free() > 0 && held < GREED * self.free()
+    }
+
+    /// How many more the page may take now.
+    pub fn share(&self, page: &str) -> usize {
+        let held = self.by_page.get(page).copied().unwrap_or_default();
+        // The k-th further slot is allowed while held + k - 1 < GREED * (free - k + 1).
+        let most = (GREED * (self.free() + 1) + 1).saturating_sub(held + 1) / (GREED + 1);
+        most.min(self.free())
+    }
+
+    /// Takes a slot for a page.
+    pub fn take(&mut self, page: &str) {
+        self.taken += 1;
+        *self.by_page.entry(page.to_owned()).or_default() += 1;
+    }
+
+    /// Gives a slot of a page back.
+    pub fn give_back(&mut self, page: &str) {
+        self.taken = self.taken.saturating_sub(1);
+        if let Entry::Occupied(mut held) = self.by_page.entry(page.to_owned()) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+/// How many requests of `wanted` a rate allows now, and when it allows the next one after them.
+///
+/// `next_at` is when the next request is allowed, in microseconds; up to one second's worth may be
+/// saved up. Used inside a transaction, so that all workers together keep the rate.
+pub fn allowance(rate: f64, next_at: i64, now: i64, wanted: usize) -> (usize, i64) {
+    const SECOND: i64 = 1_000_000;
+    let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturating; a rate of 1e-7 is bounded by the configuration"
+    )]
+    let gap = ((1e6 / rate) as i64).max(1);
+    // What was not used in the last second is lost.
+    let from = next_at.max(now - SECOND + gap);
+    let allowed = if from > now {
+        0
+    } else {
+        (now - from) / gap + 1
+    };
+    let granted = allowed.min(wanted).max(0);
+    (
+        usize::try_from(granted).unwrap_or_default(),
+        from + granted * gap,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_page_leaves_slots_for_the_next_and_two_share_alike() {
+        let mut slots = Slots::new(256);
+        while slots.may_take("a") {
+            slots.take("a");
+        }
+        assert_eq!((slots.taken(), slots.free()), (241, 15));
+        assert!(slots.may_take("b"));
+        assert_eq!(slots.share("a"), 0);
+    }
+
+    #[test]
+    fn a_share_is_what_taking_one_by_one_would_reach() {
+        for (total, held) in [(1, 0), (2, 1), (16, 3), (256, 0), (256, 100), (100, 94)] {
+            let mut slots = Slots::new(total);
+            (0..held).for_each(|_| slots.take("a"));
+            let share = slots.share("a");
+            let mut taken = 0;
+            while slots.may_take("a") {
+                slots.take("a");
+                taken += 1;
+            }
+            assert_eq!(share, taken, "{total} slots, {held} held");
+        }
+    }
+
+    #[test]
+    fn a_single_slot_can_be_used_and_is_given_back() {
+        let mut slots = Slots::new(1);
+        assert!(slots.may_take("a"));
+        slots.take("a");
+        assert!(!slots.may_take("a") && !slots.may_take("b"));
+        slots.give_back("a");
+        assert!(slots.may_take("b"));
+    }
+
+    #[test]
+    fn a_rate_grants_at_most_its_second_and_then_its_pace() {
+        let (now, second) = (10_000_000_000, 1_000_000);
+        let (burst, next) = allowance(300.0, 0, now, 1000);
+        assert_eq!(burst, 300);
+        assert_eq!(allowance(300.0, next, now, 10).0, 0);
+        let (later, _) = allowance(300.0, next, now + second / 10, 1000);
+        assert!((29..=31).contains(&later), "{later}");
+        assert_eq!(
+            allowance(0.5, 0, now, 5).0,
+            0,
+            "half a request a second: none saved in one second"
+        );
+    }
+
+    #[test]
+    fn a_slow_rate_still_grants() {
+        let mut next = 0;
+        let mut granted = 0;
+        for tick in 0..100 {
+            let (n, at) = allowance(0.5, next, 10_000_000_000 + tick * 100_000, 5);
+            next = at;
+            granted += n;
+        }
+        assert_eq!(granted, 5, "ten seconds at one in two seconds");
+    }
+}

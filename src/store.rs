@@ -1,0 +1,109 @@
+//! Every verb on the database, batch first, written once for both engines.
+//!
+//! A verb is one function with its SQL beside it. Rows of a batch travel as one JSON text, so a
+//! statement has few parameters on either engine. Nothing here decides anything: rules are in
+//! [`crate::turn`] and [`crate::retry`], the order of the verbs in [`crate::ledger`].
+
+use std::path::PathBuf;
+
+pub mod intake;
+pub mod lanes;
+pub mod pool;
+pub mod prune;
+pub mod rates;
+pub mod record;
+pub mod rows;
+pub mod schema;
+pub mod sql;
+pub mod wake;
+
+pub use pool::{Bind, Pool, Tx, Use};
+pub use rows::Row;
+
+use crate::clock::Millis;
+
+/// A failure of our own side: the database's, not the receiver's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused, is away, or answered with something unexpected.
+    #[error("database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A batch could not be written as JSON.
+    #[error("batch: {0}")]
+    Batch(#[from] serde_json::Error),
+    /// The URL of the database is none of those supported.
+    #[error("database_url: {0}")]
+    Url(String),
+    /// The SQLite file is not there.
+    #[error("database_url: {} does not exist; create it with `postlane migrate`", .0.display())]
+    Missing(PathBuf),
+    /// SQLite did not take the settings durability needs.
+    #[error(
+        "sqlite: journal_mode is {journal} and synchronous is {synchronous}; wal and 2 (full) are needed"
+    )]
+    Pragmas {
+        /// What `pragma journal_mode` answered.
+        journal: String,
+        /// What `pragma synchronous` answered.
+        synchronous: i64,
+    },
+    /// The schema is not one this binary can work on.
+    #[error("schema: {0}")]
+    Schema(String),
+    /// A migration failed.
+    #[error("migrate: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl Error {
+    /// True if the same transaction may succeed when it is tried again at once: a deadlock, a
+    /// serialisation failure, or a lock that was not had in time.
+    pub fn is_conflict(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        matches!(
+            error.code().as_deref(),
+            Some("40P01" | "40001" | "55P03" | "5" | "6" | "517")
+        )
+    }
+
+    /// True if a unique index refused the row.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+/// What a verb returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A batch as the JSON text that `{rows $1: …}` reads.
+pub(crate) fn batch<T: serde::Serialize>(rows: &[T]) -> Result<Bind> {
+    Ok(Bind::Text(Some(serde_json::to_string(rows)?)))
+}
+
+const NOW_POSTGRES: &str =
+    "-- now\nselect floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
+/// Differs from Postgres in that SQLite's clock is this machine's.
+const NOW_SQLITE: &str =
+    "-- now\nselect cast(round((julianday('now') - 2440587.5) * 86400000) as integer) as now";
+
+impl Pool {
+    /// The database's clock.
+    pub async fn now(&self) -> Result<Millis> {
+        let text = match self {
+            Self::Postgres(_) => NOW_POSTGRES,
+            Self::Sqlite(..) => NOW_SQLITE,
+        };
+        one(self.rows(text, &[]).await?)?
+            .int("now")
+            .map_err(Error::from)
+    }
+}
+
+/// The only row of a result.
+pub(crate) fn one(rows: Vec<Row>) -> Result<Row> {
+    rows.into_iter()
+        .next()
+        .ok_or(Error::Database(sqlx::Error::RowNotFound))
+}

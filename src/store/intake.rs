@@ -1,0 +1,206 @@
+//! Intake: marks become lanes.
+//!
+//! Producers append marks and share nothing else with workers. Marks are taken page by page,
+//! oldest first; lanes are written in lane order, the same order in which recording locks them,
+//! so two workers never wait for each other in a circle.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::lanes::Lease;
+use super::record::Locked;
+use super::{Bind, Pool, Result, Tx, batch};
+use crate::clock::Millis;
+
+const PAGES: &str = "-- intake: pages with marks
+with recursive p (page_id) as (
+    select (select min(page_id) from send_inbox)
+    union all
+    select (select min(i.page_id) from send_inbox i where i.page_id > p.page_id) from p where p.page_id is not null
+)
+select page_id from p where page_id is not null";
+
+/// Pages that have marks.
+pub async fn pages(pool: &Pool) -> Result<Vec<String>> {
+    pool.rows(PAGES, &[])
+        .await?
+        .iter()
+        .map(|row| Ok(row.text("page_id")?))
+        .collect()
+}
+
+const MARKS: &str = "-- intake: take marks
+with picked as materialized (
+    select id as mark from send_inbox where page_id = $1 order by id limit $2 {skip locked}
+)
+delete from send_inbox where page_id = $1 and id in (select mark from picked)
+returning lane, look";
+
+/// Marks that were taken: each lane once, and whether it must be looked at even while it waits.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// How many marks there were.
+    pub taken: usize,
+    /// The lanes they name.
+    pub lanes: BTreeMap<String, bool>,
+    /// Lanes whose names are no UTF-8 (SQLite takes any bytes as text).
+    pub garbled: Vec<Vec<u8>>,
+}
+
+/// Takes up to `limit` marks of a page.
+pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = tx.rows(MARKS, &[page.into(), limit.into()]).await?;
+    let mut marks = Marks {
+        taken: rows.len(),
+        ..Marks::default()
+    };
+    for row in &rows {
+        match String::from_utf8(row.bytes("lane")?) {
+            Ok(lane) => *marks.lanes.entry(lane).or_default() |= row.flag("look")?,
+            Err(garbled) => marks.garbled.push(garbled.into_bytes()),
+        }
+    }
+    Ok(marks)
+}
+
+// touched carries `look` into the conflict: a new job behind a waiting head must not wake it, a
+// mark of an operator or a timer must. The update itself is needed even when nothing changes: it
+// waits for whoever is about to delete the lane.
+const WAKE: &str = "-- intake: lanes are born or touched
+insert into send_lanes (lane, page_id, due_at, leased_by, token, touched)
+select r.lane, $2, case when r.born then cast($3 as bigint) else cast($4 as bigint) end,
+    case when r.born then $5 end, $6, r.look
+from {rows $1: lane text, born bool, look bigint} where true order by r.lane
+on conflict (lane) do update set
+    touched = send_lanes.touched + 1,
+    due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
+        then $4 else send_lanes.due_at end
+returning lane, token, leased_by";
+
+/// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
+/// the born ones, locked.
+pub async fn wake(
+    tx: &mut Tx,
+    page: &str,
+    marks: &Marks,
+    lease: &Lease,
+    slots: usize,
+) -> Result<Vec<Locked>> {
+    #[derive(Serialize)]
+    struct New<'a> {
+        lane: &'a str,
+        born: bool,
+        look: i64,
+    }
+    let rows: Vec<_> = marks
+        .lanes
+        .iter()
+        .enumerate()
+        .map(|(at, (lane, look))| New {
+            lane,
+            born: at < slots,
+            look: i64::from(*look),
+        })
+        .collect();
+    let binds: [Bind; 6] = [
+        batch(&rows)?,
+        page.into(),
+        lease.until.into(),
+        lease.now.into(),
+        lease.worker.as_str().into(),
+        lease.token.into(),
+    ];
+    let mut born = Vec::new();
+    for row in tx.rows(WAKE, &binds).await? {
+        if row.int("token")? == lease.token
+            && row.text_opt("leased_by")?.as_deref() == Some(&lease.worker)
+        {
+            born.push(Locked {
+                lane: row.text("lane")?,
+                page: page.to_owned(),
+                head: None,
+            });
+        }
+    }
+    Ok(born)
+}
+
+const GARBLED: &str = "-- intake: jobs of a lane whose name is no UTF-8
+update send_jobs set state = 'dead', reason = 'invalid: json.utf8: recipient or ordering_key: is not valid UTF-8', finished_at = {at: $2}
+where lane = cast($1 as text) and state = 'queued'";
+
+/// Ends the jobs of lanes that cannot be named.
+pub async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()> {
+    for lane in lanes {
+        tx.run(GARBLED, &[Bind::Bytes(lane), now.into()]).await?;
+    }
+    Ok(())
+}
+
+const LOOK_AGAIN: &str = "-- mark: look at a lane again
+insert into send_inbox (page_id, lane, look) values ($1, $2, true)";
+
+/// Leaves a mark that makes the lane look again, whatever it waits for.
+pub async fn look_again(tx: &mut Tx, page: &str, lane: &str) -> Result<()> {
+    tx.run(LOOK_AGAIN, &[page.into(), lane.into()]).await?;
+    Ok(())
+}
+
+const TIMERS: &str = "-- timers: jobs whose send_at has come
+with due as materialized (
+    select at as due_at, job_id as due_job from send_timers where at <= $1 order by at limit $2 {skip locked}
+)
+delete from send_timers where (at, job_id) in (select due_at, due_job from due) returning job_id as job";
+
+const JOIN: &str = "-- timers: they join their lines
+update send_jobs set joined_at = {at: $2} from {rows $1: job bigint}
+where send_jobs.id = r.job and joined_at is null returning page_id, lane";
+
+const JOINED: &str = "-- timers: their lanes look again
+insert into send_inbox (page_id, lane, look) select r.page, r.lane, true from {rows $1: page text, lane text}";
+
+/// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
+pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
+    #[derive(Serialize)]
+    struct Job {
+        job: i64,
+    }
+    #[derive(Serialize)]
+    struct Mark {
+        page: String,
+        lane: String,
+    }
+    let due = tx.rows(TIMERS, &[now.into(), limit.into()]).await?;
+    if due.is_empty() {
+        return Ok(0);
+    }
+    let jobs = due
+        .iter()
+        .map(|row| {
+            Ok(Job {
+                job: row.int("job")?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let joined = tx.rows(JOIN, &[batch(&jobs)?, now.into()]).await?;
+    let marks = joined
+        .iter()
+        .map(|row| {
+            Ok(Mark {
+                page: row.text("page_id")?,
+                lane: row.text("lane")?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    tx.run(JOINED, &[batch(&marks)?]).await?;
+    Ok(due.len())
+}
+
+const NEXT_TIMER: &str = "-- timers: the next\nselect min(at) as at from send_timers";
+
+/// When the next `send_at` comes.
+pub async fn next_timer(pool: &Pool) -> Result<Option<Millis>> {
+    Ok(super::one(pool.rows(NEXT_TIMER, &[]).await?)?.int_opt("at")?)
+}

@@ -1,0 +1,274 @@
+//! Lanes: which are due, what stands at their head, and what becomes of them.
+//!
+//! A lane that is taken here is locked until the transaction ends, so nothing can be routed into
+//! it between the look and the decision: intake waits for the lock, and a lane that was deleted
+//! meanwhile is born again by it.
+
+use serde::Serialize;
+
+use super::record::{Locked, locked};
+use super::{Bind, Pool, Result, Row, Tx, batch, one};
+use crate::clock::Millis;
+use crate::job::{AfterUnknown, Head, JobId, Line, State};
+
+/// A page with lanes, and when the first of them is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The page.
+    pub page: String,
+    /// When its first lane may be touched.
+    pub due: Millis,
+}
+
+// A skip scan: one probe a page, however many lanes each has.
+const PAGES: &str = "-- pages: those with lanes
+with recursive p (page_id) as (
+    select (select min(page_id) from send_lanes where due_at is not null)
+    union all
+    select (select min(l.page_id) from send_lanes l where l.page_id > p.page_id and l.due_at is not null)
+    from p where p.page_id is not null
+)
+select p.page_id,
+    (select l.due_at from send_lanes l where l.page_id = p.page_id and l.due_at is not null order by l.due_at limit 1) as due
+from p where p.page_id is not null";
+
+/// Pages that have lanes which somebody may touch at some time.
+pub async fn pages(pool: &Pool) -> Result<Vec<Page>> {
+    let mut pages = Vec::new();
+    for row in pool.rows(PAGES, &[]).await? {
+        if let Some(due) = row.int_opt("due")? {
+            pages.push(Page {
+                page: row.text("page_id")?,
+                due,
+            });
+        }
+    }
+    Ok(pages)
+}
+
+const PAUSES: &str = "-- pauses: of pages and of everything
+select scope from send_pauses where scope = 'all' or scope = 'endpoint' or scope like 'page:%'";
+
+/// Which scopes are paused: `all`, `endpoint`, `page:ID`.
+pub async fn pauses(pool: &Pool) -> Result<Vec<String>> {
+    pool.rows(PAUSES, &[])
+        .await?
+        .iter()
+        .map(|row| Ok(row.text("scope")?))
+        .collect()
+}
+
+const TAKE: &str = "-- take: due lanes of a page
+select lane, page_id, head from send_lanes
+where page_id = $1 and due_at <= $2
+order by due_at limit $3 {skip locked}";
+
+/// Locks up to `limit` due lanes of a page. Lanes that another transaction holds are passed over.
+pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    locked(
+        &tx.rows(TAKE, &[page.into(), now.into(), limit.into()])
+            .await?,
+    )
+}
+
+// The head is the job in hand; else the one that has begun; else, under block, an unknown one;
+// else the lowest that has joined. Each is one probe of an index that holds nothing finished.
+const LOOK: &str = "-- look: the heads of lanes
+select r.lane, r.page,
+    exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane) as paused,
+    j.id, j.state, j.attempts, j.failures, {ms: j.due_at} as due, {ms: j.expires_at} as expires,
+    j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay,
+    case when j.state = 'sending' then
+        (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
+from {rows $1: lane text, page text, head bigint}
+left join send_jobs j on j.id = coalesce(
+    (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
+    (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
+    (select u.id from send_jobs u where $2 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.id limit 1),
+    (select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
+        and (q.send_at is null or q.joined_at is not null) order by q.id limit 1))";
+
+/// Reads the head of each lane.
+pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        lane: &'a str,
+        page: &'a str,
+        head: Option<JobId>,
+    }
+    let keys: Vec<_> = lanes
+        .iter()
+        .map(|l| Key {
+            lane: &l.lane,
+            page: &l.page,
+            head: l.head,
+        })
+        .collect();
+    let block = i64::from(after == AfterUnknown::Block);
+    tx.rows(LOOK, &[batch(&keys)?, block.into()])
+        .await?
+        .iter()
+        .map(line)
+        .collect()
+}
+
+fn line(row: &Row) -> Result<Line> {
+    let head = match row.int_opt("id")? {
+        None => None,
+        Some(job) => Some(Head {
+            job,
+            state: row.text("state")?.parse().unwrap_or(State::Queued),
+            attempts: row.int("attempts")?,
+            failures: row.int("failures")?,
+            due: row.int("due")?,
+            expires: row.int_opt("expires")?,
+            on_ambiguous: row
+                .text_opt("on_ambiguous")?
+                .and_then(|word| word.parse().ok()),
+            recipient: row.bytes("recipient")?,
+            message: row.bytes("message")?,
+            tag: row.text_opt("tag")?,
+            delay: row.int("delay")?,
+            started: row.int_opt("started")?,
+        }),
+    };
+    Ok(Line {
+        lane: row.text("lane")?,
+        page: row.text("page")?,
+        paused: row.flag("paused")?,
+        head,
+    })
+}
+
+const TOKEN_POSTGRES: &str =
+    "-- claim: a token that never repeats\nselect nextval('send_tokens') as token";
+/// Differs from Postgres in that SQLite has no sequences: a counter row, under the write lock.
+const TOKEN_SQLITE: &str = "-- claim: a token that never repeats\nupdate send_tokens set value = value + 1 returning value as token";
+
+/// A token newer than every other.
+pub async fn token(tx: &mut Tx) -> Result<i64> {
+    let text = match tx {
+        Tx::Postgres(_) => TOKEN_POSTGRES,
+        Tx::Sqlite(_) => TOKEN_SQLITE,
+    };
+    Ok(one(tx.rows(text, &[]).await?)?.int("token")?)
+}
+
+/// A job that begins its next attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct Begin {
+    /// Its lane.
+    pub lane: String,
+    /// The job.
+    pub job: JobId,
+    /// The number of the attempt that begins.
+    pub number: i64,
+}
+
+const CLAIM_JOBS: &str = "-- claim: the heads begin an attempt
+update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
+from {rows $1: job bigint, number bigint}
+where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
+returning id";
+
+const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
+insert into send_attempts (job_id, number, started_at, worker)
+select r.job, r.number, {at: $2}, $3 from {rows $1: job bigint, number bigint}";
+
+const CLAIM_LANES: &str = "-- claim: lease the lanes
+update send_lanes set leased_by = $2, token = $3, due_at = $4, head = null
+from {rows $1: lane text} where send_lanes.lane = r.lane";
+
+/// Who leases, and how.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The worker's name, unique to its process.
+    pub worker: String,
+    /// The token of this transaction.
+    pub token: i64,
+    /// The database's clock when the transaction began.
+    pub now: Millis,
+    /// When the lease ends.
+    pub until: Millis,
+}
+
+/// Writes attempt rows and leases, and returns those that began: a job that an operator moved
+/// between the look and this is left alone.
+pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<Vec<JobId>> {
+    let began: Vec<JobId> = tx
+        .rows(CLAIM_JOBS, &[batch(begin)?])
+        .await?
+        .iter()
+        .map(|row| row.int("id"))
+        .collect::<sqlx::Result<_>>()?;
+    let set: std::collections::HashSet<JobId> = began.iter().copied().collect();
+    let begin: Vec<&Begin> = begin.iter().filter(|b| set.contains(&b.job)).collect();
+    let rows = batch(&begin)?;
+    let worker = Bind::from(lease.worker.as_str());
+    tx.run(
+        CLAIM_ATTEMPTS,
+        &[rows.clone(), lease.now.into(), worker.clone()],
+    )
+    .await?;
+    tx.run(
+        CLAIM_LANES,
+        &[rows, worker, lease.token.into(), lease.until.into()],
+    )
+    .await?;
+    Ok(began)
+}
+
+/// A lane that waits: until a time, or (none) until a mark.
+#[derive(Debug, Clone, Serialize)]
+pub struct Park {
+    /// The lane.
+    pub lane: String,
+    /// When anybody may next touch it.
+    pub due: Option<Millis>,
+    /// Its job that has begun and waits.
+    pub head: Option<JobId>,
+}
+
+const PARK: &str = "-- park: release lanes until they are due
+update send_lanes set due_at = r.due, head = r.head, leased_by = null, token = $2
+from {rows $1: lane text, due bigint, head bigint} where send_lanes.lane = r.lane";
+
+/// Releases lanes that must wait.
+pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
+    tx.run(PARK, &[batch(lanes)?, token.into()]).await?;
+    Ok(())
+}
+
+const EMPTY: &str = "-- empty: lanes without a line end
+delete from send_lanes where lane in (select r.lane from {rows $1: lane text})";
+
+/// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
+pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        lane: &'a str,
+    }
+    let keys: Vec<_> = lanes.iter().map(|lane| Key { lane }).collect();
+    tx.run(EMPTY, &[batch(&keys)?]).await?;
+    Ok(())
+}
+
+/// A job that ends without an attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct End {
+    /// The job.
+    pub job: JobId,
+    /// Why.
+    pub reason: String,
+}
+
+const END: &str = "-- end: jobs that must not be sent
+update send_jobs set state = 'dead', reason = r.reason, finished_at = {at: $2}
+from {rows $1: job bigint, reason text} where send_jobs.id = r.job and send_jobs.state = 'queued'";
+
+/// Ends expired and invalid jobs.
+pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
+    tx.run(END, &[batch(jobs)?, now.into()]).await?;
+    Ok(())
+}

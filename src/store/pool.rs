@@ -1,0 +1,329 @@
+//! Connections, transactions and the one way to run a statement on either engine.
+//!
+//! The writer is a pool of one: its transactions are begun, used and ended by tasks that are
+//! never dropped half-way (a cancelled `begin` can leave an open transaction behind). Readers are
+//! few. Nothing here knows what a job is.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::rows::Row;
+use super::sql::{Dialect, expand, render};
+use super::{Error, Result};
+
+/// A value for a `$n` of a statement.
+#[derive(Debug, Clone)]
+pub enum Bind {
+    /// An integer or null.
+    Int(Option<i64>),
+    /// Text or null.
+    Text(Option<String>),
+    /// Bytes, for text that may be no UTF-8 (SQLite only).
+    Bytes(Vec<u8>),
+}
+
+impl From<i64> for Bind {
+    fn from(value: i64) -> Self {
+        Self::Int(Some(value))
+    }
+}
+impl From<Option<i64>> for Bind {
+    fn from(value: Option<i64>) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<&str> for Bind {
+    fn from(value: &str) -> Self {
+        Self::Text(Some(value.to_owned()))
+    }
+}
+impl From<String> for Bind {
+    fn from(value: String) -> Self {
+        Self::Text(Some(value))
+    }
+}
+impl From<Option<String>> for Bind {
+    fn from(value: Option<String>) -> Self {
+        Self::Text(value)
+    }
+}
+
+/// Connections to one database.
+#[derive(Debug, Clone)]
+pub enum Pool {
+    /// PostgreSQL.
+    Postgres(PgPool),
+    /// SQLite, and where its file is.
+    Sqlite(SqlitePool, PathBuf),
+}
+
+/// How a pool will be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// One connection that writes.
+    Write,
+    /// A few connections that only read.
+    Read,
+}
+
+impl Pool {
+    /// Opens a pool; connects to the database at once, so that an error is seen here.
+    pub async fn open(url: &str, purpose: Use, create: bool) -> Result<Self> {
+        if url.starts_with("sqlite:") {
+            Self::open_sqlite(url, purpose, create).await
+        } else {
+            Self::open_postgres(url, purpose).await
+        }
+    }
+
+    async fn open_postgres(url: &str, purpose: Use) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| Error::Url(format!("not a Postgres URL: {error}")))?
+            .application_name("postlane")
+            // The server ends what this process can no longer reach or wait for.
+            .options([
+                ("statement_timeout", "60s"),
+                ("lock_timeout", "10s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+                ("tcp_user_timeout", "10s"),
+                ("tcp_keepalives_idle", "10"),
+                ("synchronous_commit", "on"),
+                // Every statement here is a look-up by key; a plan that scans is a mistake.
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("jit", "off"),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(if purpose == Use::Write { 1 } else { 4 })
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    async fn open_sqlite(url: &str, purpose: Use, create: bool) -> Result<Self> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| Error::Url(format!("not a SQLite URL: {error}")))?;
+        let path = options.get_filename().to_path_buf();
+        if !create && !path.exists() {
+            return Err(Error::Missing(path));
+        }
+        let options = options
+            .create_if_missing(create)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .foreign_keys(false)
+            .pragma("cache_size", "-16000")
+            .pragma("journal_size_limit", "67108864")
+            .read_only(false);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(if purpose == Use::Write { 1 } else { 2 })
+            .acquire_timeout(Duration::from_secs(10))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
+            .fetch_one(&pool)
+            .await?;
+        let journal: String = sqlx::query_scalar("pragma journal_mode")
+            .fetch_one(&pool)
+            .await?;
+        if synchronous != 2 || journal != "wal" {
+            return Err(Error::Pragmas {
+                journal,
+                synchronous,
+            });
+        }
+        Ok(Self::Sqlite(pool, path))
+    }
+
+    /// Which engine this is.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(..) => Dialect::Sqlite,
+        }
+    }
+
+    /// The database's file, on SQLite.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Sqlite(_, path) => Some(path),
+        }
+    }
+
+    /// Begins a transaction that may write: SQLite takes its write lock here, not half-way.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Sqlite(pool, _) => Tx::Sqlite(pool.begin_with("begin immediate").await?),
+        })
+    }
+
+    /// Runs one statement outside any transaction and returns its rows.
+    pub async fn rows(&self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres(pool) => {
+                let query = postgres(expand(template, Dialect::Postgres), binds);
+                let rows = query.fetch_all(pool).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+            Self::Sqlite(pool, _) => {
+                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                let rows = query.fetch_all(pool).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+        }
+    }
+
+    /// Runs a statement that was put together from literals and `$n` (filters of a listing).
+    pub async fn rows_of(&self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
+        let text = sqlx::AssertSqlSafe(render(&template, self.dialect()));
+        match self {
+            Self::Postgres(pool) => {
+                let rows = bind_postgres(sqlx::query(text), binds)
+                    .fetch_all(pool)
+                    .await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+            Self::Sqlite(pool, _) => {
+                let rows = bind_sqlite(sqlx::query(text), binds)
+                    .fetch_all(pool)
+                    .await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+        }
+    }
+
+    /// Closes the connections; SQLite checkpoints when the last one goes.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(pool, _) => pool.close().await,
+        }
+    }
+}
+
+/// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub enum Tx {
+    /// On PostgreSQL, READ COMMITTED: each statement sees what was committed before it began.
+    Postgres(Transaction<'static, Postgres>),
+    /// On SQLite, with the write lock held.
+    Sqlite(Transaction<'static, Sqlite>),
+}
+
+impl Tx {
+    /// Runs a statement and returns its rows.
+    pub async fn rows(&mut self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres(tx) => {
+                let query = postgres(expand(template, Dialect::Postgres), binds);
+                let rows = query.fetch_all(&mut **tx).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+            Self::Sqlite(tx) => {
+                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                let rows = query.fetch_all(&mut **tx).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+        }
+    }
+
+    /// Runs a statement that was put together from literals and `$n`.
+    pub async fn rows_of(&mut self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
+        match self {
+            Self::Postgres(tx) => {
+                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres));
+                let rows = bind_postgres(sqlx::query(text), binds)
+                    .fetch_all(&mut **tx)
+                    .await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+            Self::Sqlite(tx) => {
+                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Sqlite));
+                let rows = bind_sqlite(sqlx::query(text), binds)
+                    .fetch_all(&mut **tx)
+                    .await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+        }
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub async fn run(&mut self, template: &'static str, binds: &[Bind]) -> Result<u64> {
+        Ok(match self {
+            Self::Postgres(tx) => {
+                let query = postgres(expand(template, Dialect::Postgres), binds);
+                query.execute(&mut **tx).await?.rows_affected()
+            }
+            Self::Sqlite(tx) => {
+                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                query.execute(&mut **tx).await?.rows_affected()
+            }
+        })
+    }
+
+    /// Which engine this is.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// Commits. After an error nobody knows whether it did.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => tx.commit().await?,
+            Self::Sqlite(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Rolls back.
+    pub async fn rollback(self) -> Result<()> {
+        match self {
+            Self::Postgres(tx) => tx.rollback().await?,
+            Self::Sqlite(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+}
+
+type PgQuery = sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments>;
+type LiteQuery = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
+
+fn postgres(text: &'static str, binds: &[Bind]) -> PgQuery {
+    bind_postgres(sqlx::query(text), binds)
+}
+
+fn sqlite(text: &'static str, binds: &[Bind]) -> LiteQuery {
+    bind_sqlite(sqlx::query(text), binds)
+}
+
+fn bind_postgres(query: PgQuery, binds: &[Bind]) -> PgQuery {
+    binds.iter().fold(query, |query, bind| match bind {
+        Bind::Int(value) => query.bind(*value),
+        Bind::Text(value) => query.bind(value.clone()),
+        Bind::Bytes(value) => query.bind(String::from_utf8_lossy(value).into_owned()),
+    })
+}
+
+fn bind_sqlite(query: LiteQuery, binds: &[Bind]) -> LiteQuery {
+    binds.iter().fold(query, |query, bind| match bind {
+        Bind::Int(value) => query.bind(*value),
+        Bind::Text(value) => query.bind(value.clone()),
+        Bind::Bytes(value) => query.bind(value.clone()),
+    })
+}

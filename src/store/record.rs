@@ -1,0 +1,155 @@
+//! Recording: what attempts did to their jobs and lanes.
+//!
+//! The first statement locks the lanes that still belong to the reports, in one order; whoever
+//! holds an older token has been fenced off and may write its own attempt row, and close its job
+//! if the answer was a success that nothing newer contradicts.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Result, Tx, batch};
+use crate::clock::Millis;
+use crate::job::{JobId, Outcome, State};
+
+/// How one attempt ended, in the form the tables take.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ended {
+    /// The lane it was sent for.
+    pub lane: String,
+    /// The token its claim was given.
+    pub token: i64,
+    /// The job.
+    pub job: JobId,
+    /// Which attempt of the job, from 1.
+    pub number: i64,
+    /// When it ended, on the database's clock.
+    pub finished: Millis,
+    /// How.
+    pub outcome: Outcome,
+    /// The answer's HTTP status.
+    pub status: Option<u16>,
+    /// What went wrong, without secrets.
+    pub error: Option<String>,
+    /// The first 2 KiB of the answer.
+    pub response: Option<String>,
+    /// The rule that judged it.
+    pub rule: String,
+    /// The state its job goes to.
+    pub state: State,
+    /// 1 if it counts towards `max_attempts`.
+    pub failed: i64,
+    /// When the job may be tried again.
+    pub due: Millis,
+    /// Why the job is where it is.
+    pub reason: Option<String>,
+    /// The attempt may have arrived.
+    pub ambiguous: bool,
+    /// How long the lane rests after it.
+    #[serde(skip)]
+    pub rest: Duration,
+}
+
+/// A lane this transaction has locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    /// The lane.
+    pub lane: String,
+    /// Its page.
+    pub page: String,
+    /// Its begun job, if it waits in the line.
+    pub head: Option<JobId>,
+}
+
+const LOCK: &str = "-- record: lock the lanes that are still theirs
+select l.lane, l.page_id, l.head
+from {rows $1: lane text, token bigint}
+join send_lanes l on l.lane = r.lane and l.token = r.token
+order by l.lane {lock l}";
+
+/// Locks the lanes of the reports whose token is still the newest.
+pub async fn lock(tx: &mut Tx, ended: &[Ended]) -> Result<Vec<Locked>> {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        lane: &'a str,
+        token: i64,
+    }
+    let keys: Vec<_> = ended
+        .iter()
+        .map(|e| Key {
+            lane: &e.lane,
+            token: e.token,
+        })
+        .collect();
+    locked(&tx.rows(LOCK, &[batch(&keys)?]).await?)
+}
+
+pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
+    let lane = |row: &super::Row| {
+        Ok(Locked {
+            lane: row.text("lane")?,
+            page: row.text("page_id")?,
+            head: row.int_opt("head")?,
+        })
+    };
+    rows.iter().map(lane).collect()
+}
+
+// A late and definite answer replaces the guess of whoever took the lane over.
+const ATTEMPTS: &str = "-- record: end the attempts
+update send_attempts set
+    finished_at = {at: r.finished}, outcome = r.outcome, http_status = r.status,
+    error = r.error, response = r.response, rule = r.rule
+from {rows $1: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
+where send_attempts.job_id = r.job and send_attempts.number = r.number
+  and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))";
+
+// An operator's cancel, marked while the attempt ran, wins over waiting but not over an answer.
+const JOBS: &str = "-- record: move the jobs on
+update send_jobs set
+    state = case when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled' else r.state end,
+    finished_at = case when r.state in ('delivered', 'dead') or cancel_requested then {at: r.finished} end,
+    failures = failures + r.failed,
+    due_at = {at: r.due},
+    reason = case
+        when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled by an operator while it was being sent'
+        else r.reason end,
+    last_status = coalesce(r.status, last_status),
+    ambiguous = ambiguous or r.ambiguous,
+    cancel_requested = false
+from {rows $1: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}
+where send_jobs.id = r.job and send_jobs.state = 'sending' and send_jobs.attempts = r.number";
+
+/// Writes the end of attempts whose lanes are locked.
+pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
+    let rows = batch(ended)?;
+    tx.run(ATTEMPTS, &[rows.clone()]).await?;
+    tx.run(JOBS, &[rows]).await?;
+    Ok(())
+}
+
+const LATE: &str = "-- record: a late success closes its job
+update send_jobs set
+    state = 'delivered', finished_at = {at: r.finished}, reason = null,
+    last_status = coalesce(r.status, last_status), cancel_requested = false
+from {rows $1: job bigint, number bigint, finished bigint, status bigint}
+where send_jobs.id = r.job and send_jobs.attempts = r.number
+  and send_jobs.state in ('queued', 'sending', 'unknown', 'held')
+returning page_id, lane";
+
+/// Writes the end of attempts that were superseded: their own rows, and late successes.
+pub async fn write_late(tx: &mut Tx, ended: &[&Ended]) -> Result<usize> {
+    tx.run(ATTEMPTS, &[batch(ended)?]).await?;
+    let late: Vec<&&Ended> = ended
+        .iter()
+        .filter(|e| e.outcome == Outcome::Delivered)
+        .collect();
+    if late.is_empty() {
+        return Ok(0);
+    }
+    let closed = tx.rows(LATE, &[batch(&late)?]).await?;
+    for row in &closed {
+        super::intake::look_again(tx, &row.text("page_id")?, &row.text("lane")?).await?;
+    }
+    Ok(closed.len())
+}

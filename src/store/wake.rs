@@ -1,0 +1,217 @@
+//! What wakes a worker that sleeps: a hint, never the truth; the truth is the next poll.
+//!
+//! On Postgres a row in `send_sleepers` asks the insert trigger to notify. A producer that
+//! inserted before that row was there and commits after wakes nobody, so until the transactions
+//! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+
+use super::{Pool, Result, Tx, one};
+use crate::clock::BootInstant;
+
+/// The poll of a worker that is waiting for outcomes anyway.
+const BUSY_POLL: Duration = Duration::from_millis(20);
+/// The poll that finds what no hint announced.
+const POLL: Duration = Duration::from_secs(2);
+/// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
+const BLIND_POLL: Duration = Duration::from_millis(100);
+/// How long a sleeper asks to be woken before it has to ask again.
+const ARMED_FOR: Duration = Duration::from_secs(60);
+/// Busy steps in a row after which producers need not notify any more.
+const BUSY_STEPS: u32 = 16;
+
+/// Wakes one worker.
+pub struct Waker {
+    bell: Arc<Notify>,
+    kind: Kind,
+    busy_steps: u32,
+}
+
+enum Kind {
+    /// Asks the trigger to notify; `None` if it must not.
+    Postgres {
+        pool: Pool,
+        worker: String,
+        armed: Option<Armed>,
+    },
+    /// Watches the file; dropping the watcher ends the watch.
+    Sqlite {
+        _watcher: Option<notify::RecommendedWatcher>,
+        poll: Duration,
+    },
+    /// Nothing wakes it.
+    Blind,
+}
+
+struct Armed {
+    since: BootInstant,
+    /// Transactions below this one may still commit what they inserted unseen.
+    horizon: Option<i64>,
+    fast: Duration,
+}
+
+impl Waker {
+    /// Starts listening or watching. `notify` false: poll only.
+    pub async fn start(pool: &Pool, worker: &str, notify: bool) -> Result<Self> {
+        let bell = Arc::new(Notify::new());
+        let kind = match pool {
+            Pool::Postgres(_) if !notify => Kind::Blind,
+            Pool::Postgres(pg) => {
+                let mut listener = PgListener::connect_with(pg).await?;
+                listener.listen("postlane").await?;
+                tokio::spawn(listen(listener, Arc::clone(&bell)));
+                Kind::Postgres {
+                    pool: pool.clone(),
+                    worker: worker.to_owned(),
+                    armed: None,
+                }
+            }
+            Pool::Sqlite(_, path) => {
+                let watcher = watch(path, Arc::clone(&bell));
+                let poll = if watcher.is_some() { POLL } else { BLIND_POLL };
+                Kind::Sqlite {
+                    _watcher: watcher,
+                    poll,
+                }
+            }
+        };
+        Ok(Self {
+            bell,
+            kind,
+            busy_steps: 0,
+        })
+    }
+
+    /// Completes when something may have changed.
+    pub async fn woken(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Asks to be woken, and says how long the worker may sleep at most. Zero: look once more first.
+    pub async fn before_sleep(&mut self, idle: bool) -> Result<Duration> {
+        if !idle {
+            return Ok(BUSY_POLL);
+        }
+        self.busy_steps = 0;
+        match &mut self.kind {
+            Kind::Blind => Ok(BLIND_POLL),
+            Kind::Sqlite { poll, .. } => Ok(*poll),
+            Kind::Postgres {
+                pool,
+                worker,
+                armed,
+            } => {
+                let Some(state) = armed.as_mut().filter(|a| a.since.elapsed() < ARMED_FOR / 2)
+                else {
+                    *armed = Some(arm(pool, worker).await?);
+                    return Ok(Duration::ZERO);
+                };
+                if let Some(horizon) = state.horizon {
+                    if oldest_open(pool).await? < horizon {
+                        state.fast = (state.fast * 2).min(Duration::from_secs(1));
+                        return Ok(state.fast);
+                    }
+                    state.horizon = None;
+                    return Ok(Duration::ZERO);
+                }
+                Ok(POLL)
+            }
+        }
+    }
+
+    /// The worker found work: after a while of that, producers are spared the notifications.
+    pub async fn busy(&mut self) -> Result<()> {
+        self.busy_steps += 1;
+        if self.busy_steps >= BUSY_STEPS
+            && let Kind::Postgres {
+                pool,
+                worker,
+                armed,
+            } = &mut self.kind
+            && armed.take().is_some()
+        {
+            disarm(pool, worker).await?;
+        }
+        Ok(())
+    }
+
+    /// The worker stops: nobody needs to wake it.
+    pub async fn leave(&mut self) {
+        if let Kind::Postgres { pool, worker, .. } = &self.kind {
+            // The row runs out by itself if this fails.
+            let _ = disarm(pool, worker).await;
+        }
+    }
+}
+
+const ARM: &str = "-- wake: ask to be notified
+insert into send_sleepers (worker, until) values ($1, clock_timestamp() + $2 * interval '1 second')
+on conflict (worker) do update set until = excluded.until";
+const SWEEP: &str = "-- wake: forget sleepers that are gone
+delete from send_sleepers where until < clock_timestamp() - interval '10 minutes'";
+const HORIZON: &str = "-- wake: transactions that began before this one may insert unseen
+select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as horizon";
+const OLDEST: &str = "-- wake: the oldest transaction still open
+select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as oldest";
+const DISARM: &str = "-- wake: no need to notify\ndelete from send_sleepers where worker = $1";
+
+async fn arm(pool: &Pool, worker: &str) -> Result<Armed> {
+    let seconds = i64::try_from(ARMED_FOR.as_secs()).unwrap_or(60);
+    let mut tx = pool.begin().await?;
+    tx.run(ARM, &[worker.into(), seconds.into()]).await?;
+    tx.run(SWEEP, &[]).await?;
+    tx.commit().await?;
+    let horizon = one(pool.rows(HORIZON, &[]).await?)?.int("horizon")?;
+    Ok(Armed {
+        since: BootInstant::now(),
+        horizon: Some(horizon),
+        fast: Duration::from_millis(2),
+    })
+}
+
+async fn oldest_open(pool: &Pool) -> Result<i64> {
+    Ok(one(pool.rows(OLDEST, &[]).await?)?.int("oldest")?)
+}
+
+async fn disarm(pool: &Pool, worker: &str) -> Result<()> {
+    let mut tx: Tx = pool.begin().await?;
+    tx.run(DISARM, &[worker.into()]).await?;
+    tx.commit().await
+}
+
+/// Rings for every notification and for every reconnection: what came meanwhile was missed.
+async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
+    loop {
+        match listener.try_recv().await {
+            Ok(_) => bell.notify_one(),
+            Err(sqlx::Error::PoolClosed) => return,
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+fn watch(database: &Path, bell: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    use notify::Watcher as _;
+    let database = std::path::absolute(database).ok()?;
+    let mut log = database.clone().into_os_string();
+    log.push("-wal");
+    let folder = database.parent()?.to_path_buf();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let touched = event.is_ok_and(|e| {
+            !e.kind.is_access() && e.paths.iter().any(|p| *p == log || *p == database)
+        });
+        if touched {
+            bell.notify_one();
+        }
+    })
+    .ok()?;
+    watcher
+        .watch(&folder, notify::RecursiveMode::NonRecursive)
+        .ok()?;
+    Some(watcher)
+}

@@ -1,0 +1,233 @@
+//! A worker: one ledger, as many senders as there are slots, and what wakes and stops them.
+//!
+//! The ledger runs on a task of its own that is never dropped half-way through a database call:
+//! what is awaited beside other things here are channels and timers only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::deliver::{Wire, deliver};
+use crate::events::{Event, Events};
+use crate::ledger::{Ledger, Settings, Step};
+use crate::store::record::Ended;
+use crate::store::wake::Waker;
+use crate::store::{Pool, Result};
+
+/// Everything a worker is made of.
+pub struct Worker {
+    /// The ledger's own connection.
+    pub pool: Pool,
+    /// What wakes it while it sleeps.
+    pub waker: Waker,
+    /// The ledger's settings.
+    pub settings: Settings,
+    /// The senders' part.
+    pub wire: Arc<Wire>,
+    /// Where things are counted and logged.
+    pub events: Arc<Events>,
+    /// How long requests in flight may still take after a stop.
+    pub shutdown_timeout: Duration,
+}
+
+/// How a worker is told to stop.
+pub type Stop = watch::Receiver<bool>;
+
+impl Worker {
+    /// Works until `stop` says true, then finishes what is in flight. Returns how many outcomes
+    /// could not be written (they are found as lost attempts by whoever comes next).
+    pub async fn run(self, stop: Stop) -> usize {
+        let engine = match &self.pool {
+            Pool::Postgres(_) => "postgres",
+            Pool::Sqlite(..) => "sqlite",
+        };
+        let Settings {
+            worker,
+            concurrency,
+            ..
+        } = &self.settings;
+        self.events.emit(&Event::Started {
+            worker,
+            engine,
+            concurrency: *concurrency,
+        });
+        let ledger = Ledger::new(
+            self.pool.clone(),
+            self.settings.clone(),
+            Arc::clone(&self.events),
+        );
+        let (ended, reports) = mpsc::unbounded_channel();
+        let mut motion = Motion {
+            worker: self,
+            ledger,
+            ended,
+            reports,
+            stop,
+            senders: JoinSet::new(),
+            failures: 0,
+        };
+        motion.work().await;
+        motion.finish().await
+    }
+}
+
+struct Motion {
+    worker: Worker,
+    ledger: Ledger,
+    ended: mpsc::UnboundedSender<Ended>,
+    reports: mpsc::UnboundedReceiver<Ended>,
+    stop: Stop,
+    senders: JoinSet<()>,
+    failures: u32,
+}
+
+/// The shortest sleep of a worker that found work it could not take (another holds the lanes).
+const SHORTEST: Duration = Duration::from_millis(5);
+
+impl Motion {
+    async fn work(&mut self) {
+        while !*self.stop.borrow() {
+            let wait = self.step().await;
+            if let Some(wait) = wait {
+                self.sleep(wait).await;
+            }
+        }
+    }
+
+    /// One cycle, and the sending of what it claimed. Returns how long to wait, if at all.
+    async fn step(&mut self) -> Option<Duration> {
+        self.collect();
+        match self.ledger.cycle().await {
+            Ok(step) => {
+                self.failures = 0;
+                self.worker.events.emit(&Event::LedgerRecovered);
+                self.start(step).await
+            }
+            Err(error) if error.is_conflict() && self.failures < 100 => {
+                self.failures += 1;
+                self.worker.events.emit(&Event::Conflict {
+                    error: &error.to_string(),
+                });
+                Some(Duration::from_millis(u64::from(self.failures.min(20))))
+            }
+            Err(error) => {
+                self.failures += 1;
+                let kept = self.ledger.unwritten();
+                self.worker.events.emit(&Event::LedgerFailed {
+                    error: &error.to_string(),
+                    kept,
+                });
+                Some(Duration::from_millis(
+                    100 * u64::from(self.failures.min(30)),
+                ))
+            }
+        }
+    }
+
+    async fn start(&mut self, step: Step) -> Option<Duration> {
+        let claimed = !step.claims.is_empty();
+        for claim in step.claims {
+            let (wire, ended) = (Arc::clone(&self.worker.wire), self.ended.clone());
+            self.senders.spawn(async move {
+                // The receiver lives as long as the ledger; after that nobody needs the report.
+                let _ = ended.send(deliver(claim, &wire).await);
+            });
+        }
+        while self.senders.try_join_next().is_some() {}
+        if step.more || claimed {
+            if let Err(error) = self.worker.waker.busy().await {
+                self.worker.events.emit(&Event::Conflict {
+                    error: &error.to_string(),
+                });
+            }
+            // Let the senders run: the next cycle then finds more outcomes to write at once.
+            tokio::task::yield_now().await;
+            return None;
+        }
+        match self
+            .worker
+            .waker
+            .before_sleep(self.ledger.in_flight() == 0)
+            .await
+        {
+            Ok(longest) => Some(
+                step.next_in
+                    .map_or(longest, |next| next.max(SHORTEST).min(longest)),
+            ),
+            Err(error) => {
+                self.worker.events.emit(&Event::Conflict {
+                    error: &error.to_string(),
+                });
+                Some(Duration::from_millis(200))
+            }
+        }
+    }
+
+    /// Waits for an outcome, a wake-up, the time, or the stop. Only channels and timers wait here.
+    async fn sleep(&mut self, wait: Duration) {
+        tokio::select! {
+            Some(ended) = self.reports.recv() => self.ledger.report(ended),
+            () = self.worker.waker.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = self.stop.changed() => {}
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Ok(ended) = self.reports.try_recv() {
+            self.ledger.report(ended);
+        }
+    }
+
+    /// Stops taking work, waits for what is in flight, and writes how it ended.
+    async fn finish(&mut self) -> usize {
+        self.ledger.drain();
+        self.worker.events.emit(&Event::Stopping {
+            in_flight: self.ledger.in_flight(),
+        });
+        let deadline = tokio::time::Instant::now() + self.worker.shutdown_timeout;
+        while self.ledger.in_flight() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::select! {
+                Some(ended) = self.reports.recv() => self.ledger.report(ended),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            self.collect();
+            if self.ledger.unwritten() > 0 {
+                let _ = self.write().await;
+            }
+        }
+        // What is unanswered now reports itself: dropping a sender would lose its claim.
+        self.worker.wire.hurry();
+        while self.ledger.in_flight() > 0 {
+            let Some(ended) = self.reports.recv().await else {
+                break;
+            };
+            self.ledger.report(ended);
+        }
+        for _ in 0..20 {
+            if self.ledger.unwritten() == 0
+                || self.write().await.is_ok() && self.ledger.unwritten() == 0
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.worker.waker.leave().await;
+        self.worker.events.emit(&Event::Stopped);
+        self.ledger.unwritten()
+    }
+
+    async fn write(&mut self) -> Result<()> {
+        let done = self.ledger.cycle().await.map(|_| ());
+        if let Err(error) = &done {
+            let kept = self.ledger.unwritten();
+            self.worker.events.emit(&Event::LedgerFailed {
+                error: &error.to_string(),
+                kept,
+            });
+        }
+        done
+    }
+}
