@@ -115,7 +115,7 @@ update send_jobs set
         when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled by an operator while it was being sent'
         else r.reason end,
     last_status = coalesce(r.status, last_status),
-    ambiguous = ambiguous or r.ambiguous,
+    ambiguous = send_jobs.ambiguous or r.ambiguous,
     cancel_requested = false
 from {rows $1: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}
 where send_jobs.id = r.job and send_jobs.state = 'sending' and send_jobs.attempts = r.number";
