@@ -1,0 +1,241 @@
+//! Operators' verbs: each moves jobs under a guard on their state, leaves a mark that makes their
+//! lanes look again, and writes who did it. None touches a lane: only ledgers do.
+
+use serde::Serialize;
+
+use super::{Pool, Result, Tx, batch};
+use crate::job::JobId;
+
+/// Who asks, and why: for the audit table.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The user and host, or the admin client.
+    pub who: String,
+    /// Their words.
+    pub why: Option<String>,
+}
+
+/// A move of jobs from one state to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `queued` → `held`.
+    Hold,
+    /// `held` → `queued`, in its old place.
+    Release,
+    /// `queued`, `held`, `unknown` → `cancelled`; `sending` is marked and ends after its attempt.
+    Cancel,
+    /// `unknown` → `delivered`.
+    ResolveDelivered,
+    /// `unknown` → `dead`.
+    ResolveDead,
+    /// `unknown` → `queued`, in its place.
+    ResolveResend,
+}
+
+impl Verb {
+    /// The word in the audit table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Cancel => "cancel",
+            Self::ResolveDelivered => "resolve --delivered",
+            Self::ResolveDead => "resolve --dead",
+            Self::ResolveResend => "resolve --resend",
+        }
+    }
+
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Hold => HOLD,
+            Self::Release => RELEASE,
+            Self::Cancel => CANCEL,
+            Self::ResolveDelivered => RESOLVE_DELIVERED,
+            Self::ResolveDead => RESOLVE_DEAD,
+            Self::ResolveResend => RESOLVE_RESEND,
+        }
+    }
+}
+
+const HOLD: &str = "-- hold
+update send_jobs set state = 'held', reason = 'held by an operator'
+from {rows $1: job bigint} where send_jobs.id = r.job and state = 'queued' returning id, page_id, lane";
+const RELEASE: &str = "-- release
+update send_jobs set state = 'queued', reason = null
+from {rows $1: job bigint} where send_jobs.id = r.job and state = 'held' returning id, page_id, lane";
+const CANCEL: &str = "-- cancel
+update send_jobs set
+    cancel_requested = (state = 'sending'),
+    finished_at = case when state <> 'sending' then {at: $2} end,
+    reason = case when state <> 'sending' then 'cancelled by an operator' else reason end,
+    state = case when state = 'sending' then state else 'cancelled' end
+from {rows $1: job bigint}
+where send_jobs.id = r.job and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
+returning id, page_id, lane";
+const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
+update send_jobs set state = 'delivered', finished_at = {at: $2}, reason = 'resolved by an operator: delivered'
+from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+const RESOLVE_DEAD: &str = "-- resolve: it is over
+update send_jobs set state = 'dead', finished_at = {at: $2}, reason = 'resolved by an operator: dead'
+from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
+update send_jobs set state = 'queued', due_at = {at: $2}, reason = 'resolved by an operator: resend'
+from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+
+#[derive(Serialize)]
+struct Job {
+    job: JobId,
+}
+
+/// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
+pub async fn apply(
+    pool: &Pool,
+    verb: Verb,
+    jobs: &[JobId],
+    operator: &Operator,
+) -> Result<Vec<JobId>> {
+    let now = pool.now().await?;
+    let mut tx = pool.begin().await?;
+    let jobs: Vec<Job> = jobs.iter().map(|job| Job { job: *job }).collect();
+    let binds = match verb {
+        Verb::Hold | Verb::Release => vec![batch(&jobs)?],
+        _ => vec![batch(&jobs)?, now.into()],
+    };
+    let rows = tx.rows(verb.sql(), &binds).await?;
+    let mut moved = Vec::with_capacity(rows.len());
+    for row in &rows {
+        moved.push(row.int("id")?);
+        super::intake::look_again(&mut tx, &row.text("page_id")?, &row.text("lane")?).await?;
+    }
+    audit(&mut tx, operator, verb.as_str(), &ids(&moved), moved.len()).await?;
+    wake(&mut tx).await?;
+    tx.commit().await?;
+    moved.sort_unstable();
+    Ok(moved)
+}
+
+const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
+select send_jobs.id from {rows $1: job bigint} join send_jobs on send_jobs.id = r.job
+order by send_jobs.id {lock send_jobs}";
+
+// A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
+// delay, no times and no idempotency key.
+const REQUEUE: &str = "-- requeue
+insert into send_jobs (page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, requeued_from)
+select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous, j.metadata, j.id
+from {rows $1: job bigint} join send_jobs j on j.id = r.job
+where j.state in ('dead', 'cancelled', 'delivered')
+    and ($2 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
+order by j.id
+returning id, requeued_from";
+
+/// A job and the new row that repeats it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Requeued {
+    /// The new job.
+    pub id: JobId,
+    /// The one it repeats.
+    pub requeued_from: JobId,
+}
+
+/// Sends finished jobs again, as new rows. Those requeued before are skipped without `again`.
+pub async fn requeue(
+    pool: &Pool,
+    jobs: &[JobId],
+    again: bool,
+    operator: &Operator,
+) -> Result<Vec<Requeued>> {
+    let mut tx = pool.begin().await?;
+    let jobs: Vec<Job> = jobs.iter().map(|job| Job { job: *job }).collect();
+    tx.rows(LOCK, &[batch(&jobs)?]).await?;
+    let rows = tx
+        .rows(REQUEUE, &[batch(&jobs)?, i64::from(again).into()])
+        .await?;
+    let mut requeued = rows
+        .iter()
+        .map(|row| {
+            Ok(Requeued {
+                id: row.int("id")?,
+                requeued_from: row.int("requeued_from")?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    requeued.sort_unstable_by_key(|r| r.id);
+    let old: Vec<JobId> = requeued.iter().map(|r| r.requeued_from).collect();
+    audit(&mut tx, operator, "requeue", &ids(&old), old.len()).await?;
+    wake(&mut tx).await?;
+    tx.commit().await?;
+    Ok(requeued)
+}
+
+const PAUSE: &str = "-- pause
+insert into send_pauses (scope, who, why) values ($1, $2, $3) on conflict (scope) do nothing returning scope";
+const RESUME: &str = "-- resume\ndelete from send_pauses where scope = $1 returning scope";
+
+/// Stops a scope (`all`, `page:ID`, `lane:LANE`) from being sent. False if it was paused already.
+pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    let binds = [
+        scope.into(),
+        operator.who.as_str().into(),
+        operator.why.clone().into(),
+    ];
+    let new = !tx.rows(PAUSE, &binds).await?.is_empty();
+    audit(&mut tx, operator, "pause", scope, usize::from(new)).await?;
+    tx.commit().await?;
+    Ok(new)
+}
+
+/// Lets a scope be sent again. False if it was not paused.
+pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+    let mut tx = pool.begin().await?;
+    let was = !tx.rows(RESUME, &[scope.into()]).await?.is_empty();
+    if let Some(lane) = scope.strip_prefix("lane:") {
+        let page = lane.split('/').next().unwrap_or_default();
+        super::intake::look_again(&mut tx, page, lane).await?;
+    }
+    audit(&mut tx, operator, "resume", scope, usize::from(was)).await?;
+    wake(&mut tx).await?;
+    tx.commit().await?;
+    Ok(was)
+}
+
+const AUDIT: &str = "-- audit
+insert into send_audit (who, verb, what, changed, why) values ($1, $2, $3, $4, $5)";
+
+/// Writes who changed what, and why.
+pub async fn audit(
+    tx: &mut Tx,
+    operator: &Operator,
+    verb: &str,
+    what: &str,
+    changed: usize,
+) -> Result<()> {
+    let changed = i64::try_from(changed).unwrap_or(i64::MAX);
+    let binds = [
+        operator.who.as_str().into(),
+        verb.into(),
+        what.into(),
+        changed.into(),
+        operator.why.clone().into(),
+    ];
+    tx.run(AUDIT, &binds).await?;
+    Ok(())
+}
+
+fn ids(jobs: &[JobId]) -> String {
+    jobs.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+const NOTIFY: &str = "-- wake: workers that sleep\nselect pg_notify('postlane', '')";
+
+/// Wakes workers that sleep. SQLite's see the write itself.
+pub async fn wake(tx: &mut Tx) -> Result<()> {
+    if matches!(tx, Tx::Postgres(_)) {
+        tx.rows(NOTIFY, &[]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! What people look at: jobs, their attempts, how many there are, what is paused.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::select::Selector;
+use super::{Bind, Pool, Result, Row, one};
+use crate::clock::Millis;
+use crate::job::JobId;
+
+/// A row of `send_jobs` as it is shown.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The columns, by name; times as unix ms.
+    pub id: JobId,
+    /// See `contract`: every column under its own name.
+    pub page_id: String,
+    /// The recipient's JSON.
+    pub recipient: String,
+    /// The message's JSON.
+    pub message: String,
+    /// The message tag.
+    pub tag: Option<String>,
+    /// Seconds.
+    pub delay: i64,
+    /// When it joins its line.
+    pub send_at: Option<Millis>,
+    /// When it may no longer be sent.
+    pub expires_at: Option<Millis>,
+    /// The producer's own line.
+    pub ordering_key: Option<String>,
+    /// The producer's key.
+    pub idempotency_key: Option<String>,
+    /// `retry` or `hold`.
+    pub on_ambiguous: Option<String>,
+    /// The producer's own JSON.
+    pub metadata: Option<String>,
+    /// Its line.
+    pub lane: String,
+    /// Where it is in its life.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: i64,
+    /// Those that count.
+    pub failures: i64,
+    /// It was sent again after an ambiguous attempt.
+    pub possible_duplicate: bool,
+    /// The job it repeats.
+    pub requeued_from: Option<JobId>,
+    /// The earliest next attempt.
+    pub due_at: Millis,
+    /// Why it is where it is.
+    pub reason: Option<String>,
+    /// HTTP status of the last answer.
+    pub last_status: Option<i64>,
+    /// When it was enqueued.
+    pub created_at: Millis,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+}
+
+const JOB_COLUMNS: &str = "id, page_id, cast(recipient as text) as recipient, cast(message as text) as message, tag, delay,
+    {ms: send_at} as send_at, {ms: expires_at} as expires_at, ordering_key, idempotency_key, on_ambiguous,
+    cast(metadata as text) as metadata, lane, state, attempts, failures, possible_duplicate, requeued_from,
+    {ms: due_at} as due_at, reason, last_status, {ms: created_at} as created_at, {ms: finished_at} as finished_at";
+
+fn job(row: &Row) -> Result<Job> {
+    Ok(Job {
+        id: row.int("id")?,
+        page_id: row.text("page_id")?,
+        recipient: row.text("recipient")?,
+        message: row.text("message")?,
+        tag: row.text_opt("tag")?,
+        delay: row.int("delay")?,
+        send_at: row.int_opt("send_at")?,
+        expires_at: row.int_opt("expires_at")?,
+        ordering_key: row.text_opt("ordering_key")?,
+        idempotency_key: row.text_opt("idempotency_key")?,
+        on_ambiguous: row.text_opt("on_ambiguous")?,
+        metadata: row.text_opt("metadata")?,
+        lane: row.text_opt("lane")?.unwrap_or_default(),
+        state: row.text("state")?,
+        attempts: row.int("attempts")?,
+        failures: row.int("failures")?,
+        possible_duplicate: row.flag("possible_duplicate")?,
+        requeued_from: row.int_opt("requeued_from")?,
+        due_at: row.int("due_at")?,
+        reason: row.text_opt("reason")?,
+        last_status: row.int_opt("last_status")?,
+        created_at: row.int("created_at")?,
+        finished_at: row.int_opt("finished_at")?,
+    })
+}
+
+/// Jobs of a choice, newest first.
+pub async fn list(
+    pool: &Pool,
+    selector: &Selector,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Vec<Job>> {
+    let (clause, mut binds) = selector.clause();
+    binds.push(before.unwrap_or(i64::MAX).into());
+    binds.push(limit.into());
+    let (before, limit) = (binds.len() - 1, binds.len());
+    let text = format!(
+        "-- list\nselect {JOB_COLUMNS} from send_jobs where {clause} and id < ${before} order by id desc limit ${limit}"
+    );
+    pool.rows_of(text, &binds).await?.iter().map(job).collect()
+}
+
+/// One job.
+pub async fn find(pool: &Pool, id: JobId) -> Result<Option<Job>> {
+    let text = format!("-- show\nselect {JOB_COLUMNS} from send_jobs where id = $1");
+    pool.rows_of(text, &[id.into()])
+        .await?
+        .first()
+        .map(job)
+        .transpose()
+}
+
+/// A row of `send_attempts`.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// From 1.
+    pub number: i64,
+    /// When it was claimed.
+    pub started_at: Millis,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+    /// How.
+    pub outcome: Option<String>,
+    /// The answer's status.
+    pub http_status: Option<i64>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The first 2 KiB of the answer.
+    pub response: Option<String>,
+    /// Which rule judged it.
+    pub rule: Option<String>,
+    /// Who made it.
+    pub worker: String,
+}
+
+const ATTEMPTS: &str = "-- show: attempts
+select number, {ms: started_at} as started_at, {ms: finished_at} as finished_at, outcome, http_status, error,
+    response, rule, worker from send_attempts where job_id = $1 order by number";
+
+/// The attempts of a job, in order.
+pub async fn attempts(pool: &Pool, id: JobId) -> Result<Vec<Attempt>> {
+    let attempt = |row: &Row| {
+        Ok(Attempt {
+            number: row.int("number")?,
+            started_at: row.int("started_at")?,
+            finished_at: row.int_opt("finished_at")?,
+            outcome: row.text_opt("outcome")?,
+            http_status: row.int_opt("http_status")?,
+            error: row.text_opt("error")?,
+            response: row.text_opt("response")?,
+            rule: row.text_opt("rule")?,
+            worker: row.text("worker")?,
+        })
+    };
+    pool.rows(ATTEMPTS, &[id.into()])
+        .await?
+        .iter()
+        .map(attempt)
+        .collect()
+}
+
+/// What a waiting job waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead {
+    /// How many jobs of its line are before it.
+    pub jobs: i64,
+    /// The first of them, its state and its reason.
+    pub head: Option<(JobId, String, Option<String>)>,
+    /// Pauses that stop it: scope and why.
+    pub pauses: Vec<(String, Option<String>)>,
+    /// The worker that holds its lane.
+    pub leased_by: Option<String>,
+}
+
+const AHEAD: &str = "-- show: who is before it in the line
+select count(*) as jobs, min(id) as head from send_jobs
+where lane = $1 and id <> $2 and ((state = 'queued' and id < $2 and (send_at is null or joined_at is not null))
+    or state = 'sending' or state = 'unknown')";
+const PAUSED: &str = "-- show: what is paused
+select scope, why from send_pauses where scope in ('all', 'endpoint', $1, $2) order by scope";
+const LEASED: &str = "-- show: who has the lane\nselect leased_by from send_lanes where lane = $1";
+
+/// What a job waits for.
+pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
+    let row = one(pool
+        .rows(AHEAD, &[job.lane.as_str().into(), job.id.into()])
+        .await?)?;
+    let mut ahead = Ahead {
+        jobs: row.int("jobs")?,
+        ..Ahead::default()
+    };
+    if let Some(head) = row.int_opt("head")?
+        && let Some(head) = find(pool, head).await?
+    {
+        ahead.head = Some((head.id, head.state, head.reason));
+    }
+    let scopes: [Bind; 2] = [
+        format!("page:{}", job.page_id).into(),
+        format!("lane:{}", job.lane).into(),
+    ];
+    for row in pool.rows(PAUSED, &scopes).await? {
+        ahead
+            .pauses
+            .push((row.text("scope")?, row.text_opt("why")?));
+    }
+    if let Some(row) = pool
+        .rows(LEASED, &[job.lane.as_str().into()])
+        .await?
+        .first()
+    {
+        ahead.leased_by = row.text_opt("leased_by")?;
+    }
+    Ok(ahead)
+}
+
+/// How many jobs there are, and what waits.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stats {
+    /// Jobs by page and state.
+    pub jobs: Vec<Count>,
+    /// Lanes with undelivered work.
+    pub lanes: i64,
+    /// Of them, those somebody holds.
+    pub leased: i64,
+    /// Marks not yet taken in.
+    pub inbox: i64,
+    /// Jobs waiting for their `send_at`.
+    pub scheduled: i64,
+    /// How long the lane that waits longest has been due, in milliseconds.
+    pub oldest_due_ms: i64,
+    /// What is paused.
+    pub pauses: Vec<Pause>,
+}
+
+/// Jobs of one page in one state.
+#[derive(Debug, Clone, Serialize)]
+pub struct Count {
+    /// The page.
+    pub page_id: String,
+    /// The state.
+    pub state: String,
+    /// How many.
+    pub jobs: i64,
+}
+
+/// A scope that must not be sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pause {
+    /// `all`, `endpoint`, `page:ID` or `lane:LANE`.
+    pub scope: String,
+    /// Since when (unix ms).
+    pub since: Millis,
+    /// Who paused it.
+    pub who: String,
+    /// Why.
+    pub why: Option<String>,
+}
+
+const COUNTS: &str = "-- stats: jobs by page and state
+select page_id, state, count(*) as jobs from send_jobs group by page_id, state order by page_id, state";
+const WAITING: &str = "-- stats: what waits
+select (select count(*) from send_lanes) as lanes,
+    (select count(*) from send_lanes where leased_by is not null) as leased,
+    (select count(*) from send_inbox) as inbox,
+    (select count(*) from send_timers) as scheduled,
+    (select min(due_at) from send_lanes where leased_by is null) as oldest";
+const PAUSES: &str = "-- stats: what is paused
+select scope, {ms: since} as since, who, why from send_pauses order by scope";
+
+/// Counts everything. Reads the whole of `send_jobs` once.
+pub async fn stats(pool: &Pool) -> Result<Stats> {
+    let now = pool.now().await?;
+    let jobs = pool.rows(COUNTS, &[]).await?;
+    let jobs = jobs
+        .iter()
+        .map(|row| {
+            Ok(Count {
+                page_id: row.text("page_id")?,
+                state: row.text("state")?,
+                jobs: row.int("jobs")?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let row = one(pool.rows(WAITING, &[]).await?)?;
+    Ok(Stats {
+        jobs,
+        lanes: row.int("lanes")?,
+        leased: row.int("leased")?,
+        inbox: row.int("inbox")?,
+        scheduled: row.int("scheduled")?,
+        oldest_due_ms: row.int_opt("oldest")?.map_or(0, |at| (now - at).max(0)),
+        pauses: pauses(pool).await?,
+    })
+}
+
+/// What is paused.
+pub async fn pauses(pool: &Pool) -> Result<Vec<Pause>> {
+    pool.rows(PAUSES, &[])
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(Pause {
+                scope: row.text("scope")?,
+                since: row.int("since")?,
+                who: row.text("who")?,
+                why: row.text_opt("why")?,
+            })
+        })
+        .collect()
+}
+
+/// JSON text as it stands, or as a string if it is none.
+pub fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned())
+        .or_else(|_| serde_json::value::to_raw_value(text))
+        .unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
