@@ -15,3 +15,4 @@
 // nouns
 pub mod clock;
 pub mod job;
+pub mod message;
