@@ -16,3 +16,6 @@
 pub mod clock;
 pub mod job;
 pub mod message;
+
+// rules: pure, synchronous, no logging
+pub mod sign;
