@@ -19,3 +19,4 @@ pub mod message;
 
 // rules: pure, synchronous, no logging
 pub mod sign;
+pub mod validate;
