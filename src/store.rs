@@ -6,14 +6,18 @@
 
 use std::path::PathBuf;
 
+pub mod enqueue;
 pub mod intake;
 pub mod lanes;
+pub mod operate;
 pub mod pool;
 pub mod prune;
 pub mod rates;
+pub mod read;
 pub mod record;
 pub mod rows;
 pub mod schema;
+pub mod select;
 pub mod sql;
 pub mod wake;
 

@@ -1,6 +1,10 @@
 //! What the tests of promises share: fresh databases, plain SQL producers, a ledger that is
 //! stepped by hand, and answers without a receiver.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary uses its own part of this"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,7 +40,9 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The server that the test script found or started.
 pub fn postgres_server() -> Option<String> {
-    std::env::var("POSTLANE_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
+    std::env::var("POSTLANE_TEST_POSTGRES_URL")
+        .ok()
+        .filter(|url| !url.is_empty())
 }
 
 impl Db {
@@ -44,7 +50,10 @@ impl Db {
     pub async fn fresh(engine: Engine) -> Option<Self> {
         let db = Self::empty(engine).await?;
         schema::migrate(&db.url).await.expect("migrates");
-        Some(Self { pool: Pool::open(&db.url, Use::Write, false).await.expect("opens"), ..db })
+        Some(Self {
+            pool: Pool::open(&db.url, Use::Write, false).await.expect("opens"),
+            ..db
+        })
     }
 
     /// A database without a schema.
@@ -54,26 +63,49 @@ impl Db {
                 let folder = tempfile::tempdir().expect("temp folder");
                 let url = format!("sqlite://{}/postlane.db", folder.path().display());
                 let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
-                Some(Self { engine, url, pool, _folder: Some(folder) })
+                Some(Self {
+                    engine,
+                    url,
+                    pool,
+                    _folder: Some(folder),
+                })
             }
             Engine::Postgres => {
                 let server = postgres_server()?;
-                let admin = Pool::open(&server, Use::Write, false).await.expect("POSTLANE_TEST_POSTGRES_URL answers");
-                let name = format!("postlane_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-                let Pool::Postgres(pg) = &admin else { panic!("POSTLANE_TEST_POSTGRES_URL is no Postgres URL") };
-                sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}"))).execute(pg).await.expect("creates");
+                let admin = Pool::open(&server, Use::Write, false)
+                    .await
+                    .expect("POSTLANE_TEST_POSTGRES_URL answers");
+                let name = format!(
+                    "postlane_{}_{}",
+                    std::process::id(),
+                    NUMBER.fetch_add(1, Ordering::Relaxed)
+                );
+                let Pool::Postgres(pg) = &admin else {
+                    panic!("POSTLANE_TEST_POSTGRES_URL is no Postgres URL")
+                };
+                sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
+                    .execute(pg)
+                    .await
+                    .expect("creates");
                 admin.close().await;
                 let (base, _) = server.rsplit_once('/').expect("a URL with a database");
                 let url = format!("{base}/{name}");
                 let pool = Pool::open(&url, Use::Write, false).await.expect("opens");
-                Some(Self { engine, url, pool, _folder: None })
+                Some(Self {
+                    engine,
+                    url,
+                    pool,
+                    _folder: None,
+                })
             }
         }
     }
 
     /// Another connection, as another process would have.
     pub async fn connect(&self) -> Pool {
-        Pool::open(&self.url, Use::Write, false).await.expect("opens")
+        Pool::open(&self.url, Use::Write, false)
+            .await
+            .expect("opens")
     }
 
     /// Runs one statement as a producer or a curious human would.
@@ -83,14 +115,23 @@ impl Db {
 
     /// One integer.
     pub async fn int(&self, text: &str) -> i64 {
-        let rows = self.sql(&format!("select cast(({text}) as bigint) as value")).await.expect(text);
+        let rows = self
+            .sql(&format!("select cast(({text}) as bigint) as value"))
+            .await
+            .expect(text);
         rows[0].int_opt("value").expect("int").unwrap_or(-1)
     }
 
     /// One text.
     pub async fn text(&self, text: &str) -> String {
-        let rows = self.sql(&format!("select cast(({text}) as text) as value")).await.expect(text);
-        rows[0].text_opt("value").expect("text").unwrap_or_else(|| "null".to_owned())
+        let rows = self
+            .sql(&format!("select cast(({text}) as text) as value"))
+            .await
+            .expect(text);
+        rows[0]
+            .text_opt("value")
+            .expect("text")
+            .unwrap_or_else(|| "null".to_owned())
     }
 
     /// Inserts a text message for a recipient of page 1, as a producer would.
@@ -100,7 +141,10 @@ impl Db {
 
     /// Inserts with further columns, their values as SQL literals.
     pub async fn insert_with(&self, recipient: &str, text: &str, more: &[(&str, &str)]) -> JobId {
-        let columns: String = more.iter().map(|(column, _)| format!(", {column}")).collect();
+        let columns: String = more
+            .iter()
+            .map(|(column, _)| format!(", {column}"))
+            .collect();
         let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
         let text = format!(
             "insert into send_jobs (page_id, recipient, message{columns}) \
@@ -108,12 +152,15 @@ impl Db {
             braces(&format!("\"id\":\"{recipient}\"")),
             braces(&format!("\"template_type\":\"text\",\"text\":\"{text}\""))
         );
-        self.pool.rows_of(text, &[]).await.expect("inserts")[0].int("id").expect("id")
+        self.pool.rows_of(text, &[]).await.expect("inserts")[0]
+            .int("id")
+            .expect("id")
     }
 
     /// The state of a job.
     pub async fn state(&self, job: JobId) -> String {
-        self.text(&format!("select state from send_jobs where id = {job}")).await
+        self.text(&format!("select state from send_jobs where id = {job}"))
+            .await
     }
 
     /// A moment as an SQL literal of this engine.
@@ -219,12 +266,19 @@ impl Steps {
         let pool = db.connect().await;
         let now = pool.now().await.expect("now") + 10;
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
-        Self { ledger, wire: wire("http://127.0.0.1:9/", Duration::from_secs(1)), now }
+        Self {
+            ledger,
+            wire: wire("http://127.0.0.1:9/", Duration::from_secs(1)),
+            now,
+        }
     }
 
     /// One cycle at the hand-moved time.
     pub async fn cycle(&mut self) -> Step {
-        self.ledger.cycle_at(self.now, BootInstant::now()).await.expect("cycle")
+        self.ledger
+            .cycle_at(self.now, BootInstant::now())
+            .await
+            .expect("cycle")
     }
 
     /// Cycles until nothing more is claimed; returns all claims.
@@ -283,7 +337,13 @@ impl Steps {
 }
 
 pub fn status_answer(status: u16) -> Answer {
-    Answer::Status { status, content_type: None, retry_after: None, body: Vec::new(), cut: false }
+    Answer::Status {
+        status,
+        content_type: None,
+        retry_after: None,
+        body: Vec::new(),
+        cut: false,
+    }
 }
 
 /// Writes one test for both engines: `both!(a_name, |db| async move { … });`
