@@ -22,6 +22,19 @@ async fn a_signed_request_is_delivered_to_its_recipient() {
 }
 
 #[tokio::test]
+async fn a_connection_is_used_again_after_every_whole_answer() {
+    let (mock, client) = (mock(), client());
+    mock.script(
+        "7",
+        script("ok x2, 500 x2, 204, 429 retry-after=1, drip every=1us"),
+    );
+    for number in 1..=10 {
+        answer(&client, &mock, "7", &format!("#{number}")).await;
+    }
+    assert_eq!((mock.stats().connections, mock.count()), (1, 10));
+}
+
+#[tokio::test]
 async fn statuses_are_given_in_order_and_then_ok_for_ever() {
     let (mock, client) = (mock(), client());
     mock.script("7", script("500 x2, status 418 header=X-Why:teapot, ok"));

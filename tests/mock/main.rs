@@ -54,6 +54,17 @@ fn sign(body: &str, secret: &str) -> String {
     STANDARD.encode(mac.chain_update(body).finalize().into_bytes())
 }
 
+/// A signed request as bytes on the wire: its head and its body.
+fn raw(recipient: &str, text: &str) -> (String, String) {
+    let body = body(recipient, text);
+    let (length, signature) = (body.len(), sign(&body, SECRET));
+    let head = format!(
+        "POST /api/send_message HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         x-joinchat-signature: {signature}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    (head, body)
+}
+
 /// A signed request, ready to go.
 fn request(client: &Client, mock: &Mock, body: String) -> RequestBuilder {
     let signature = sign(&body, SECRET);

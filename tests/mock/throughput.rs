@@ -5,7 +5,7 @@ use postlane::mock::{Mock, MockConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{SECRET, body, config, sign};
+use crate::{config, raw};
 
 const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 2_000;
@@ -57,11 +57,6 @@ async fn requests_per_second_over_64_connections() {
 }
 
 fn request(lane: usize, number: usize) -> Vec<u8> {
-    let body = body(&format!("lane-{lane}"), &format!("hello #{number}"));
-    let (length, signature) = (body.len(), sign(&body, SECRET));
-    format!(
-        "POST /api/send_message HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         x-joinchat-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+    let (head, body) = raw(&format!("lane-{lane}"), &format!("hello #{number}"));
+    (head + &body).into_bytes()
 }
