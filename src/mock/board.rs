@@ -19,7 +19,7 @@ use super::order::Order;
 use super::playbook::{Binding, Cursor, Playbook};
 use super::record::{MockStats, Name, Received, Record, Seen};
 use super::referee::Line;
-use super::script::{Manner, Step};
+use super::script::{Manner, PLAIN, Step};
 use crate::clock::BootInstant;
 
 /// The most findings kept in words; the counts go on.
@@ -27,8 +27,7 @@ const MAX_FINDINGS: usize = 100;
 
 /// What the server has to do about one request.
 pub(super) struct Turn {
-    /// `None` is a plain `ok`.
-    pub step: Option<Arc<Step>>,
+    step: Option<Arc<Step>>,
     /// To be waited before anything else.
     pub wait: Duration,
     seen: Seen,
@@ -37,6 +36,18 @@ pub(super) struct Turn {
     seq: u64,
     /// True if it stands in the lane's `waiting`.
     waits: bool,
+}
+
+impl Turn {
+    /// What to do.
+    pub fn step(&self) -> &Step {
+        self.step.as_deref().unwrap_or(&PLAIN)
+    }
+
+    /// True if there is no script, and the answer is made the short way.
+    pub fn is_plain(&self) -> bool {
+        self.step.is_none()
+    }
 }
 
 /// How a turn ends.
@@ -160,78 +171,57 @@ impl Board {
         let lane = &mut lanes[at];
         let step = playbook.next(&mut lane.cursor, &order.page_id, &order.recipient);
         let mut turn = Turn {
+            step,
             wait: Duration::ZERO,
+            seen,
             lane: at,
             seq: 0,
             waits: false,
-            seen,
-            step,
         };
-        let plain = turn
-            .step
-            .as_ref()
-            .is_none_or(|step| step.manner == Manner::Whole);
-        turn.wait = turn.step.as_ref().map_or(Duration::ZERO, |step| step.delay);
-        if plain {
+        turn.wait = turn.step().delay;
+        if turn.step().manner == Manner::Whole {
             turn.wait += *latency;
         }
-        if turn
-            .step
-            .as_ref()
-            .is_some_and(|step| step.manner.hides_the_request())
-        {
+        if turn.step().manner.hides_the_request() {
             return turn;
         }
+
         stats.received += 1;
         turn.seq = stats.received;
-
-        let mut find = |count: &mut u64, what: &dyn Fn() -> String| {
-            *count += 1;
+        let overlaps = lane.in_flight() || lane.answered_ns > seen.head_ns;
+        let verdict = lane.line.enter(order.number, body, turn.step().takes());
+        let mut find = |what: &str| {
             if findings.len() < MAX_FINDINGS {
-                findings.push(format!("{key} (received {}): {}", turn.seq, what()));
+                let message = order
+                    .number
+                    .map_or("a message".to_owned(), |n| format!("#{n}"));
+                findings.push(format!("{key} (received {}): {message} {what}", turn.seq));
             }
         };
-        let label = || {
-            order
-                .number
-                .map_or("a message".to_owned(), |number| format!("#{number}"))
-        };
-        if lane.in_flight() || lane.answered_ns > seen.head_ns {
-            find(&mut stats.overlaps, &|| {
-                format!("{} overlaps another request", label())
-            });
+        if overlaps {
+            stats.overlaps += 1;
+            find("overlaps another request");
         }
-        let taken = turn.step.as_ref().is_none_or(|step| step.takes());
-        let verdict = lane.line.enter(order.number, body, taken);
-        stats.repeats += u64::from(verdict.repeat);
-        stats.late_echoes += u64::from(verdict.echo);
         if verdict.duplicate {
-            find(&mut stats.duplicates, &|| {
-                format!("{} was taken in before", label())
-            });
+            stats.duplicates += 1;
+            find("was taken in before");
         }
         if let Some(highest) = verdict.late {
-            find(&mut stats.order_violations, &|| {
-                format!("{} after #{highest}", label())
-            });
+            stats.order_violations += 1;
+            find(&format!("after #{highest}"));
         }
+        stats.repeats += u64::from(verdict.repeat);
+        stats.late_echoes += u64::from(verdict.echo);
 
-        let slow =
-            !turn.wait.is_zero() || turn.step.as_ref().is_some_and(|s| s.manner == Manner::Hang);
-        if slow && let Ok(handle) = stream.as_fd().try_clone_to_owned() {
-            lane.waiting.push((turn.seq, handle.into()));
-            turn.waits = true;
-        } else {
-            lane.open += 1;
-        }
+        lane.open(&mut turn, stream);
         if self.keep > 0 {
+            let (name, number) = (Arc::clone(&lane.name), order.number);
             let body = self.keep_bodies.then(|| Bytes::copy_from_slice(body));
-            let name = Arc::clone(&lane.name);
             records.push_back(Record {
                 name,
                 seen,
                 answer: None,
-                number: order.number,
+                number,
                 body,
             });
             if records.len() > self.keep {
@@ -246,10 +236,11 @@ impl Board {
     /// Ends a turn, right before the server acts on it.
     pub fn finish(&self, turn: &Turn, end: End) {
         let now = BootInstant::now().nanos();
-        let status = match (&end, &turn.step) {
-            (End::Answer, None) => Some(200),
-            (End::Answer, Some(step)) => step.seen_status(),
-            _ => None,
+        let answers = matches!(end, End::Answer);
+        let status = if answers {
+            turn.step().seen_status()
+        } else {
+            None
         };
         if let Some(journal) = &self.journal
             && let Err(why) = journal.answer(turn.seen.request, now, status)
@@ -268,13 +259,9 @@ impl Board {
         } = &mut *state;
         let lane = &mut lanes[turn.lane];
         lane.close(turn);
-        let accepts = turn.step.as_ref().is_none_or(|step| step.accepts());
         match end {
-            End::Answer => stats.accepted += u64::from(accepts),
-            End::Silence => {
-                let drops = turn.step.as_ref().is_some_and(|step| step.takes());
-                stats.dropped += u64::from(drops);
-            }
+            End::Answer => stats.accepted += u64::from(turn.step().accepts()),
+            End::Silence => stats.dropped += u64::from(turn.step().takes()),
             End::ClientGone => {}
         }
         if !matches!(end, End::ClientGone) {
@@ -286,7 +273,7 @@ impl Board {
             .checked_sub(first)
             .and_then(|place| usize::try_from(place).ok());
         if let Some(record) = place.and_then(|place| records.get_mut(place))
-            && matches!(end, End::Answer)
+            && answers
         {
             record.answer = Some((now, status));
         }
@@ -364,6 +351,16 @@ impl Lane {
                 Err(why) => why.kind() == std::io::ErrorKind::WouldBlock,
             });
         self.open > 0 || !self.waiting.is_empty()
+    }
+
+    fn open(&mut self, turn: &mut Turn, stream: &TcpStream) {
+        let slow = !turn.wait.is_zero() || turn.step().manner == Manner::Hang;
+        if slow && let Ok(handle) = stream.as_fd().try_clone_to_owned() {
+            self.waiting.push((turn.seq, handle.into()));
+            turn.waits = true;
+        } else {
+            self.open += 1;
+        }
     }
 
     fn close(&mut self, turn: &Turn) {

@@ -83,6 +83,15 @@ pub struct Step {
     pub manner: Manner,
 }
 
+/// The step of every request without a script.
+pub(super) static PLAIN: Step = Step {
+    delay: Duration::ZERO,
+    status: 200,
+    headers: Vec::new(),
+    body: None,
+    manner: Manner::Whole,
+};
+
 impl Default for Step {
     fn default() -> Self {
         Self::answer(200)

@@ -281,12 +281,13 @@ async fn act(
         board.finish(turn, End::ClientGone);
         return Ok(Next::Close);
     }
-    let Some(step) = &turn.step else {
+    if turn.is_plain() {
         wire::ok(out, recipient_json);
         board.finish(turn, End::Answer);
         stream.write_all(out).await?;
         return Ok(Next::Keep(0));
-    };
+    }
+    let step = turn.step();
     match step.manner {
         Manner::Hang => {
             client_gone(stream).await;

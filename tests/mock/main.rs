@@ -17,6 +17,8 @@ use sha2::Sha256;
 
 /// Longer than anything here takes; only a failing test waits for it.
 const LONG: Duration = Duration::from_secs(10);
+/// What a client waits for an answer that does not come.
+const SHORT: Duration = Duration::from_millis(20);
 const SECRET: &str = "xxxxx";
 
 fn config() -> MockConfig {
@@ -92,6 +94,19 @@ async fn answer(client: &Client, mock: &Mock, recipient: &str, text: &str) -> (u
 
 /// The error of a request that must get no answer, with all its causes.
 async fn failure(client: &Client, mock: &Mock, recipient: &str, text: &str) -> String {
-    let error = request(client, mock, body(recipient, text)).timeout(Duration::from_millis(300));
-    format!("{:?}", error.send().await.expect_err("no answer"))
+    let request = request(client, mock, body(recipient, text)).timeout(LONG);
+    format!("{:?}", request.send().await.expect_err("no answer"))
+}
+
+/// Sends a request that is not answered, and gives up a moment after it was received.
+async fn give_up(client: &Client, mock: &Mock, recipient: &str, text: &str) {
+    let next = mock.count() + 1;
+    let patience = async {
+        assert!(mock.wait_for(next, LONG).await);
+        tokio::time::sleep(SHORT).await;
+    };
+    tokio::select! {
+        answer = request(client, mock, body(recipient, text)).send() => panic!("{answer:?}"),
+        () = patience => {}
+    }
 }
