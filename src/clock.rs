@@ -42,6 +42,11 @@ impl BootInstant {
         Self::now().since(self)
     }
 
+    /// Nanoseconds since the machine was started: for records that are compared across processes.
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// This moment moved back by `span`; how a test makes a claim older than it is.
     pub fn back(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(span))

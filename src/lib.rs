@@ -35,3 +35,6 @@ pub mod events;
 pub mod ledger;
 pub mod sweep;
 pub mod worker;
+
+// faces
+pub mod mock;

@@ -58,7 +58,7 @@ pub(super) fn default_action(
         Some(kind) => return Err(kind.refuse("web_url", "must be \"web_url\"")),
         None => return Err(item.refuse("type.web_url", "has no type, must be \"web_url\"")),
     }
-    if let Some(title) = fields.optional("titel", item.name) {
+    if let Some(title) = fields.optional("title", item.name) {
         return Err(title.refuse("no_title", "is not allowed here"));
     }
     fields.warn_unknown(WEB_URL, review);
