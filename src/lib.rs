@@ -15,3 +15,6 @@
 // nouns
 pub mod clock;
 pub mod job;
+
+// faces
+pub mod config;
