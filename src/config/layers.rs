@@ -84,6 +84,12 @@ impl Layers {
             let dot = if section.is_empty() { "" } else { "." };
             let path = format!("{section}{dot}{}", name.get_ref());
             let place = source(name.span().start);
+            if name.get_ref().contains('.') {
+                self.problems.push(format!(
+                    "{place}: unknown key {path:?}; write it without quotes"
+                ));
+                continue;
+            }
             if let DeValue::Table(inner) = value.get_ref()
                 && keys::is_section(&path)
             {

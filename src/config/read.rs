@@ -250,6 +250,7 @@ fn default(key: &str) -> &'static str {
 fn shown(key: &str, text: &str) -> String {
     match key.rsplit_once('.').map_or(key, |(_, last)| last) {
         "database_url" => database_url::redacted(text, true),
+        "url" if !text.contains(['@', '?', '=', ':']) => text.to_owned(),
         "url" => database_url::redacted(text, false),
         "secret" => "***".to_owned(),
         "secret_env" | "token_env" if !secrets::is_variable(text) => "***".to_owned(),

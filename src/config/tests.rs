@@ -223,7 +223,16 @@ fn everything_that_is_wrong_is_said_at_once() {
         ),
         ("[api]\nurl = \"ftp://example.com/\"", "use https"),
         ("[api]\nurl = \"joinchat.ai\"", "not a URL"),
+        ("[api]\nurl = \"joinchat.ai\"", "api.url = \"joinchat.ai\""),
         ("[api]\nurl = 3", "write a string in quotes"),
+        (
+            "\"api.url\" = \"https://h/\"",
+            "unknown key \"api.url\"; write it without quotes",
+        ),
+        (
+            "[\"pages.1\"]\nsecret = \"s\"",
+            "unknown key \"pages.1\"; write it without quotes",
+        ),
         (
             "[api]\nsignature_header = \"x joinchat\"",
             "use a header name",
