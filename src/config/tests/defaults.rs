@@ -167,3 +167,24 @@ fn every_key_stands_in_the_packaged_example_even_those_without_a_default() {
     assert_eq!(config.page_rate("12345"), Some(300.0));
     config.require_secrets().expect("all secrets are there");
 }
+
+#[test]
+fn the_variables_of_the_compose_file_make_a_configuration() {
+    let compose = include_str!("../../../docker-compose.yml");
+    let environment: Vec<(&str, &str)> = compose
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("    POSTLANE_")
+                .and(line.trim().split_once(": "))
+        })
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect();
+    let none = Overrides::default();
+    let config = Config::load_from(&[], &none, environment).expect("a configuration");
+    assert_eq!(config.warnings(), [""; 0]);
+    assert_eq!(config.database_url.engine(), Engine::Postgres);
+    assert_eq!(config.api.url.host_str(), Some("mock"));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert!(config.admin.token.is_some() && config.secret("12345").is_some());
+    config.require_secrets().expect("all secrets are there");
+}
