@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{self, HeaderName};
+use tracing::level_filters::LevelFilter;
 
 use super::layers::{Form, Layers};
 use super::read::Reader;
@@ -241,14 +242,22 @@ impl Reader {
                 &[("human", LogFormat::Human), ("json", LogFormat::Json)],
             ),
             level: self.value("log.level", Form::Text, |level| {
-                let filter = tracing_subscriber::EnvFilter::builder().parse(level);
-                match filter {
-                    Ok(_) if !level.trim().is_empty() => Ok(level.to_owned()),
-                    _ => Err(
-                        "use off, error, warn, info, debug, trace or MODULE=LEVEL, with commas"
-                            .to_owned(),
-                    ),
+                let filter = tracing_subscriber::EnvFilter::builder()
+                    .parse(level)
+                    .is_ok();
+                // The parser takes any lone word for a module; nobody means that by "verbose".
+                let lone = |part: &&str| !part.contains(['=', '[']);
+                let mut words = level.split(',').filter(lone);
+                if !level.is_empty()
+                    && filter
+                    && words.all(|word| word.parse::<LevelFilter>().is_ok())
+                {
+                    return Ok(level.to_owned());
                 }
+                Err(
+                    "use off, error, warn, info, debug, trace or MODULE=LEVEL, with commas"
+                        .to_owned(),
+                )
             }),
         }
     }

@@ -283,6 +283,7 @@ fn everything_that_is_wrong_is_said_at_once() {
             "contradict each other: keep one",
         ),
         ("[log]\nlevel = \"\"", "use off, error"),
+        ("[log]\nlevel = \"verbose\"", "use off, error"),
         ("[log]\nformat = \"xml\"", "use \"human\" or \"json\""),
         (
             "database_url = \"mysql://db/x\"",
@@ -341,5 +342,17 @@ fn what_is_at_the_edge_of_the_allowed_is_allowed() {
         "[pages.default]\nsecret = \"a\"\n[pages.1]\nrate = 0.5",
     ] {
         load(toml, &[]).expect(toml);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reading_panic(toml in ".*", key in 0..keys::KEYS.len(), value in ".*") {
+        let mut layers = Layers::default();
+        layers.toml(&toml, Path::new("any.toml"));
+        layers.toml(&format!("[pages.1]\nsecret = {value:?}\n{value} = {toml:?}"), Path::new("any.toml"));
+        let variable = (keys::variable(keys::KEYS[key].0).into(), value.into());
+        layers.environment([variable].into_iter());
+        let _ = sections::config(layers);
     }
 }
