@@ -37,4 +37,5 @@ pub mod sweep;
 pub mod worker;
 
 // faces
+pub mod config;
 pub mod mock;

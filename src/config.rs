@@ -1,0 +1,368 @@
+//! Configuration: one typed value made of the file, the environment and the flags.
+//!
+//! Each key may come from a TOML file, over it from a variable (`api.url` is `POSTLANE_API__URL`,
+//! `pages.12345.rate` is `POSTLANE_PAGES__12345__RATE`), over that from a flag. All that is wrong
+//! is said at once, with key, value, place and what is allowed. Neither this process's
+//! environment nor its arguments are read here, nothing is printed, and no error, `Debug` or
+//! listing shows a secret.
+
+mod database_url;
+mod keys;
+mod layers;
+mod read;
+mod secrets;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderName;
+use secrecy::SecretString;
+
+use crate::job::{AfterUnknown, OnAmbiguous};
+
+pub use database_url::{DatabaseUrl, Engine};
+use layers::Layers;
+
+/// The files that are looked for when `--config` names none, in this order.
+pub const FILES: [&str; 2] = ["postlane.toml", "/etc/postlane/postlane.toml"];
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the jobs are.
+    pub database_url: DatabaseUrl,
+    /// The receiver, and how long it may take.
+    pub api: Api,
+    /// This process.
+    pub worker: Worker,
+    /// What follows a failed attempt.
+    pub retry: Retry,
+    /// Each page that has keys of its own, and `default` for all others.
+    pub pages: BTreeMap<String, Page>,
+    /// The lines of jobs.
+    pub lanes: Lanes,
+    /// How long finished jobs stay.
+    pub retention: Retention,
+    /// The admin server.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+    file: Option<PathBuf>,
+    resolved: Vec<Resolved>,
+    warnings: Vec<String>,
+    unread: Vec<String>,
+}
+
+/// `[api]`: the receiver.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Where requests go. https, except to loopback or with `allow_http`.
+    pub url: Url,
+    /// Lets `url` be plain http to another machine, as between containers.
+    pub allow_http: bool,
+    /// The header that carries the signature.
+    pub signature_header: HeaderName,
+    /// The hard end of one whole attempt: connect, write, answer. At least 1 ms.
+    pub timeout: Duration,
+    /// The end of connecting. More than `timeout` has no effect.
+    pub connect_timeout: Duration,
+    /// How long written bytes may stay unacknowledged.
+    pub tcp_user_timeout: Duration,
+    /// Who waits for a job's delay.
+    pub delay: Delay,
+}
+
+/// Who waits for a job's `delay` (`api.delay`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// The worker waits; the request has no `delay`.
+    Worker,
+    /// The request carries `delay`, and the receiver waits.
+    Api,
+}
+
+/// `[worker]`: this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// How this worker signs its attempts; `None` lets it choose.
+    pub name: Option<String>,
+    /// Requests in flight, 1 to 100000.
+    pub concurrency: usize,
+    /// How long a stopping worker waits for answers.
+    pub shutdown_timeout: Duration,
+    /// Postgres: producers wake a sleeping worker.
+    pub notify: bool,
+    /// How long a lane is taken for. At least [`Api::shortest_lease`].
+    pub lease: Duration,
+}
+
+/// `[retry]`: what follows a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Failures after which a job is dead, from 1.
+    pub max_attempts: u32,
+    /// The first wait; it grows from failure to failure.
+    pub first: Duration,
+    /// The longest wait of our own choice.
+    pub max: Duration,
+    /// The longest wait that an answer's `Retry-After` may ask for.
+    pub max_retry_after: Duration,
+    /// What follows an ambiguous attempt where the job does not say.
+    pub on_ambiguous: OnAmbiguous,
+}
+
+/// `[pages.…]`: one page, or `default`.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The page's own secret.
+    pub secret: PageSecret,
+    /// Requests a second over all workers, more than 0; `None` defers to `default`.
+    pub rate: Option<f64>,
+}
+
+/// The secret of a page, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub enum PageSecret {
+    /// None of its own: the one of `default` is used, if there is one.
+    #[default]
+    Inherited,
+    /// Its own.
+    Known(SecretString),
+    /// It names one that could not be read. Nothing else is used instead.
+    Unread,
+}
+
+/// `[lanes]`: the lines of jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lanes {
+    /// What an `unknown` job does to the jobs behind it.
+    pub after_unknown: AfterUnknown,
+    /// The least time between the end of a request and the start of the next in a lane.
+    pub min_gap: Duration,
+}
+
+/// `[retention]`: how long finished jobs stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// For `delivered` jobs.
+    pub delivered: Duration,
+    /// For `dead` and `cancelled` jobs.
+    pub dead: Duration,
+}
+
+/// `[admin]`: the admin server.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+    /// What its callers must present. Always named where `listen` is not loopback; a server that
+    /// finds none there must not start (see [`Config::require_secrets`]).
+    pub token: Option<SecretString>,
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A level or a filter such as `info,postlane::ledger=debug`.
+    pub level: String,
+}
+
+/// The shape of a log line (`log.format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line to read.
+    Human,
+    /// A JSON object on each line.
+    Json,
+}
+
+/// What the flags say; they win over everything else. Not `Debug`: a URL may hold a password.
+#[derive(Clone, Default)]
+pub struct Overrides {
+    /// `--config`: the file, which must then exist.
+    pub config: Option<PathBuf>,
+    /// `--database-url`.
+    pub database_url: Option<String>,
+    /// `--log`: the log filter.
+    pub log: Option<String>,
+}
+
+/// One key as it ended up, for `postlane check`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Resolved {
+    /// Its name, with dots.
+    pub key: String,
+    /// Its value as it was written; `***` for what is secret, empty for what is not set.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Built in.
+    Default,
+    /// A file and a line in it, from 1.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Env(String),
+    /// A flag, with its dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Env(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+impl serde::Serialize for Source {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A configuration that cannot be used, with all that is wrong with it. Shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration cannot be used:\n  {}", .problems.join("\n  "))]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// What is wrong, a line each.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+impl Config {
+    /// Lays file, `environment` (all of it: secrets may have any name) and flags over the
+    /// defaults and checks the result.
+    ///
+    /// # Errors
+    /// Names everything that is unknown, of the wrong kind, out of bounds or contradictory.
+    /// Secrets that are named but cannot be read are no error here: see [`Self::require_secrets`].
+    pub fn load<K: Into<OsString>, V: Into<OsString>>(
+        overrides: &Overrides,
+        environment: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigError> {
+        Self::load_from(&FILES.map(Path::new), overrides, environment)
+    }
+
+    fn load_from<K: Into<OsString>, V: Into<OsString>>(
+        files: &[&Path],
+        overrides: &Overrides,
+        environment: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        layers.file(overrides.config.as_deref(), files);
+        layers.environment(
+            environment
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
+        layers.flags(overrides);
+        let (config, problems) = sections::config(layers);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+
+    /// Fails where a secret or a token is named but could not be read. `run` and `check` ask;
+    /// verbs that sign nothing need not.
+    ///
+    /// # Errors
+    /// Names each secret that is missing, and why.
+    pub fn require_secrets(&self) -> Result<(), ConfigError> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError {
+            problems: self.unread.clone(),
+        })
+    }
+
+    /// The secret that signs a page's requests; `None` if there is none, and its jobs wait.
+    ///
+    /// A page whose own secret cannot be read has none: it is never signed with another.
+    pub fn secret(&self, page_id: &str) -> Option<&SecretString> {
+        let secret = |page: &str| self.pages.get(page).map(|page| &page.secret);
+        match secret(page_id) {
+            Some(PageSecret::Known(own)) => Some(own),
+            Some(PageSecret::Unread) => None,
+            Some(PageSecret::Inherited) | None => match secret(keys::DEFAULT_PAGE) {
+                Some(PageSecret::Known(shared)) => Some(shared),
+                _ => None,
+            },
+        }
+    }
+
+    /// The rate of a page in requests a second: its own, else that of `default`, else no limit.
+    pub fn page_rate(&self, page_id: &str) -> Option<f64> {
+        let rate = |page: &str| self.pages.get(page).and_then(|page| page.rate);
+        rate(page_id).or_else(|| rate(keys::DEFAULT_PAGE))
+    }
+
+    /// The file that was read, if there was one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Every key with its value and its source, in the order of the documentation.
+    pub fn resolved(&self) -> &[Resolved] {
+        &self.resolved
+    }
+
+    /// What is allowed but probably not meant, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+impl Default for Config {
+    /// What holds with no file, no variable and no flag.
+    fn default() -> Self {
+        sections::config(Layers::default()).0
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("url", &database_url::redacted(self.url.as_str(), false))
+            .field("signature_header", &self.signature_header)
+            .field("timeout", &self.timeout)
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// The shortest lease that outlives an attempt: `timeout`, `tcp_user_timeout` and a tenth of
+    /// `timeout` (not under 100 ms) on top.
+    pub fn shortest_lease(&self) -> Duration {
+        let margin = (self.timeout / 10).max(Duration::from_millis(100));
+        self.timeout
+            .saturating_add(self.tcp_user_timeout)
+            .saturating_add(margin)
+    }
+}

@@ -1,0 +1,181 @@
+//! Where the jobs are, and how to name that place without its password.
+
+use std::fmt;
+use std::str::FromStr;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// The database engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// `sqlite://`
+    Sqlite,
+    /// `postgres://` or `postgresql://`
+    Postgres,
+}
+
+/// The URL of a database. `Debug` and `Display` hide its password and unfamiliar parameters.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    url: SecretString,
+    engine: Engine,
+}
+
+/// A URL of no database that is supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("use sqlite://FILE or postgres://USER@HOST/DATABASE")]
+pub struct UnknownDatabase;
+
+impl DatabaseUrl {
+    /// What kind of database it is.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// The whole URL with its password, for the driver alone.
+    pub fn expose(&self) -> &str {
+        self.url.expose_secret()
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = UnknownDatabase;
+
+    fn from_str(url: &str) -> Result<Self, UnknownDatabase> {
+        let engine = match url.split_once("://") {
+            Some(("sqlite", file)) if !file.is_empty() => Engine::Sqlite,
+            Some(("postgres" | "postgresql", _)) => Engine::Postgres,
+            _ => return Err(UnknownDatabase),
+        };
+        Ok(Self {
+            url: SecretString::from(url),
+            engine,
+        })
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(self.expose(), true))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The parameters of a URL that hold no secret.
+const PLAIN: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "application_name",
+    "mode",
+    "cache",
+    "immutable",
+    "vfs",
+];
+
+/// True if a password, or what looks like one, stands in the URL.
+pub(super) fn holds_password(url: &str) -> bool {
+    redacted(url, true).contains("***")
+}
+
+/// The URL with `***` for a password and for parameters that are not known to be harmless; the
+/// user name too, unless `user` says to keep it.
+///
+/// It rather hides too much: up to the *last* `@`, since people forget to escape passwords.
+pub(super) fn redacted(url: &str, user: bool) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return if url.is_empty() {
+            String::new()
+        } else {
+            "***".to_owned()
+        };
+    };
+    let (login, place) = rest
+        .rsplit_once('@')
+        .map_or((None, rest), |(login, place)| (Some(login), place));
+    let login = login.map_or_else(String::new, |login| match login.split_once(':') {
+        Some((name, _)) if user => format!("{name}:***@"),
+        None if user => format!("{login}@"),
+        _ => "***@".to_owned(),
+    });
+    let (place, query) = place
+        .split_once('?')
+        .map_or((place, None), |(place, query)| (place, Some(query)));
+    let query = query.map_or_else(String::new, |query| {
+        let parameters = query
+            .split('&')
+            .map(|parameter| match parameter.split_once('=') {
+                Some((name, _)) if user && PLAIN.contains(&name) => parameter.to_owned(),
+                Some((name, _)) => format!("{name}=***"),
+                None => "***".to_owned(),
+            });
+        format!("?{}", parameters.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{login}{place}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_url_shows_all_but_its_password() {
+        for (url, shown) in [
+            (
+                "sqlite://postlane.db?mode=rwc",
+                "sqlite://postlane.db?mode=rwc",
+            ),
+            (
+                "postgres://me@db:5432/postlane",
+                "postgres://me@db:5432/postlane",
+            ),
+            (
+                "postgres://me:canary@db/postlane?sslmode=require",
+                "postgres://me:***@db/postlane?sslmode=require",
+            ),
+            (
+                "postgres://me:can/ary?c@nary#x@db/p",
+                "postgres://me:***@db/p",
+            ),
+            (
+                "postgres://db/p?user=me&password=canary",
+                "postgres://db/p?user=me&password=***",
+            ),
+            (
+                "postgresql:///p?host=/run/pg&sslpassword=canary",
+                "postgresql:///p?host=/run/pg&sslpassword=***",
+            ),
+        ] {
+            let parsed: DatabaseUrl = url.parse().expect(url);
+            assert_eq!(parsed.to_string(), shown);
+            assert_eq!(format!("{parsed:?}"), shown);
+            assert_eq!(parsed.expose(), url);
+            assert_eq!(holds_password(url), shown.contains("***"));
+        }
+        assert_eq!(redacted("canary", true), "***");
+        assert_eq!(
+            redacted("https://canary@host/x?token=canary", false),
+            "https://***@host/x?token=***"
+        );
+    }
+
+    #[test]
+    fn the_scheme_says_which_engine() {
+        let engine = |url: &str| url.parse::<DatabaseUrl>().map(|url| url.engine());
+        assert_eq!(engine("sqlite://x.db"), Ok(Engine::Sqlite));
+        assert_eq!(engine("postgres://h/x"), Ok(Engine::Postgres));
+        assert_eq!(engine("postgresql://h/x"), Ok(Engine::Postgres));
+        for none in ["", "x.db", "sqlite://", "mysql://h/x", "Postgres://h/x"] {
+            assert_eq!(engine(none), Err(UnknownDatabase), "{none}");
+        }
+    }
+}

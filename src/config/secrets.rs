@@ -1,0 +1,95 @@
+//! Where a secret may be read from, and what is refused there.
+//!
+//! The reasons given name variables, files and modes, never what was found in them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use secrecy::SecretString;
+
+/// The folder that systemd mounts a unit's credentials in.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The longest secret file that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// The mode bits of others.
+const OTHERS: u32 = 0o007;
+
+/// True for what can be the name of a variable. What cannot may be a secret in the wrong place.
+pub(super) fn is_variable(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// The secret in a variable.
+pub(super) fn from_variable(
+    name: &str,
+    environment: &BTreeMap<String, OsString>,
+) -> Result<SecretString, String> {
+    let value = environment
+        .get(name)
+        .ok_or_else(|| format!("the variable {name} is not set"))?;
+    match value.to_str() {
+        Some(value) if value.trim().is_empty() => Err(format!("the variable {name} is empty")),
+        Some(value) => Ok(SecretString::from(value)),
+        None => Err(format!("the variable {name} is not UTF-8")),
+    }
+}
+
+/// The secret in a file, less one newline at its end. A relative path starts at `folder`; a
+/// leading `$CREDENTIALS_DIRECTORY` is replaced, no other variable.
+///
+/// A file that others may read is refused, and so is what is not a regular file.
+pub(super) fn from_file(
+    path: &str,
+    folder: &Path,
+    environment: &BTreeMap<String, OsString>,
+) -> Result<SecretString, String> {
+    let credential = path
+        .strip_prefix("$CREDENTIALS_DIRECTORY/")
+        .or_else(|| path.strip_prefix("${CREDENTIALS_DIRECTORY}/"));
+    let path = match (credential, environment.get(CREDENTIALS)) {
+        (Some(name), Some(folder)) => Path::new(folder).join(name),
+        (Some(_), None) => {
+            return Err(format!(
+                "{CREDENTIALS} is not set; systemd sets it for units with LoadCredential="
+            ));
+        }
+        (None, _) if path.starts_with('$') => {
+            return Err(format!("only ${CREDENTIALS} is replaced in a path"));
+        }
+        (None, _) => folder.join(path),
+    };
+    let shown = path.display();
+    let failed = |error: std::io::Error| format!("{shown}: {error}");
+    // Asked before it is opened: opening a pipe would wait for its writer.
+    if !fs::metadata(&path).map_err(failed)?.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    let file = File::open(&path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        return Err(format!(
+            "others may use {shown} (mode {:04o}): chmod 640 it",
+            mode & 0o7777
+        ));
+    }
+    let mut secret = String::new();
+    let read = file.take(LONGEST + 1).read_to_string(&mut secret);
+    if read.map_err(failed)? as u64 > LONGEST {
+        return Err(format!("{shown} is longer than {LONGEST} bytes"));
+    }
+    let line = secret.strip_suffix('\n').map_or(secret.as_str(), |line| {
+        line.strip_suffix('\r').unwrap_or(line)
+    });
+    if line.trim().is_empty() {
+        return Err(format!("{shown} is empty"));
+    }
+    Ok(SecretString::from(line))
+}

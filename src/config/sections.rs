@@ -1,0 +1,285 @@
+//! What each section may say: the bounds of its values, and which contradict each other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{self, HeaderName};
+use tracing::level_filters::LevelFilter;
+
+use super::layers::{Form, Layers};
+use super::read::Reader;
+use super::{
+    Admin, Api, Config, DatabaseUrl, Delay, Lanes, Log, LogFormat, Page, PageSecret, Retention,
+    Retry, Source, Worker, database_url, keys,
+};
+use crate::job::{AfterUnknown, OnAmbiguous};
+
+/// The shortest span where zero makes no sense; moments are kept in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Headers that the request itself needs.
+const RESERVED: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::HOST,
+    header::TRANSFER_ENCODING,
+];
+
+/// The configuration that `layers` make, and all that is wrong with it.
+pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
+    let mut reader = Reader {
+        layers,
+        unread: Vec::new(),
+    };
+    let api = reader.api();
+    let worker = reader.worker(&api);
+    let retry = reader.retry();
+    let config = Config {
+        database_url: reader.database_url(),
+        api,
+        worker,
+        retry,
+        pages: reader.pages(),
+        lanes: Lanes {
+            after_unknown: reader.choice(
+                "lanes.after_unknown",
+                &words(AfterUnknown::ALL, AfterUnknown::as_str),
+            ),
+            min_gap: reader.span("lanes.min_gap", Duration::ZERO),
+        },
+        retention: Retention {
+            delivered: reader.span("retention.delivered", Duration::ZERO),
+            dead: reader.span("retention.dead", Duration::ZERO),
+        },
+        admin: reader.admin(),
+        log: reader.log(),
+        file: reader.layers.file.take(),
+        resolved: reader.resolved(),
+        warnings: std::mem::take(&mut reader.layers.warnings),
+        unread: reader.unread,
+    };
+    (config, reader.layers.problems)
+}
+
+fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<(&'static str, T)> {
+    all.iter().map(|value| (word(*value), *value)).collect()
+}
+
+impl Reader {
+    fn database_url(&mut self) -> DatabaseUrl {
+        let url = self.value("database_url", Form::Text, |url| {
+            url.parse::<DatabaseUrl>().map_err(|e| e.to_string())
+        });
+        let flag = self
+            .layers
+            .settings
+            .get("database_url")
+            .filter(|set| matches!(set.source, Source::Flag(_)));
+        if flag.is_some_and(|set| database_url::holds_password(&set.text)) {
+            let warning = "--database-url holds a password that other users can see: set POSTLANE_DATABASE_URL instead";
+            self.layers.warnings.push(warning.to_owned());
+        }
+        url
+    }
+
+    fn api(&mut self) -> Api {
+        let allow_http = self.truth("api.allow_http");
+        Api {
+            url: self.value("api.url", Form::Text, |url| receiver(url, allow_http)),
+            allow_http,
+            signature_header: self.value("api.signature_header", Form::Text, |name| {
+                match name.parse() {
+                    Ok(name) if RESERVED.contains(&name) => {
+                        Err("the request needs this header itself".to_owned())
+                    }
+                    Ok(name) => Ok(name),
+                    Err(_) => Err("use a header name: letters, digits and hyphens".to_owned()),
+                }
+            }),
+            timeout: self.span("api.timeout", SHORTEST),
+            connect_timeout: self.span("api.connect_timeout", SHORTEST),
+            tcp_user_timeout: self.span("api.tcp_user_timeout", SHORTEST),
+            delay: self.choice(
+                "api.delay",
+                &[("worker", Delay::Worker), ("api", Delay::Api)],
+            ),
+        }
+    }
+
+    fn worker(&mut self, api: &Api) -> Worker {
+        let lease = self.span("worker.lease", SHORTEST);
+        if lease < api.shortest_lease() {
+            let span = humantime::format_duration;
+            let (timeout, tcp) = (span(api.timeout), span(api.tcp_user_timeout));
+            self.refuse(
+                "worker.lease",
+                &format!(
+                    "must be at least {}: api.timeout ({timeout}), api.tcp_user_timeout ({tcp}) \
+                     and a tenth of api.timeout, not under 100ms",
+                    span(api.shortest_lease())
+                ),
+            );
+        }
+        let name = self.value("worker.name", Form::Text, |name| match name {
+            "" => Ok(None),
+            name if name.len() > 128 || name.chars().any(char::is_control) => {
+                Err("use at most 128 bytes and no control characters".to_owned())
+            }
+            name => Ok(Some(name.to_owned())),
+        });
+        Worker {
+            name,
+            concurrency: self.number("worker.concurrency", 1..=100_000),
+            shutdown_timeout: self.span("worker.shutdown_timeout", Duration::ZERO),
+            notify: self.truth("worker.notify"),
+            lease,
+        }
+    }
+
+    fn retry(&mut self) -> Retry {
+        let (first, max) = (
+            self.span("retry.first", SHORTEST),
+            self.span("retry.max", SHORTEST),
+        );
+        if first > max {
+            self.refuse(
+                "retry.first",
+                &format!(
+                    "must not be over retry.max ({})",
+                    humantime::format_duration(max)
+                ),
+            );
+        }
+        Retry {
+            max_attempts: self.number("retry.max_attempts", 1..=1_000_000),
+            first,
+            max,
+            max_retry_after: self.span("retry.max_retry_after", SHORTEST),
+            on_ambiguous: self.choice(
+                "retry.on_ambiguous",
+                &words(OnAmbiguous::ALL, OnAmbiguous::as_str),
+            ),
+        }
+    }
+
+    fn pages(&mut self) -> BTreeMap<String, Page> {
+        let secret_keys = |page: &str| {
+            ["secret_env", "secret_file", "secret"].map(|key| format!("pages.{page}.{key}"))
+        };
+        let names = self.layers.pages.clone();
+        let has_secret = |page: &str| {
+            secret_keys(page)
+                .iter()
+                .any(|key| self.layers.settings.contains_key(key))
+        };
+        let bare: Vec<String> = match has_secret(keys::DEFAULT_PAGE) {
+            true => Vec::new(),
+            false => names
+                .iter()
+                .filter(|page| *page != keys::DEFAULT_PAGE && !has_secret(page))
+                .cloned()
+                .collect(),
+        };
+        for page in bare {
+            self.layers.problems.push(format!(
+                "pages.{page} names no secret, nor does pages.default: \
+                 set one of secret_env, secret_file, secret in either"
+            ));
+        }
+        names
+            .into_iter()
+            .map(|page| {
+                let secret = self.secret(&secret_keys(&page));
+                let rate = self.rate(&format!("pages.{page}.rate"));
+                (page, Page { secret, rate })
+            })
+            .collect()
+    }
+
+    fn admin(&mut self) -> Admin {
+        let listen = self.value("admin.listen", Form::Text, |address| match address {
+            "" => Ok(None),
+            address => address.parse::<SocketAddr>().map(Some).map_err(|_| {
+                "use an IP address and a port such as \"127.0.0.1:9464\", or \"\" for no server"
+                    .to_owned()
+            }),
+        });
+        // Set to nothing is not set: nothing is what `resolved` shows for them.
+        for key in ["admin.token_file", "admin.token_env"] {
+            if self
+                .layers
+                .settings
+                .get(key)
+                .is_some_and(|set| set.text.is_empty())
+            {
+                self.layers.settings.remove(key);
+            }
+        }
+        let token = match self.secret(&["admin.token_file", "admin.token_env"].map(str::to_owned)) {
+            PageSecret::Inherited => {
+                if listen.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+                    self.refuse(
+                        "admin.listen",
+                        "is not loopback: set admin.token_file or admin.token_env",
+                    );
+                }
+                None
+            }
+            PageSecret::Known(token) => Some(token),
+            PageSecret::Unread => None,
+        };
+        Admin { listen, token }
+    }
+
+    fn log(&mut self) -> Log {
+        Log {
+            format: self.choice(
+                "log.format",
+                &[("human", LogFormat::Human), ("json", LogFormat::Json)],
+            ),
+            level: self.value("log.level", Form::Text, |level| {
+                let filter = tracing_subscriber::EnvFilter::builder()
+                    .parse(level)
+                    .is_ok();
+                // The parser takes any lone word for a module; nobody means that by "verbose".
+                let lone = |part: &&str| !part.contains(['=', '[']);
+                let mut words = level.split(',').filter(lone);
+                if !level.is_empty()
+                    && filter
+                    && words.all(|word| word.parse::<LevelFilter>().is_ok())
+                {
+                    return Ok(level.to_owned());
+                }
+                Err(
+                    "use off, error, warn, info, debug, trace or MODULE=LEVEL, with commas"
+                        .to_owned(),
+                )
+            }),
+        }
+    }
+}
+
+/// The receiver's URL: https, or http where nobody can listen in or somebody said it may be.
+fn receiver(url: &str, allow_http: bool) -> Result<Url, String> {
+    let url = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback());
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must have no user name and no password in it".to_owned());
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback || allow_http => Ok(url),
+        "http" => {
+            Err("use https; plain http only to loopback, or with api.allow_http = true".to_owned())
+        }
+        _ => Err("use https".to_owned()),
+    }
+}

@@ -1,0 +1,204 @@
+//! Which secret a page gets, where it may come from, and that it is never shown.
+
+use super::*;
+
+#[test]
+fn a_page_without_its_own_keys_takes_those_of_default() {
+    let toml =
+        "[pages.default]\nsecret = \"d\"\nrate = 5\n[pages.1]\nsecret = \"o\"\n[pages.2]\nrate = 9";
+    let config = load(toml, &[("POSTLANE_PAGES__3__RATE", "2.5")]).expect("a configuration");
+    let secret = |page: &str| {
+        config
+            .secret(page)
+            .map(|secret| secret.expose_secret().to_owned())
+    };
+    for (page, own, rate) in [
+        ("1", "o", 5.0),
+        ("2", "d", 9.0),
+        ("3", "d", 2.5),
+        ("4", "d", 5.0),
+    ] {
+        assert_eq!(
+            (secret(page).as_deref(), config.page_rate(page)),
+            (Some(own), Some(rate)),
+            "{page}"
+        );
+    }
+    assert!(
+        config
+            .warnings()
+            .iter()
+            .all(|warning| warning.contains("for trials only"))
+    );
+    assert_eq!(config.warnings().len(), 2);
+}
+
+#[test]
+fn a_page_whose_own_secret_is_missing_is_not_signed_with_another() {
+    let toml = "[pages.default]\nsecret = \"d\"\n[pages.1]\nsecret_env = \"NOT_SET\"\n[pages.2]\nsecret_env = \"EMPTY\"";
+    let config = load(toml, &[("EMPTY", " ")]).expect("no error for verbs that sign nothing");
+    assert!(config.secret("1").is_none() && config.secret("2").is_none());
+    assert!(config.secret("3").is_some());
+    let error = config
+        .require_secrets()
+        .expect_err("an error for those that sign")
+        .to_string();
+    assert!(
+        error.contains("pages.1.secret_env") && error.contains("the variable NOT_SET is not set"),
+        "{error}"
+    );
+    assert!(error.contains("the variable EMPTY is empty"), "{error}");
+}
+
+#[test]
+fn a_secret_file_that_others_may_read_is_refused() {
+    for (mode, allowed) in [
+        (0o600, true),
+        (0o640, true),
+        (0o440, true),
+        (0o644, false),
+        (0o604, false),
+        (0o601, false),
+    ] {
+        let folder = Folder::with("[pages.1]\nsecret_file = \"s\"").secret("s", CANARY, mode);
+        let config = folder.load(&[]).expect("a configuration");
+        assert_eq!(config.secret("1").is_some(), allowed, "{mode:o}");
+        match config.require_secrets() {
+            Ok(()) => assert!(allowed, "{mode:o}"),
+            Err(error) => assert!(error.to_string().contains("chmod 640"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_secret_file_loses_one_newline_and_must_hold_something() {
+    for (content, secret) in [
+        ("s", Some("s")),
+        ("s\n", Some("s")),
+        ("s\r\n", Some("s")),
+        ("s\n\n", Some("s\n")),
+        ("\n", None),
+        ("", None),
+    ] {
+        let folder = Folder::with("[pages.1]\nsecret_file = \"s\"").secret("s", content, 0o600);
+        let config = folder.load(&[]).expect("a configuration");
+        assert_eq!(
+            config.secret("1").map(|secret| secret.expose_secret()),
+            secret,
+            "{content:?}"
+        );
+        assert_eq!(
+            config.warnings().len(),
+            usize::from(secret == Some("s\n")),
+            "{content:?}"
+        );
+    }
+    for (file, said) in [
+        (".", "is not a regular file"),
+        ("none", "No such file"),
+        ("$HOME/s", "only $CREDENTIALS"),
+    ] {
+        let config =
+            load(&format!("[pages.1]\nsecret_file = \"{file}\""), &[]).expect("a configuration");
+        let error = config.require_secrets().expect_err(file).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_systemd_credential_is_found_in_its_folder() {
+    let credentials = Folder::with("").secret("page", "s\n", 0o440);
+    let folder = credentials.0.path().to_str().expect("a path");
+    for file in [
+        "$CREDENTIALS_DIRECTORY/page",
+        "${CREDENTIALS_DIRECTORY}/page",
+    ] {
+        let toml = format!(
+            "[pages.1]\nsecret_file = \"{file}\"\n[admin]\nlisten = \"0.0.0.0:1\"\ntoken_file = \"{file}\""
+        );
+        let config = load(&toml, &[("CREDENTIALS_DIRECTORY", folder)]).expect("a configuration");
+        assert_eq!(
+            config.secret("1").map(|secret| secret.expose_secret()),
+            Some("s")
+        );
+        assert_eq!(
+            config
+                .admin
+                .token
+                .as_ref()
+                .map(|token| token.expose_secret()),
+            Some("s")
+        );
+        let error = load(&toml, &[])
+            .expect("a configuration")
+            .require_secrets()
+            .expect_err("no folder");
+        assert!(
+            error
+                .to_string()
+                .contains("CREDENTIALS_DIRECTORY is not set"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let toml = format!(
+        "database_url = \"postgres://me:{CANARY}@db/x?password={CANARY}\"\n[api]\nurl = \"https://h/?key={CANARY}\"\n\
+         [pages.1]\nsecret = \"{CANARY}\"\n[pages.2]\nsecret_env = \"B\"\n[pages.3]\nsecret_file = \"s\"\n\
+         [pages.4]\nsecret_env = \"MISSING\"\n[admin]\ntoken_env = \"B\""
+    );
+    let folder = Folder::with(&toml).secret("s", CANARY, 0o600);
+    let config = folder
+        .load(&[("B", CANARY), ("POSTLANE_X", CANARY)])
+        .expect("a configuration");
+    assert!(config.secret("3").is_some() && config.admin.token.is_some());
+    let shown = format!(
+        "{config:?}{:?}{:?}{:?}",
+        config.resolved(),
+        config.warnings(),
+        config.require_secrets()
+    );
+    assert!(!shown.contains(CANARY), "{shown}");
+    assert!(
+        shown.contains("postgres://me:***@db/x?password=***"),
+        "{shown}"
+    );
+
+    for toml in [
+        format!("database_url = \"{CANARY}\""),
+        format!("database_url = \"mysql://me:{CANARY}@db/x\""),
+        format!("database_url = \"postgres://me:{CANARY}@db/x"),
+        format!("database_url = [\"{CANARY}\"]"),
+        format!("[api]\nurl = \"https://me:{CANARY}@host/\""),
+        format!("[api]\nurl = \"https://{CANARY}@host/\""),
+        format!("[api]\nurl = \"http://host/?key={CANARY}\""),
+        format!("[pages.1]\nsecret = \"{CANARY}\nrate = 1"),
+        format!("[pages.1]\nsecret = {CANARY}"),
+        format!("[pages.1]\nsecret = [\"{CANARY}\"]"),
+        format!("[pages.1]\nsecret = \"{CANARY}\"\nsecret_env = \"A\""),
+        format!("[pages.1]\nsecret = \"{CANARY}\"\nsecret = \"{CANARY}\""),
+        format!("[pages.1]\nsecret_env = \"{CANARY}\""),
+        format!("[admin]\ntoken_env = \"{CANARY}\""),
+    ] {
+        let error = load(&toml, &[("POSTLANE_PAGES__2__SECRET", CANARY)]).expect_err(&toml);
+        assert!(
+            !format!("{error} {error:?}").contains(CANARY),
+            "{toml}\n{error}"
+        );
+    }
+}
+
+#[test]
+fn a_password_on_the_command_line_gets_a_warning() {
+    for (url, warnings) in [("postgres://me:s@db/x", 1), ("postgres://me@db/x", 0)] {
+        let overrides = Overrides {
+            database_url: Some(url.to_owned()),
+            ..Overrides::default()
+        };
+        let none: [(&str, &str); 0] = [];
+        let config = Config::load_from(&[], &overrides, none).expect("a configuration");
+        assert_eq!(config.warnings().len(), warnings, "{url}");
+    }
+}
