@@ -39,3 +39,4 @@ pub mod worker;
 // faces
 pub mod config;
 pub mod mock;
+pub mod service;

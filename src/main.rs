@@ -1,1 +1,2 @@
+//! The `postlane` command.
 fn main() {}
