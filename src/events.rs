@@ -139,6 +139,7 @@ pub struct Events {
     attempt_seconds: Histogram,
     commit_seconds: Histogram,
     commits: Counter,
+    recorded: Counter,
     in_flight: Gauge,
     fenced: Counter,
     lost: Counter,
@@ -199,6 +200,7 @@ impl Events {
             counter
         };
         let commits = counter("commits", "Transactions of the ledger");
+        let recorded = counter("recorded_attempts", "Attempts whose outcome is committed");
         let fenced = counter(
             "fenced_reports",
             "Reports that came after their lane had been taken over",
@@ -232,6 +234,7 @@ impl Events {
             attempt_seconds,
             commit_seconds,
             commits,
+            recorded,
             in_flight,
             fenced,
             lost,
@@ -262,6 +265,11 @@ impl Events {
     /// How long the lane that waits longest has been due.
     pub fn set_oldest_due(&self, waited: Duration) {
         self.oldest_due_seconds.set(waited.as_secs_f64());
+    }
+
+    /// Attempts whose outcome is committed.
+    pub fn recorded(&self) -> u64 {
+        self.recorded.get()
     }
 
     /// True while the ledger can write.
@@ -356,6 +364,8 @@ impl Events {
             }
             Event::Committed { ended, began, took } => {
                 self.commits.inc();
+                self.recorded
+                    .inc_by(u64::try_from(ended).unwrap_or_default());
                 self.commit_seconds.observe(took.as_secs_f64());
                 debug!(
                     ended,
