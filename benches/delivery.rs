@@ -289,6 +289,9 @@ async fn backlog(engine: Engine, load: Load) -> f64 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rate = per_second(load.jobs, began);
+    if std::env::var_os("BENCH_METRICS").is_some() {
+        eprintln!("{}", service.events.metrics());
+    }
     assert_eq!(service.stop().await, 0);
     receiver.stop().await;
     let delivered = number(

@@ -20,7 +20,7 @@ use crate::pace::Slots;
 use crate::retry::{self, Attempted, Policy};
 use crate::store::lanes::{self, Begin, End, Lease, Park};
 use crate::store::record::{self, Ended, Locked};
-use crate::store::{Pool, Result, Tx, intake, rates};
+use crate::store::{Error, Pool, Result, Tx, intake, rates};
 use crate::turn::{Turn, turn};
 use crate::validate::Limits;
 
@@ -75,6 +75,8 @@ pub struct Ledger {
     slots: Slots,
     /// Outcomes that are not yet committed.
     pending: Vec<Ended>,
+    /// Claims whose attempts are committed.
+    claims: Vec<Claim>,
     /// Claims of a transaction whose commit nobody confirmed: never sent.
     unsent: Vec<Claim>,
     /// Marks to take next time: more while few of them wake a lane.
@@ -97,6 +99,7 @@ impl Ledger {
             settings,
             events,
             pending: Vec::new(),
+            claims: Vec::new(),
             unsent: Vec::new(),
             appetite: 0,
             allowances: HashMap::new(),
@@ -140,21 +143,91 @@ impl Ledger {
         let mut step = Step::default();
         self.write_unsent();
         let pages = self.pages(now, &mut step).await?;
-        if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
-            let cycle = Cycle::new(self.pool.begin().await?, now, claimed);
-            self.record_and_take(cycle, &pages, &mut step).await?;
+        let mut cycle = Cycle::new(now, claimed);
+        match self.write(&mut cycle, &pages, &mut step).await {
+            Ok(()) => self.commit(&mut cycle).await?,
+            Err(error) => {
+                self.undo(cycle);
+                return Err(error);
+            }
         }
-        if pages.timers_due {
-            let mut tx = self.pool.begin().await?;
-            step.more |= intake::timers(&mut tx, now, 1000).await? > 0;
-            tx.commit().await?;
-        }
-        for page in &pages.marks {
-            let cycle = Cycle::new(self.pool.begin().await?, now, claimed);
-            self.take_in(cycle, page, &pages, &mut step).await?;
-        }
+        step.more |= !self.pending.is_empty();
+        step.claims = self.take_claims();
         self.events.set_in_flight(self.slots.taken());
         Ok(step)
+    }
+
+    /// Claims whose attempts are committed. After a cycle that failed there may be some, too.
+    pub fn take_claims(&mut self) -> Vec<Claim> {
+        std::mem::take(&mut self.claims)
+    }
+
+    /// All that a cycle writes. On Postgres recording and intake are transactions of their own: in
+    /// one, two workers could wait for each other's lanes. SQLite has one writer and saves a sync.
+    async fn write(&mut self, cycle: &mut Cycle, pages: &Pages, step: &mut Step) -> Result<()> {
+        let split = matches!(self.pool, Pool::Postgres(_));
+        if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
+            self.open(cycle).await?;
+            self.record_and_take(cycle, pages, step).await?;
+            if split {
+                self.commit(cycle).await?;
+            }
+        }
+        if pages.timers_due {
+            let now = cycle.now;
+            step.more |= intake::timers(self.open(cycle).await?, now, 1000).await? > 0;
+        }
+        for page in &pages.marks {
+            self.open(cycle).await?;
+            self.take_in(cycle, page, pages, step).await?;
+            if split {
+                self.commit(cycle).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open<'c>(&mut self, cycle: &'c mut Cycle) -> Result<&'c mut Tx> {
+        if cycle.tx.is_none() {
+            cycle.began = BootInstant::now();
+            cycle.slots = Some(self.slots.clone());
+        }
+        match &mut cycle.tx {
+            Some(tx) => Ok(tx),
+            none => Ok(none.insert(self.pool.begin().await?)),
+        }
+    }
+
+    /// A transaction that failed: nothing of it happened, and its outcomes are still in hand.
+    fn undo(&mut self, cycle: Cycle) {
+        if let Some(slots) = cycle.slots {
+            self.slots = slots;
+        }
+        self.pending.splice(0..0, cycle.batch);
+    }
+
+    /// Commits, and lets the claims go. If nobody confirms the commit, they are not sent.
+    async fn commit(&mut self, cycle: &mut Cycle) -> Result<()> {
+        let Some(tx) = cycle.tx.take() else {
+            return Ok(());
+        };
+        cycle.slots = None;
+        let (batch, mut claims) = (
+            std::mem::take(&mut cycle.batch),
+            std::mem::take(&mut cycle.claims),
+        );
+        if let Err(error) = tx.commit().await {
+            claims
+                .iter()
+                .for_each(|claim| self.slots.give_back(&claim.page));
+            self.unsent.append(&mut claims);
+            self.pending.splice(0..0, batch);
+            return Err(error);
+        }
+        let (ended, began, took) = (batch.len(), claims.len(), cycle.began.elapsed());
+        self.events.emit(&Event::Committed { ended, began, took });
+        self.claims.append(&mut claims);
+        Ok(())
     }
 
     /// Claims that may or may not be in the database become outcomes: nothing was sent.
@@ -231,68 +304,50 @@ impl Ledger {
 
     async fn record_and_take(
         &mut self,
-        mut cycle: Cycle,
-        pages: &Pages,
-        step: &mut Step,
-    ) -> Result<()> {
-        let began = BootInstant::now();
-        let slots = self.slots.clone();
-        let (batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
-        self.pending = rest;
-        let done = match self
-            .record_and_take_in(&mut cycle, &batch, pages, step)
-            .await
-        {
-            Ok(()) => self.commit(cycle, step, batch.len(), began).await,
-            Err(error) => {
-                self.slots = slots;
-                Err(error)
-            }
-        };
-        if done.is_err() {
-            self.pending.splice(0..0, batch);
-        }
-        step.more |= !self.pending.is_empty();
-        done
-    }
-
-    async fn record_and_take_in(
-        &mut self,
         cycle: &mut Cycle,
-        batch: &[Ended],
         pages: &Pages,
         step: &mut Step,
     ) -> Result<()> {
-        let recorded = self.record(cycle, batch).await?;
-        cycle.token = lanes::token(&mut cycle.tx).await?;
+        let recorded = self.record(cycle).await?;
+        cycle.token = lanes::token(cycle.tx()?).await?;
         let mut lanes = Vec::new();
         for page in &pages.due {
             let room = self.slots.free().saturating_sub(lanes.len());
             let limit = self.slots.share(page).min(self.allowance(page)).min(room);
             if limit > 0 {
-                lanes.extend(lanes::take(&mut cycle.tx, page, cycle.now, limit).await?);
+                let now = cycle.now;
+                lanes.extend(lanes::take(cycle.tx()?, page, now, limit).await?);
             }
         }
         step.more |= !lanes.is_empty();
         // Lanes that waited come first; one that just had its turn goes on only if a slot is left.
         lanes.extend(recorded);
-        self.settle(cycle, lanes, pages).await
+        self.settle(cycle, lanes, pages, false).await
     }
 
     /// Writes outcomes; returns the lanes that are still theirs, locked.
-    async fn record(&mut self, cycle: &mut Cycle, batch: &[Ended]) -> Result<Vec<Locked>> {
-        if batch.is_empty() {
+    async fn record(&mut self, cycle: &mut Cycle) -> Result<Vec<Locked>> {
+        let rest;
+        (cycle.batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
+        self.pending = rest;
+        let Cycle {
+            tx: Some(tx),
+            batch,
+            ..
+        } = cycle
+        else {
             return Ok(Vec::new());
-        }
-        let mut lanes = record::lock(&mut cycle.tx, batch).await?;
+        };
+        let batch = &*batch;
+        let mut lanes = record::lock(tx, batch).await?;
         let owned: HashSet<&str> = lanes.iter().map(|l| l.lane.as_str()).collect();
         let (own, late): (Vec<&Ended>, Vec<&Ended>) =
             batch.iter().partition(|e| owned.contains(e.lane.as_str()));
         if !own.is_empty() {
-            record::write(&mut cycle.tx, &own).await?;
+            record::write(tx, &own).await?;
         }
         if !late.is_empty() {
-            let late_successes = record::write_late(&mut cycle.tx, &late).await?;
+            let late_successes = record::write_late(tx, &late).await?;
             self.events.emit(&Event::Fenced {
                 reports: late.len(),
                 late_successes,
@@ -319,55 +374,28 @@ impl Ledger {
 
     async fn take_in(
         &mut self,
-        mut cycle: Cycle,
+        cycle: &mut Cycle,
         page: &str,
         pages: &Pages,
         step: &mut Step,
     ) -> Result<()> {
-        let began = BootInstant::now();
-        let before = self.slots.clone();
         let slots = self.slots.share(page).min(self.allowance(page));
         let limit = self.appetite.max(slots).clamp(64, MARKS);
-        let (taken, born) = match self
-            .take_in_marks(&mut cycle, page, pages, slots, limit)
-            .await
-        {
-            Ok(counts) => counts,
-            Err(error) => {
-                self.slots = before;
-                return Err(error);
-            }
-        };
-        self.commit(cycle, step, 0, began).await?;
-        // Many marks and few lanes: a deep lane's marks are in front. Take bigger bites.
-        self.appetite = if taken == limit && born < slots / 2 {
-            limit * 2
-        } else {
-            0
-        };
-        step.more |= taken > 0 && self.slots.free() > 0;
-        Ok(())
-    }
-
-    async fn take_in_marks(
-        &mut self,
-        cycle: &mut Cycle,
-        page: &str,
-        pages: &Pages,
-        slots: usize,
-        limit: usize,
-    ) -> Result<(usize, usize)> {
-        let marks = intake::marks(&mut cycle.tx, page, limit).await?;
+        let marks = intake::marks(cycle.tx()?, page, limit).await?;
         if marks.taken == 0 {
-            return Ok((0, 0));
+            return Ok(());
         }
-        cycle.token = lanes::token(&mut cycle.tx).await?;
-        let lease = self.lease(cycle);
-        let born = intake::wake(&mut cycle.tx, page, &marks, &lease, slots).await?;
-        let counts = (marks.taken, born.len());
-        intake::end_garbled(&mut cycle.tx, marks.garbled, cycle.now).await?;
-        self.settle(cycle, born, pages).await?;
-        Ok(counts)
+        // A token of its own: by it the lanes that are born now are told from those just claimed.
+        cycle.token = lanes::token(cycle.tx()?).await?;
+        let (lease, now) = (self.lease(cycle), cycle.now);
+        let born = intake::wake(cycle.tx()?, page, &marks, &lease, slots).await?;
+        // Many marks and few lanes: a deep lane's marks are in front. Take bigger bites.
+        let hungry = marks.taken == limit && born.len() < slots / 2;
+        self.appetite = if hungry { limit * 2 } else { 0 };
+        intake::end_garbled(cycle.tx()?, marks.garbled, now).await?;
+        self.settle(cycle, born, pages, true).await?;
+        step.more |= self.slots.free() > 0;
+        Ok(())
     }
 
     /// Decides and writes what becomes of locked lanes, until each has been claimed, parked or
@@ -377,6 +405,7 @@ impl Ledger {
         cycle: &mut Cycle,
         mut lanes: Vec<Locked>,
         pages: &Pages,
+        born: bool,
     ) -> Result<()> {
         let lease = self.lease(cycle);
         let mut parks: Vec<Park> = Vec::new();
@@ -385,15 +414,19 @@ impl Ledger {
             if lanes.is_empty() {
                 break;
             }
-            let mut plan = Plan::default();
-            let lines = lanes::look(&mut cycle.tx, &lanes, self.settings.after_unknown).await?;
+            let mut plan = Plan {
+                born,
+                ..Plan::default()
+            };
+            let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
             for line in lines {
                 self.plan(cycle, line, pages, &mut plan);
             }
             parks.append(&mut plan.parks);
             empty.append(&mut plan.empty);
             if !plan.ends.is_empty() {
-                lanes::end(&mut cycle.tx, &plan.ends, cycle.now).await?;
+                let now = cycle.now;
+                lanes::end(cycle.tx()?, &plan.ends, now).await?;
                 plan.ends.iter().for_each(|end| {
                     self.events.emit(&Event::Ended {
                         job: end.job,
@@ -402,7 +435,7 @@ impl Ledger {
                 });
             }
             if !plan.lost.is_empty() {
-                record::write(&mut cycle.tx, &plan.lost.iter().collect::<Vec<_>>()).await?;
+                record::write(cycle.tx()?, &plan.lost.iter().collect::<Vec<_>>()).await?;
                 plan.lost.iter().for_each(|e| {
                     self.events.emit(&Event::Lost {
                         job: e.job,
@@ -411,7 +444,7 @@ impl Ledger {
                 });
             }
             if !plan.begin.is_empty() {
-                let began: HashSet<JobId> = lanes::claim(&mut cycle.tx, &plan.begin, &lease)
+                let began: HashSet<JobId> = lanes::claim(cycle.tx()?, &plan.begin, &lease)
                     .await?
                     .into_iter()
                     .collect();
@@ -440,10 +473,11 @@ impl Ledger {
             }
         }
         if !parks.is_empty() {
-            lanes::park(&mut cycle.tx, &parks, cycle.token).await?;
+            let token = cycle.token;
+            lanes::park(cycle.tx()?, &parks, token).await?;
         }
         if !empty.is_empty() {
-            lanes::delete(&mut cycle.tx, &empty).await?;
+            lanes::delete(cycle.tx()?, &empty).await?;
         }
         Ok(())
     }
@@ -500,6 +534,7 @@ impl Ledger {
                         lane: lane.clone(),
                         job: head.job,
                         number: head.attempts + 1,
+                        born: plan.born,
                     });
                     plan.claims.push(claim(cycle, lane, page, head, body));
                 } else {
@@ -547,38 +582,6 @@ impl Ledger {
             token: cycle.token,
             now: cycle.now,
             until: cycle.now + millis(self.settings.lease),
-        }
-    }
-
-    /// Commits, and hands over the claims. If nobody confirms the commit, they are not sent.
-    async fn commit(
-        &mut self,
-        cycle: Cycle,
-        step: &mut Step,
-        ended: usize,
-        began: BootInstant,
-    ) -> Result<()> {
-        let mut claims = cycle.claims;
-        for claim in &mut claims {
-            claim.token = cycle.token;
-        }
-        match cycle.tx.commit().await {
-            Ok(()) => {
-                self.events.emit(&Event::Committed {
-                    ended,
-                    began: claims.len(),
-                    took: began.elapsed(),
-                });
-                step.claims.append(&mut claims);
-                Ok(())
-            }
-            Err(error) => {
-                claims
-                    .iter()
-                    .for_each(|claim| self.slots.give_back(&claim.page));
-                self.unsent.append(&mut claims);
-                Err(error)
-            }
         }
     }
 
@@ -634,9 +637,14 @@ struct Pages {
     timers_due: bool,
 }
 
-/// One transaction of a cycle.
+/// What a cycle has written and not yet committed.
 struct Cycle {
-    tx: Tx,
+    tx: Option<Tx>,
+    began: BootInstant,
+    /// The slots as they were when the transaction began.
+    slots: Option<Slots>,
+    /// Outcomes it records.
+    batch: Vec<Ended>,
     now: Millis,
     claimed: BootInstant,
     token: i64,
@@ -646,9 +654,12 @@ struct Cycle {
 }
 
 impl Cycle {
-    fn new(tx: Tx, now: Millis, claimed: BootInstant) -> Self {
+    fn new(now: Millis, claimed: BootInstant) -> Self {
         Self {
-            tx,
+            tx: None,
+            began: claimed,
+            slots: None,
+            batch: Vec::new(),
             now,
             claimed,
             token: 0,
@@ -656,11 +667,20 @@ impl Cycle {
             rests: HashMap::new(),
         }
     }
+
+    /// The open transaction.
+    fn tx(&mut self) -> Result<&mut Tx> {
+        self.tx
+            .as_mut()
+            .ok_or(Error::Database(sqlx::Error::WorkerCrashed))
+    }
 }
 
 /// What one look at the lanes leads to.
 #[derive(Default)]
 struct Plan {
+    /// The lanes were born leased in this transaction.
+    born: bool,
     begin: Vec<Begin>,
     claims: Vec<Claim>,
     parks: Vec<Park>,

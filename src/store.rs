@@ -1,7 +1,7 @@
 //! Every verb on the database, batch first, written once for both engines.
 //!
-//! A verb is one function with its SQL beside it. Rows of a batch travel as one JSON text, so a
-//! statement has few parameters on either engine. Nothing here decides anything: rules are in
+//! A verb is one function with its SQL beside it; what the engines spell differently is in
+//! [`sql`]. Nothing here decides anything: rules are in
 //! [`crate::turn`] and [`crate::retry`], the order of the verbs in [`crate::ledger`].
 
 use std::path::PathBuf;
@@ -32,9 +32,6 @@ pub enum Error {
     /// The database refused, is away, or answered with something unexpected.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
-    /// A batch could not be written as JSON.
-    #[error("batch: {0}")]
-    Batch(#[from] serde_json::Error),
     /// The URL of the database is none of those supported.
     #[error("database_url: {0}")]
     Url(String),
@@ -80,11 +77,6 @@ impl Error {
 
 /// What a verb returns.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// A batch as the JSON text that `{rows $1: …}` reads.
-pub(crate) fn batch<T: serde::Serialize>(rows: &[T]) -> Result<Bind> {
-    Ok(Bind::Text(Some(serde_json::to_string(rows)?)))
-}
 
 const NOW_POSTGRES: &str =
     "-- now\nselect floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";

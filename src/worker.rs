@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::deliver::{Wire, deliver};
+use crate::deliver::{Claim, Wire, deliver};
 use crate::events::{Event, Events};
 use crate::ledger::{Ledger, Settings, Step};
 use crate::store::record::Ended;
@@ -107,6 +107,8 @@ impl Motion {
             }
             Err(error) if error.is_conflict() && self.failures < 100 => {
                 self.failures += 1;
+                let claims = self.ledger.take_claims();
+                self.send(claims);
                 self.worker.events.emit(&Event::Conflict {
                     error: &error.to_string(),
                 });
@@ -114,6 +116,8 @@ impl Motion {
             }
             Err(error) => {
                 self.failures += 1;
+                let claims = self.ledger.take_claims();
+                self.send(claims);
                 let kept = self.ledger.unwritten();
                 self.worker.events.emit(&Event::LedgerFailed {
                     error: &error.to_string(),
@@ -128,14 +132,7 @@ impl Motion {
 
     async fn start(&mut self, step: Step) -> Option<Duration> {
         let claimed = !step.claims.is_empty();
-        for claim in step.claims {
-            let (wire, ended) = (Arc::clone(&self.worker.wire), self.ended.clone());
-            self.senders.spawn(async move {
-                // The receiver lives as long as the ledger; after that nobody needs the report.
-                let _ = ended.send(deliver(claim, &wire).await);
-            });
-        }
-        while self.senders.try_join_next().is_some() {}
+        self.send(step.claims);
         if step.more || claimed {
             if let Err(error) = self.worker.waker.busy().await {
                 self.worker.events.emit(&Event::Conflict {
@@ -163,6 +160,17 @@ impl Motion {
                 Some(Duration::from_millis(200))
             }
         }
+    }
+
+    fn send(&mut self, claims: Vec<Claim>) {
+        for claim in claims {
+            let (wire, ended) = (Arc::clone(&self.worker.wire), self.ended.clone());
+            self.senders.spawn(async move {
+                // The receiver lives as long as the ledger; after that nobody needs the report.
+                let _ = ended.send(deliver(claim, &wire).await);
+            });
+        }
+        while self.senders.try_join_next().is_some() {}
     }
 
     /// Waits for an outcome, a wake-up, the time, or the stop. Only channels and timers wait here.

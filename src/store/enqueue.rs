@@ -1,13 +1,11 @@
 //! Enqueueing from a program: the same INSERT a producer writes, many in one transaction.
 
-use serde::Serialize;
-
-use super::{Result, Tx, batch};
+use super::{Result, Tx};
 use crate::clock::Millis;
 use crate::job::{JobId, OnAmbiguous};
 
 /// The columns a producer writes.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct NewJob {
     /// `page_id`.
     pub page_id: String,
@@ -38,12 +36,28 @@ insert into send_jobs (page_id, recipient, message, tag, delay, send_at, expires
     idempotency_key, on_ambiguous, metadata)
 select r.page_id, {json: r.recipient}, {json: r.message}, r.tag, r.delay, {at: r.send_at}, {at: r.expires_at},
     r.ordering_key, r.idempotency_key, r.on_ambiguous, {json: r.metadata}
-from {rows $1: page_id text, recipient text, message text, tag text, delay bigint, send_at bigint, expires_at bigint, ordering_key text, idempotency_key text, on_ambiguous text, metadata text}
+from {rows: page_id text, recipient text, message text, tag text, delay bigint, send_at bigint, expires_at bigint, ordering_key text, idempotency_key text, on_ambiguous text, metadata text}
 returning id";
 
 /// Inserts jobs in their order; returns their ids.
 pub async fn insert(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>> {
-    let rows = tx.rows(INSERT, &[batch(jobs)?]).await?;
+    let row = |job: &NewJob| {
+        vec![
+            job.page_id.as_str().into(),
+            job.recipient.as_str().into(),
+            job.message.as_str().into(),
+            job.tag.as_deref().into(),
+            job.delay.into(),
+            job.send_at.into(),
+            job.expires_at.into(),
+            job.ordering_key.as_deref().into(),
+            job.idempotency_key.as_deref().into(),
+            job.on_ambiguous.map(OnAmbiguous::as_str).into(),
+            job.metadata.as_deref().into(),
+        ]
+    };
+    let rows: Vec<_> = jobs.iter().map(row).collect();
+    let rows = tx.batch(INSERT, &[], &rows).await?;
     let mut ids = rows
         .iter()
         .map(|row| Ok(row.int("id")?))

@@ -6,11 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::lanes::Lease;
 use super::record::Locked;
-use super::{Bind, Pool, Result, Tx, batch};
+use super::{Bind, Pool, Result, Tx};
 use crate::clock::Millis;
 
 const PAGES: &str = "-- intake: pages with marks
@@ -70,13 +68,13 @@ pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
 // waits for whoever is about to delete the lane.
 const WAKE: &str = "-- intake: lanes are born or touched
 insert into send_lanes (lane, page_id, due_at, leased_by, token, touched)
-select r.lane, $2, case when r.born then cast($3 as bigint) else cast($4 as bigint) end,
-    case when r.born then $5 end, $6, r.look
-from {rows $1: lane text, born bool, look bigint} where true order by r.lane
+select r.lane, $1, case when r.born then cast($2 as bigint) else cast($3 as bigint) end,
+    case when r.born then $4 end, $5, r.look
+from {rows: lane text, born bool, look bigint} where true order by r.lane
 on conflict (lane) do update set
     touched = send_lanes.touched + 1,
     due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
-        then $4 else send_lanes.due_at end
+        then $3 else send_lanes.due_at end
 returning lane, token, leased_by";
 
 /// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
@@ -88,24 +86,11 @@ pub async fn wake(
     lease: &Lease,
     slots: usize,
 ) -> Result<Vec<Locked>> {
-    #[derive(Serialize)]
-    struct New<'a> {
-        lane: &'a str,
-        born: bool,
-        look: i64,
-    }
-    let rows: Vec<_> = marks
-        .lanes
-        .iter()
-        .enumerate()
-        .map(|(at, (lane, look))| New {
-            lane,
-            born: at < slots,
-            look: i64::from(*look),
-        })
-        .collect();
-    let binds: [Bind; 6] = [
-        batch(&rows)?,
+    let row = |(at, (lane, look)): (usize, (&String, &bool))| {
+        vec![lane.as_str().into(), (at < slots).into(), (*look).into()]
+    };
+    let rows: Vec<_> = marks.lanes.iter().enumerate().map(row).collect();
+    let binds: [Bind; 5] = [
         page.into(),
         lease.until.into(),
         lease.now.into(),
@@ -113,7 +98,7 @@ pub async fn wake(
         lease.token.into(),
     ];
     let mut born = Vec::new();
-    for row in tx.rows(WAKE, &binds).await? {
+    for row in tx.batch(WAKE, &binds, &rows).await? {
         if row.int("token")? == lease.token
             && row.text_opt("leased_by")?.as_deref() == Some(&lease.worker)
         {
@@ -155,46 +140,23 @@ with due as materialized (
 delete from send_timers where (at, job_id) in (select due_at, due_job from due) returning job_id as job";
 
 const JOIN: &str = "-- timers: they join their lines
-update send_jobs set joined_at = {at: $2} from {rows $1: job bigint}
+update send_jobs set joined_at = {at: $1} from {rows: job bigint}
 where send_jobs.id = r.job and joined_at is null returning page_id, lane";
 
 const JOINED: &str = "-- timers: their lanes look again
-insert into send_inbox (page_id, lane, look) select r.page, r.lane, true from {rows $1: page text, lane text}";
+insert into send_inbox (page_id, lane, look) select r.page, r.lane, true from {rows: lane text, page text}";
 
 /// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
 pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
-    #[derive(Serialize)]
-    struct Job {
-        job: i64,
-    }
-    #[derive(Serialize)]
-    struct Mark {
-        page: String,
-        lane: String,
-    }
     let due = tx.rows(TIMERS, &[now.into(), limit.into()]).await?;
-    if due.is_empty() {
-        return Ok(0);
-    }
     let jobs = due
         .iter()
-        .map(|row| {
-            Ok(Job {
-                job: row.int("job")?,
-            })
-        })
+        .map(|row| Ok(vec![row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    let joined = tx.rows(JOIN, &[batch(&jobs)?, now.into()]).await?;
-    let marks = joined
-        .iter()
-        .map(|row| {
-            Ok(Mark {
-                page: row.text("page_id")?,
-                lane: row.text("lane")?,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    tx.run(JOINED, &[batch(&marks)?]).await?;
+    let joined = tx.batch(JOIN, &[now.into()], &jobs).await?;
+    let mark = |row: &super::Row| Ok(vec![row.text("lane")?.into(), row.text("page_id")?.into()]);
+    let marks = joined.iter().map(mark).collect::<Result<Vec<_>>>()?;
+    tx.batch(JOINED, &[], &marks).await?;
     Ok(due.len())
 }
 

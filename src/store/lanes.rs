@@ -4,10 +4,10 @@
 //! it between the look and the decision: intake waits for the lock, and a lane that was deleted
 //! meanwhile is born again by it.
 
-use serde::Serialize;
+use std::collections::HashSet;
 
 use super::record::{Locked, locked};
-use super::{Bind, Pool, Result, Row, Tx, batch, one};
+use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::Millis;
 use crate::job::{AfterUnknown, Head, JobId, Line, State};
 
@@ -81,32 +81,26 @@ select r.lane, r.page,
     j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay,
     case when j.state = 'sending' then
         (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
-from {rows $1: lane text, page text, head bigint}
+from {rows: lane text, page text, head bigint}
 left join send_jobs j on j.id = coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
     (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
-    (select u.id from send_jobs u where $2 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.id limit 1),
+    (select u.id from send_jobs u where $1 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.id limit 1),
     (select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
         and (q.send_at is null or q.joined_at is not null) order by q.id limit 1))";
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
-    #[derive(Serialize)]
-    struct Key<'a> {
-        lane: &'a str,
-        page: &'a str,
-        head: Option<JobId>,
-    }
-    let keys: Vec<_> = lanes
-        .iter()
-        .map(|l| Key {
-            lane: &l.lane,
-            page: &l.page,
-            head: l.head,
-        })
-        .collect();
+    let key = |l: &Locked| {
+        vec![
+            l.lane.as_str().into(),
+            l.page.as_str().into(),
+            l.head.into(),
+        ]
+    };
+    let keys: Vec<_> = lanes.iter().map(key).collect();
     let block = i64::from(after == AfterUnknown::Block);
-    tx.rows(LOOK, &[batch(&keys)?, block.into()])
+    tx.batch(LOOK, &[block.into()], &keys)
         .await?
         .iter()
         .map(line)
@@ -156,7 +150,7 @@ pub async fn token(tx: &mut Tx) -> Result<i64> {
 }
 
 /// A job that begins its next attempt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Begin {
     /// Its lane.
     pub lane: String,
@@ -164,21 +158,23 @@ pub struct Begin {
     pub job: JobId,
     /// The number of the attempt that begins.
     pub number: i64,
+    /// Its lane was born leased in this transaction: nothing is to be written there.
+    pub born: bool,
 }
 
 const CLAIM_JOBS: &str = "-- claim: the heads begin an attempt
 update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
-from {rows $1: job bigint, number bigint}
+from {rows: job bigint, number bigint}
 where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
 returning id";
 
 const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
 insert into send_attempts (job_id, number, started_at, worker)
-select r.job, r.number, {at: $2}, $3 from {rows $1: job bigint, number bigint}";
+select r.job, r.number, {at: $1}, $2 from {rows: job bigint, number bigint}";
 
 const CLAIM_LANES: &str = "-- claim: lease the lanes
-update send_lanes set leased_by = $2, token = $3, due_at = $4, head = null
-from {rows $1: lane text} where send_lanes.lane = r.lane";
+update send_lanes set leased_by = $1, token = $2, due_at = $3, head = null
+from {rows: lane text} where send_lanes.lane = r.lane";
 
 /// Who leases, and how.
 #[derive(Debug, Clone)]
@@ -195,32 +191,27 @@ pub struct Lease {
 
 /// Writes attempt rows and leases, and returns those that began: a job that an operator moved
 /// between the look and this is left alone.
-pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<Vec<JobId>> {
-    let began: Vec<JobId> = tx
-        .rows(CLAIM_JOBS, &[batch(begin)?])
-        .await?
-        .iter()
-        .map(|row| row.int("id"))
-        .collect::<sqlx::Result<_>>()?;
-    let set: std::collections::HashSet<JobId> = began.iter().copied().collect();
-    let begin: Vec<&Begin> = begin.iter().filter(|b| set.contains(&b.job)).collect();
-    let rows = batch(&begin)?;
+pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
+    let job = |b: &Begin| vec![b.job.into(), b.number.into()];
+    let jobs: Vec<_> = begin.iter().map(job).collect();
+    let mut began = HashSet::with_capacity(begin.len());
+    for row in tx.batch(CLAIM_JOBS, &[], &jobs).await? {
+        began.insert(row.int("id")?);
+    }
+    let begin = || begin.iter().filter(|b| began.contains(&b.job));
+    let jobs: Vec<_> = begin().map(job).collect();
     let worker = Bind::from(lease.worker.as_str());
-    tx.run(
-        CLAIM_ATTEMPTS,
-        &[rows.clone(), lease.now.into(), worker.clone()],
-    )
-    .await?;
-    tx.run(
-        CLAIM_LANES,
-        &[rows, worker, lease.token.into(), lease.until.into()],
-    )
-    .await?;
+    tx.batch(CLAIM_ATTEMPTS, &[lease.now.into(), worker.clone()], &jobs)
+        .await?;
+    let lane = |b: &Begin| vec![b.lane.as_str().into()];
+    let lanes: Vec<_> = begin().filter(|b| !b.born).map(lane).collect();
+    let binds = [worker, lease.token.into(), lease.until.into()];
+    tx.batch(CLAIM_LANES, &binds, &lanes).await?;
     Ok(began)
 }
 
 /// A lane that waits: until a time, or (none) until a mark.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Park {
     /// The lane.
     pub lane: String,
@@ -231,31 +222,32 @@ pub struct Park {
 }
 
 const PARK: &str = "-- park: release lanes until they are due
-update send_lanes set due_at = r.due, head = r.head, leased_by = null, token = $2
-from {rows $1: lane text, due bigint, head bigint} where send_lanes.lane = r.lane";
+update send_lanes set due_at = r.due, head = r.head, leased_by = null, token = $1
+from {rows: lane text, due bigint, head bigint} where send_lanes.lane = r.lane";
 
 /// Releases lanes that must wait.
 pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
-    tx.run(PARK, &[batch(lanes)?, token.into()]).await?;
+    let row = |p: &Park| vec![p.lane.as_str().into(), p.due.into(), p.head.into()];
+    let rows: Vec<_> = lanes.iter().map(row).collect();
+    tx.batch(PARK, &[token.into()], &rows).await?;
     Ok(())
 }
 
 const EMPTY: &str = "-- empty: lanes without a line end
-delete from send_lanes where lane in (select r.lane from {rows $1: lane text})";
+delete from send_lanes where lane in (select r.lane from {rows: lane text})";
 
 /// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
 pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
-    #[derive(Serialize)]
-    struct Key<'a> {
-        lane: &'a str,
-    }
-    let keys: Vec<_> = lanes.iter().map(|lane| Key { lane }).collect();
-    tx.run(EMPTY, &[batch(&keys)?]).await?;
+    let rows: Vec<_> = lanes
+        .iter()
+        .map(|lane| vec![lane.as_str().into()])
+        .collect();
+    tx.batch(EMPTY, &[], &rows).await?;
     Ok(())
 }
 
 /// A job that ends without an attempt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct End {
     /// The job.
     pub job: JobId,
@@ -264,11 +256,15 @@ pub struct End {
 }
 
 const END: &str = "-- end: jobs that must not be sent
-update send_jobs set state = 'dead', reason = r.reason, finished_at = {at: $2}
-from {rows $1: job bigint, reason text} where send_jobs.id = r.job and send_jobs.state = 'queued'";
+update send_jobs set state = 'dead', reason = r.reason, finished_at = {at: $1}
+from {rows: job bigint, reason text} where send_jobs.id = r.job and send_jobs.state = 'queued'";
 
 /// Ends expired and invalid jobs.
 pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
-    tx.run(END, &[batch(jobs)?, now.into()]).await?;
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|e| vec![e.job.into(), e.reason.as_str().into()])
+        .collect();
+    tx.batch(END, &[now.into()], &rows).await?;
     Ok(())
 }

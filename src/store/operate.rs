@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Pool, Result, Tx, batch};
+use super::{Pool, Result, Tx};
 use crate::job::JobId;
 
 /// Who asks, and why: for the audit table.
@@ -59,33 +59,28 @@ impl Verb {
 
 const HOLD: &str = "-- hold
 update send_jobs set state = 'held', reason = 'held by an operator'
-from {rows $1: job bigint} where send_jobs.id = r.job and state = 'queued' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'queued' returning id, page_id, lane";
 const RELEASE: &str = "-- release
 update send_jobs set state = 'queued', reason = null
-from {rows $1: job bigint} where send_jobs.id = r.job and state = 'held' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'held' returning id, page_id, lane";
 const CANCEL: &str = "-- cancel
 update send_jobs set
     cancel_requested = (state = 'sending'),
-    finished_at = case when state <> 'sending' then {at: $2} end,
+    finished_at = case when state <> 'sending' then {at: $1} end,
     reason = case when state <> 'sending' then 'cancelled by an operator' else reason end,
     state = case when state = 'sending' then state else 'cancelled' end
-from {rows $1: job bigint}
+from {rows: job bigint}
 where send_jobs.id = r.job and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
 returning id, page_id, lane";
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
-update send_jobs set state = 'delivered', finished_at = {at: $2}, reason = 'resolved by an operator: delivered'
-from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
 const RESOLVE_DEAD: &str = "-- resolve: it is over
-update send_jobs set state = 'dead', finished_at = {at: $2}, reason = 'resolved by an operator: dead'
-from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+update send_jobs set state = 'dead', finished_at = {at: $1}, reason = 'resolved by an operator: dead'
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
 const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
-update send_jobs set state = 'queued', due_at = {at: $2}, reason = 'resolved by an operator: resend'
-from {rows $1: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
-
-#[derive(Serialize)]
-struct Job {
-    job: JobId,
-}
+update send_jobs set state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend'
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
 pub async fn apply(
@@ -96,12 +91,12 @@ pub async fn apply(
 ) -> Result<Vec<JobId>> {
     let now = pool.now().await?;
     let mut tx = pool.begin().await?;
-    let jobs: Vec<Job> = jobs.iter().map(|job| Job { job: *job }).collect();
+    let jobs: Vec<_> = jobs.iter().map(|job| vec![(*job).into()]).collect();
     let binds = match verb {
-        Verb::Hold | Verb::Release => vec![batch(&jobs)?],
-        _ => vec![batch(&jobs)?, now.into()],
+        Verb::Hold | Verb::Release => vec![],
+        _ => vec![now.into()],
     };
-    let rows = tx.rows(verb.sql(), &binds).await?;
+    let rows = tx.batch(verb.sql(), &binds, &jobs).await?;
     let mut moved = Vec::with_capacity(rows.len());
     for row in &rows {
         moved.push(row.int("id")?);
@@ -115,7 +110,7 @@ pub async fn apply(
 }
 
 const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
-select send_jobs.id from {rows $1: job bigint} join send_jobs on send_jobs.id = r.job
+select send_jobs.id from {rows: job bigint} join send_jobs on send_jobs.id = r.job
 order by send_jobs.id {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
@@ -123,9 +118,9 @@ order by send_jobs.id {lock send_jobs}";
 const REQUEUE: &str = "-- requeue
 insert into send_jobs (page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, requeued_from)
 select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous, j.metadata, j.id
-from {rows $1: job bigint} join send_jobs j on j.id = r.job
+from {rows: job bigint} join send_jobs j on j.id = r.job
 where j.state in ('dead', 'cancelled', 'delivered')
-    and ($2 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
+    and ($1 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
 order by j.id
 returning id, requeued_from";
 
@@ -146,11 +141,9 @@ pub async fn requeue(
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
-    let jobs: Vec<Job> = jobs.iter().map(|job| Job { job: *job }).collect();
-    tx.rows(LOCK, &[batch(&jobs)?]).await?;
-    let rows = tx
-        .rows(REQUEUE, &[batch(&jobs)?, i64::from(again).into()])
-        .await?;
+    let jobs: Vec<_> = jobs.iter().map(|job| vec![(*job).into()]).collect();
+    tx.batch(LOCK, &[], &jobs).await?;
+    let rows = tx.batch(REQUEUE, &[again.into()], &jobs).await?;
     let mut requeued = rows
         .iter()
         .map(|row| {

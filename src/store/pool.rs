@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::rows::Row;
-use super::sql::{Dialect, expand, render};
+use super::sql::{Column, Dialect, expand, render};
 use super::{Error, Result};
 
 /// A value for a `$n` of a statement.
@@ -47,6 +47,16 @@ impl From<&str> for Bind {
 impl From<String> for Bind {
     fn from(value: String) -> Self {
         Self::Text(Some(value))
+    }
+}
+impl From<bool> for Bind {
+    fn from(value: bool) -> Self {
+        Self::Int(Some(i64::from(value)))
+    }
+}
+impl From<Option<&str>> for Bind {
+    fn from(value: Option<&str>) -> Self {
+        Self::Text(value.map(str::to_owned))
     }
 }
 impl From<Option<String>> for Bind {
@@ -100,6 +110,15 @@ impl Pool {
                 ("enable_mergejoin", "off"),
                 ("jit", "off"),
             ]);
+        let options = match purpose {
+            // Tables that were empty when they were last analysed must not be scanned for that,
+            // and a batch is planned once.
+            Use::Write => options.options([
+                ("enable_seqscan", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
+            ]),
+            Use::Read => options,
+        };
         let pool = PgPoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             .acquire_timeout(Duration::from_secs(10))
@@ -121,6 +140,7 @@ impl Pool {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(false)
+            .statement_cache_capacity(512)
             .pragma("cache_size", "-16000")
             .pragma("journal_size_limit", "67108864")
             .read_only(false);
@@ -174,12 +194,12 @@ impl Pool {
     pub async fn rows(&self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(pool) => {
-                let query = postgres(expand(template, Dialect::Postgres), binds);
+                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
                 let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
                 let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -188,7 +208,7 @@ impl Pool {
 
     /// Runs a statement that was put together from literals and `$n` (filters of a listing).
     pub async fn rows_of(&self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
-        let text = sqlx::AssertSqlSafe(render(&template, self.dialect()));
+        let text = sqlx::AssertSqlSafe(render(&template, self.dialect(), 0));
         match self {
             Self::Postgres(pool) => {
                 let rows = bind_postgres(sqlx::query(text), binds)
@@ -228,30 +248,75 @@ impl Tx {
     pub async fn rows(&mut self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(tx) => {
-                let query = postgres(expand(template, Dialect::Postgres), binds);
+                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
                 let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
                 let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
         }
     }
 
+    /// Runs a statement over a batch of rows and returns its rows.
+    pub async fn batch(
+        &mut self,
+        template: &'static str,
+        binds: &[Bind],
+        rows: &[Vec<Bind>],
+    ) -> Result<Vec<Row>> {
+        let mut out = Vec::new();
+        match self {
+            _ if rows.is_empty() => {}
+            Self::Postgres(tx) => {
+                let text = expand(template, Dialect::Postgres, 0);
+                let query = bind_arrays(postgres(text.sql, binds), text.columns, rows);
+                out.extend(
+                    query
+                        .fetch_all(&mut **tx)
+                        .await?
+                        .into_iter()
+                        .map(Row::Postgres),
+                );
+            }
+            Self::Sqlite(tx) => {
+                for chunk in rows.chunks(SQLITE_BATCH) {
+                    let size = chunk.len().next_power_of_two();
+                    let text = expand(template, Dialect::Sqlite, size);
+                    let mut query = sqlite(text.sql, binds);
+                    for row in chunk {
+                        query = bind_sqlite(query, row);
+                    }
+                    for _ in 0..(size - chunk.len()) * text.columns.len() {
+                        query = query.bind(None::<i64>);
+                    }
+                    out.extend(
+                        query
+                            .fetch_all(&mut **tx)
+                            .await?
+                            .into_iter()
+                            .map(Row::Sqlite),
+                    );
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// Runs a statement that was put together from literals and `$n`.
     pub async fn rows_of(&mut self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(tx) => {
-                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres));
+                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0));
                 let rows = bind_postgres(sqlx::query(text), binds)
                     .fetch_all(&mut **tx)
                     .await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
-                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Sqlite));
+                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Sqlite, 0));
                 let rows = bind_sqlite(sqlx::query(text), binds)
                     .fetch_all(&mut **tx)
                     .await?;
@@ -264,11 +329,11 @@ impl Tx {
     pub async fn run(&mut self, template: &'static str, binds: &[Bind]) -> Result<u64> {
         Ok(match self {
             Self::Postgres(tx) => {
-                let query = postgres(expand(template, Dialect::Postgres), binds);
+                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
                 query.execute(&mut **tx).await?.rows_affected()
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite), binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
                 query.execute(&mut **tx).await?.rows_affected()
             }
         })
@@ -301,6 +366,9 @@ impl Tx {
     }
 }
 
+/// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 12 columns.
+const SQLITE_BATCH: usize = 512;
+
 type PgQuery = sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments>;
 type LiteQuery = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 
@@ -326,4 +394,39 @@ fn bind_sqlite(query: LiteQuery, binds: &[Bind]) -> LiteQuery {
         Bind::Text(value) => query.bind(value.clone()),
         Bind::Bytes(value) => query.bind(value.clone()),
     })
+}
+
+/// Binds a batch as one array a column.
+fn bind_arrays(query: PgQuery, columns: &[Column], rows: &[Vec<Bind>]) -> PgQuery {
+    columns
+        .iter()
+        .enumerate()
+        .fold(query, |query, (at, column)| {
+            let values = rows.iter().map(|row| &row[at]);
+            let int = |bind: &Bind| {
+                if let Bind::Int(value) = bind {
+                    *value
+                } else {
+                    None
+                }
+            };
+            match column {
+                Column::Bigint => query.bind(values.map(int).collect::<Vec<_>>()),
+                Column::Bool => query.bind(
+                    values
+                        .map(|bind| int(bind).map(|value| value != 0))
+                        .collect::<Vec<_>>(),
+                ),
+                Column::Text => {
+                    let text = |bind: &Bind| {
+                        if let Bind::Text(value) = bind {
+                            value.clone()
+                        } else {
+                            None
+                        }
+                    };
+                    query.bind(values.map(text).collect::<Vec<_>>())
+                }
+            }
+        })
 }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::{Pool, Result, batch};
+use super::{Pool, Result};
 use crate::clock::{Millis, millis};
 use crate::job::State;
 
@@ -17,12 +15,7 @@ with old as materialized (
 delete from send_jobs where id in (select id from old) returning id as job";
 
 const PRUNE_ATTEMPTS: &str = "-- prune: their attempts
-delete from send_attempts where job_id in (select r.job from {rows $1: job bigint})";
-
-#[derive(Serialize)]
-struct Job {
-    job: i64,
-}
+delete from send_attempts where job_id in (select r.job from {rows: job bigint})";
 
 /// Deletes up to `limit` jobs that finished in these states before `now - age`, with their
 /// attempts. Returns how many.
@@ -45,14 +38,10 @@ pub async fn prune(
         .rows(PRUNE, &binds)
         .await?
         .iter()
-        .map(|row| {
-            Ok(Job {
-                job: row.int("job")?,
-            })
-        })
+        .map(|row| Ok(vec![row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
     if !jobs.is_empty() {
-        tx.run(PRUNE_ATTEMPTS, &[batch(&jobs)?]).await?;
+        tx.batch(PRUNE_ATTEMPTS, &[], &jobs).await?;
     }
     tx.commit().await?;
     Ok(u64::try_from(jobs.len()).unwrap_or_default())

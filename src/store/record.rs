@@ -6,14 +6,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::{Result, Tx, batch};
+use super::{Result, Tx};
 use crate::clock::Millis;
 use crate::job::{JobId, Outcome, State};
 
 /// How one attempt ended, in the form the tables take.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Ended {
     /// The lane it was sent for.
     pub lane: String,
@@ -46,7 +44,6 @@ pub struct Ended {
     /// The attempt may have arrived.
     pub ambiguous: bool,
     /// How long the lane rests after it.
-    #[serde(skip)]
     pub rest: Duration,
 }
 
@@ -63,25 +60,17 @@ pub struct Locked {
 
 const LOCK: &str = "-- record: lock the lanes that are still theirs
 select l.lane, l.page_id, l.head
-from {rows $1: lane text, token bigint}
+from {rows: lane text, token bigint}
 join send_lanes l on l.lane = r.lane and l.token = r.token
 order by l.lane {lock l}";
 
 /// Locks the lanes of the reports whose token is still the newest.
 pub async fn lock(tx: &mut Tx, ended: &[Ended]) -> Result<Vec<Locked>> {
-    #[derive(Serialize)]
-    struct Key<'a> {
-        lane: &'a str,
-        token: i64,
-    }
     let keys: Vec<_> = ended
         .iter()
-        .map(|e| Key {
-            lane: &e.lane,
-            token: e.token,
-        })
+        .map(|e| vec![e.lane.as_str().into(), e.token.into()])
         .collect();
-    locked(&tx.rows(LOCK, &[batch(&keys)?]).await?)
+    locked(&tx.batch(LOCK, &[], &keys).await?)
 }
 
 pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
@@ -100,11 +89,12 @@ const ATTEMPTS: &str = "-- record: end the attempts
 update send_attempts set
     finished_at = {at: r.finished}, outcome = r.outcome, http_status = r.status,
     error = r.error, response = r.response, rule = r.rule
-from {rows $1: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
+from {rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
 where send_attempts.job_id = r.job and send_attempts.number = r.number
   and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))";
 
-// An operator's cancel, marked while the attempt ran, wins over waiting but not over an answer.
+// The state is a parameter: as a literal it would fit the partial index of jobs in hand, and a
+// planner could read all of them for each row. An operator's cancel, marked while the attempt ran, wins over waiting but not over an answer.
 const JOBS: &str = "-- record: move the jobs on
 update send_jobs set
     state = case when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled' else r.state end,
@@ -117,14 +107,45 @@ update send_jobs set
     last_status = coalesce(r.status, last_status),
     ambiguous = send_jobs.ambiguous or r.ambiguous,
     cancel_requested = false
-from {rows $1: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}
-where send_jobs.id = r.job and send_jobs.state = 'sending' and send_jobs.attempts = r.number";
+from {rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}
+where send_jobs.id = r.job and send_jobs.state = $1 and send_jobs.attempts = r.number";
 
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
-    let rows = batch(ended)?;
-    tx.run(ATTEMPTS, &[rows.clone()]).await?;
-    tx.run(JOBS, &[rows]).await?;
+    end_attempts(tx, ended).await?;
+    let job = |e: &&Ended| {
+        vec![
+            e.job.into(),
+            e.number.into(),
+            e.finished.into(),
+            e.status.map(i64::from).into(),
+            e.state.as_str().into(),
+            e.failed.into(),
+            e.due.into(),
+            e.reason.as_deref().into(),
+            e.ambiguous.into(),
+        ]
+    };
+    let jobs: Vec<_> = ended.iter().map(job).collect();
+    tx.batch(JOBS, &["sending".into()], &jobs).await?;
+    Ok(())
+}
+
+async fn end_attempts(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
+    let attempt = |e: &&Ended| {
+        vec![
+            e.job.into(),
+            e.number.into(),
+            e.finished.into(),
+            e.outcome.as_str().into(),
+            e.status.map(i64::from).into(),
+            e.error.as_deref().into(),
+            e.response.as_deref().into(),
+            e.rule.as_str().into(),
+        ]
+    };
+    let attempts: Vec<_> = ended.iter().map(attempt).collect();
+    tx.batch(ATTEMPTS, &[], &attempts).await?;
     Ok(())
 }
 
@@ -132,22 +153,28 @@ const LATE: &str = "-- record: a late success closes its job
 update send_jobs set
     state = 'delivered', finished_at = {at: r.finished}, reason = null,
     last_status = coalesce(r.status, last_status), cancel_requested = false
-from {rows $1: job bigint, number bigint, finished bigint, status bigint}
+from {rows: job bigint, number bigint, finished bigint, status bigint}
 where send_jobs.id = r.job and send_jobs.attempts = r.number
   and send_jobs.state in ('queued', 'sending', 'unknown', 'held')
 returning page_id, lane";
 
 /// Writes the end of attempts that were superseded: their own rows, and late successes.
 pub async fn write_late(tx: &mut Tx, ended: &[&Ended]) -> Result<usize> {
-    tx.run(ATTEMPTS, &[batch(ended)?]).await?;
-    let late: Vec<&&Ended> = ended
+    end_attempts(tx, ended).await?;
+    let row = |e: &&&Ended| {
+        vec![
+            e.job.into(),
+            e.number.into(),
+            e.finished.into(),
+            e.status.map(i64::from).into(),
+        ]
+    };
+    let late: Vec<_> = ended
         .iter()
         .filter(|e| e.outcome == Outcome::Delivered)
+        .map(|e| row(&e))
         .collect();
-    if late.is_empty() {
-        return Ok(0);
-    }
-    let closed = tx.rows(LATE, &[batch(&late)?]).await?;
+    let closed = tx.batch(LATE, &[], &late).await?;
     for row in &closed {
         super::intake::look_again(tx, &row.text("page_id")?, &row.text("lane")?).await?;
     }

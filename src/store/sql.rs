@@ -6,12 +6,16 @@
 //!
 //! | written | Postgres | SQLite |
 //! |---|---|---|
-//! | `{rows $1: lane text, job bigint}` | `json_to_recordset($1::json) as r(…)` | `json_each($1)`, as `r` |
+//! | `{rows: lane text, job bigint}` a batch, as `r` | `unnest($2::text[], $3::bigint[])` | `values ($2, $3), …` |
 //! | `{at: X}` unix ms to a stored time | `to_timestamp(X / 1000)` | `X` |
 //! | `{ms: X}` a stored time to unix ms, rounded up | `extract(epoch from X)` | `X` |
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
 //! | `{skip locked}` | `for update skip locked` | nothing |
+//!
+//! The parameters of a batch come behind those that are numbered in the text. The first column of
+//! a batch is its key and never null: SQLite's batches are filled up with null rows to a power of
+//! two, so that few statements are prepared.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,21 +30,47 @@ pub enum Dialect {
     Sqlite,
 }
 
-type Expanded = Mutex<HashMap<(usize, usize, Dialect), &'static str>>;
-static EXPANDED: LazyLock<Expanded> = LazyLock::new(Mutex::default);
+/// A statement's text for one engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Text {
+    /// What is sent to the engine.
+    pub sql: &'static str,
+    /// The types of the batch's columns; empty if there is no batch.
+    pub columns: &'static [Column],
+}
 
-/// The text of `template` for one engine. Each template is expanded once and kept: templates are
-/// literals, so what is kept is bounded by the program's text.
-pub fn expand(template: &'static str, dialect: Dialect) -> &'static str {
-    let key = (template.as_ptr() as usize, template.len(), dialect);
+/// The type of a batch's column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// `text`
+    Text,
+    /// `bigint`
+    Bigint,
+    /// `bool`; 0 and 1 in SQLite.
+    Bool,
+}
+
+type Key = (usize, usize, Dialect, usize);
+static EXPANDED: LazyLock<Mutex<HashMap<Key, Text>>> = LazyLock::new(Mutex::default);
+
+/// The text of `template` for one engine and a batch of `rows` rows. Each is expanded once and
+/// kept: templates are literals and batches have few sizes, so what is kept is bounded.
+pub fn expand(template: &'static str, dialect: Dialect, rows: usize) -> Text {
+    let key = (template.as_ptr() as usize, template.len(), dialect, rows);
     let mut expanded = EXPANDED.lock().unwrap_or_else(PoisonError::into_inner);
-    expanded
-        .entry(key)
-        .or_insert_with(|| render(template, dialect).leak())
+    *expanded.entry(key).or_insert_with(|| Text {
+        sql: render(template, dialect, rows).leak(),
+        columns: columns(template)
+            .iter()
+            .map(|(_, column)| *column)
+            .collect::<Vec<_>>()
+            .leak(),
+    })
 }
 
 /// The text of a template that was put together at run time from literals and `$n` alone.
-pub fn render(template: &str, dialect: Dialect) -> String {
+pub fn render(template: &str, dialect: Dialect, rows: usize) -> String {
+    let first = parameters(template) + 1;
     let mut out = String::with_capacity(template.len() + 128);
     let mut rest = template;
     while let Some(open) = rest.find('{') {
@@ -48,58 +78,106 @@ pub fn render(template: &str, dialect: Dialect) -> String {
             break;
         };
         out.push_str(&rest[..open]);
-        token(&rest[open + 1..close], dialect, &mut out);
+        match rest[open + 1..close].strip_prefix("rows: ") {
+            Some(_) => batch(&columns(template), dialect, first, rows, &mut out),
+            None => token(&rest[open + 1..close], dialect, &mut out),
+        }
         rest = &rest[close + 1..];
     }
     out.push_str(rest);
     out
 }
 
+/// The highest `$n` of a text.
+fn parameters(template: &str) -> usize {
+    let number = |part: &str| {
+        let digits = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        part[..digits].parse().unwrap_or(0)
+    };
+    template.split('$').skip(1).map(number).max().unwrap_or(0)
+}
+
+/// Names and types of the batch's columns.
+fn columns(template: &str) -> Vec<(&str, Column)> {
+    let Some((_, rest)) = template.split_once("{rows: ") else {
+        return Vec::new();
+    };
+    let list = rest.split('}').next().unwrap_or_default();
+    let column = |(name, kind)| match kind {
+        "bigint" => (name, Column::Bigint),
+        "bool" => (name, Column::Bool),
+        _ => (name, Column::Text),
+    };
+    list.split(", ")
+        .filter_map(|part| part.split_once(' '))
+        .map(column)
+        .collect()
+}
+
+fn batch(
+    columns: &[(&str, Column)],
+    dialect: Dialect,
+    first: usize,
+    rows: usize,
+    out: &mut String,
+) {
+    let numbered = |from: usize, cast: &dyn Fn(Column) -> &'static str| {
+        let parameter = |(at, (_, column)): (usize, &(&str, Column))| {
+            format!("${}{}", from + at, cast(*column))
+        };
+        columns
+            .iter()
+            .enumerate()
+            .map(parameter)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    // Writing into a String cannot fail.
+    let _ = match dialect {
+        Dialect::Postgres => {
+            let cast = |column| match column {
+                Column::Text => "::text[]",
+                Column::Bigint => "::bigint[]",
+                Column::Bool => "::bool[]",
+            };
+            let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+            write!(
+                out,
+                "unnest({}) as r({})",
+                numbered(first, &cast),
+                names.join(", ")
+            )
+        }
+        Dialect::Sqlite => {
+            let name =
+                |(at, (name, _)): (usize, &(&str, Column))| format!("column{} as {name}", at + 1);
+            let names: Vec<String> = columns.iter().enumerate().map(name).collect();
+            let values = (0..rows)
+                .map(|row| format!("({})", numbered(first + row * columns.len(), &|_| "")));
+            let values = values.collect::<Vec<_>>().join(", ");
+            write!(
+                out,
+                "(select {} from (values {values}) where column1 is not null) as r",
+                names.join(", ")
+            )
+        }
+    };
+}
+
 fn token(token: &str, dialect: Dialect, out: &mut String) {
     let postgres = dialect == Dialect::Postgres;
     let (name, argument) = token.split_once(": ").unwrap_or((token, ""));
-    // Writing into a String cannot fail.
     let _ = match name {
         "at" if postgres => write!(out, "to_timestamp(({argument})::double precision / 1000)"),
         "ms" if postgres => write!(out, "ceil(extract(epoch from {argument}) * 1000)::bigint"),
         "json" if postgres => write!(out, "({argument})::json"),
         "at" | "ms" | "json" => write!(out, "{argument}"),
-        "skip locked" => write!(
-            out,
-            "{}",
-            if postgres {
-                "for update skip locked"
-            } else {
-                ""
-            }
-        ),
-        _ if name.starts_with("lock ") => {
-            if postgres {
-                write!(out, "for update of {}", &name[5..])
-            } else {
-                Ok(())
-            }
-        }
-        _ if name.starts_with("rows ") && postgres => {
-            write!(
-                out,
-                "json_to_recordset({}::json) as r({argument})",
-                &name[5..]
-            )
-        }
-        _ if name.starts_with("rows ") => {
-            let columns: Vec<String> = argument
-                .split(", ")
-                .filter_map(|column| column.split_once(' '))
-                .map(|(column, _)| format!("value ->> '{column}' as {column}"))
-                .collect();
-            write!(
-                out,
-                "(select {} from json_each({})) as r",
-                columns.join(", "),
-                &name[5..]
-            )
-        }
+        "skip locked" if postgres => write!(out, "for update skip locked"),
+        "skip locked" => Ok(()),
+        _ if name.starts_with("lock ") && postgres => write!(out, "for update of {}", &name[5..]),
+        _ if name.starts_with("lock ") => Ok(()),
         _ => write!(out, "{{{token}}}"),
     };
 }
@@ -110,24 +188,23 @@ mod tests {
 
     #[test]
     fn every_token_is_spelled_for_each_engine() {
-        let text = "select {ms: a.due_at}, {at: $2} from {rows $1: lane text, job bigint} {lock l}";
+        let text = "select {ms: a.due_at}, {at: $2} from {rows: lane text, job bigint} {lock l}";
         assert_eq!(
-            render(text, Dialect::Sqlite),
-            "select a.due_at, $2 from (select value ->> 'lane' as lane, value ->> 'job' as job from json_each($1)) as r "
+            render(text, Dialect::Sqlite, 2),
+            "select a.due_at, $2 from (select column1 as lane, column2 as job from \
+             (values ($3, $4), ($5, $6)) where column1 is not null) as r "
         );
         assert_eq!(
-            render(text, Dialect::Postgres),
+            render(text, Dialect::Postgres, 2),
             "select ceil(extract(epoch from a.due_at) * 1000)::bigint, to_timestamp(($2)::double precision / 1000) \
-             from json_to_recordset($1::json) as r(lane text, job bigint) for update of l"
+             from unnest($3::text[], $4::bigint[]) as r(lane, job) for update of l"
         );
     }
 
     #[test]
     fn a_template_is_expanded_once() {
-        let first = expand("select {ms: x}", Dialect::Postgres);
-        assert!(std::ptr::eq(
-            first,
-            expand("select {ms: x}", Dialect::Postgres)
-        ));
+        let first = expand("select {ms: x}", Dialect::Postgres, 0).sql;
+        let second = expand("select {ms: x}", Dialect::Postgres, 0).sql;
+        assert!(std::ptr::eq(first, second));
     }
 }
