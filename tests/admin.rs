@@ -173,7 +173,7 @@ both! {
         let server = Server::of(&db).await;
         let (status, page) = server.get("/").await;
         assert_eq!(status, 200);
-        for text in ["delivering", "page:1", "wrong secret", "ann", "HTTP 400", "1/id:gone", "1/id:waits"] {
+        for text in [">ready<", "page:1", "wrong secret", "ann", "HTTP 400", "1/id:gone", "1/id:waits"] {
             assert!(page.contains(text), "{text} in {page}");
         }
         let (badly, latest) = page.split_once("Latest jobs").expect("both lists");
@@ -616,4 +616,21 @@ async fn a_stop_closes_the_idle_and_ends_the_server() {
         TcpStream::connect(server.at).await.is_err(),
         "nobody listens any more"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_its_answers_is_closed() {
+    let server = Server::start("127.0.0.1:0", None, None).await;
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = socket.connect(server.at).await.expect("connects");
+    let asks = "GET /style.css HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
+    let began = BootInstant::now();
+    let closed = tokio::time::timeout(Duration::from_secs(30), async {
+        while stream.write_all(asks.as_bytes()).await.is_ok() {}
+    });
+    closed.await.expect("the server gives up");
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }

@@ -125,7 +125,7 @@ async fn worker(shown: &Shown) -> Markup {
     html! {
         section.worker {
             @match detail {
-                None => span class="state delivered" { "delivering" },
+                None => span class="state delivered" { "ready" },
                 Some(why) => { span class="state dead" { "not ready" } " " span.trouble { (why) } },
             }
             span.muted { (number(shown.events.in_flight())) " in flight" }
@@ -276,7 +276,7 @@ fn table(jobs: &[Line], nothing: &str) -> Markup {
                 tbody { @for job in jobs { tr {
                     td.number { a href={ "/jobs/" (job.id) } { (job.id) } }
                     td { (state(&job.state)) }
-                    td.text { bdi { (job.lane) } }
+                    td.lane { bdi { (job.lane) } }
                     td.number { (job.attempts) }
                     td.number { @if let Some(status) = job.last_status { (status) } }
                     td.text { bdi { (job.reason.as_deref().unwrap_or_default()) } }
