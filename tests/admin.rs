@@ -234,6 +234,31 @@ both! {
         assert!(page.contains("asked to"), "{page}");
     }
 
+    a_database_that_is_stuck_is_waited_for_only_so_long_and_not_by_everybody_anew, |db| {
+        if db.engine == support::Engine::Sqlite {
+            return; // Readers of a write-ahead log wait for nobody.
+        }
+        let server = Server::of(&db).await;
+        let mut tx = db.pool.begin().await.expect("begins");
+        tx.rows_of("lock table send_schema, send_jobs in access exclusive mode".to_owned(), &[]).await.expect("locks");
+        let began = BootInstant::now();
+        let probes = futures_util::future::join_all((0..20).map(|_| server.get("/readyz")));
+        for (status, why) in probes.await {
+            assert_eq!((status, why.contains("did not answer in time")), (503, true), "{why}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        let (status, page) = server.get("/").await;
+        assert!(status == 200 && page.contains("did not answer in time"), "{page}");
+        assert_eq!(server.get("/metrics").await.0, 200);
+        let looking = db.connect().await.rows_of(
+            "select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'".to_owned(), &[],
+        ).await.expect("activity")[0].int("n").expect("int");
+        assert!(looking <= 3, "one check, one count, one page: {looking}");
+        tx.rollback().await.expect("rolls back");
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(server.get("/readyz").await.0, 200);
+    }
+
     hostile_text_in_any_column_is_shown_as_text, |db| {
         let mut jobs = Vec::new();
         for hostile in HOSTILE {

@@ -91,28 +91,38 @@ pub(super) async fn show(
         Ok(filter) => filter,
         Err(why) => return sorry(StatusCode::BAD_REQUEST, &why),
     };
-    let worker = worker(&shown).await;
     let body = if filter.is_set() {
-        html! { (worker) (jobs(&shown, &filter).await) }
+        let (worker, jobs) = tokio::join!(worker(&shown), jobs(&shown, &filter));
+        html! { (worker) (jobs) }
     } else {
-        let (totals, paused) = match shown.look.totals().await {
-            Ok(stats) => (totals(&stats), paused(&stats)),
-            Err(why) => (blind(&why), html! {}),
-        };
-        let badly = shown
-            .look
-            .page(|pool| async move { ended_badly(&pool, ROWS).await });
-        let badly = match badly.await {
-            Ok(lines) => html! { (table(&lines, "Nothing has ended badly.")) },
-            Err(why) => blind(&why),
-        };
-        html! {
-            (worker) (totals) (paused)
-            section { h2 { "Ended badly" } (badly) }
-            (jobs(&shown, &filter).await)
-        }
+        // At once: a database that is stuck is waited for once, not for each part of the page.
+        let (worker, counts, badly, jobs) = tokio::join!(
+            worker(&shown),
+            counts(&shown),
+            badly(&shown),
+            jobs(&shown, &filter)
+        );
+        html! { (worker) (counts) (badly) (jobs) }
     };
     page(StatusCode::OK, "Overview", &body)
+}
+
+async fn counts(shown: &Shown) -> Markup {
+    match shown.look.totals().await {
+        Ok(stats) => html! { (totals(&stats)) (paused(&stats)) },
+        Err(why) => blind(&why),
+    }
+}
+
+async fn badly(shown: &Shown) -> Markup {
+    let found = shown
+        .look
+        .page(|pool| async move { ended_badly(&pool, ROWS).await });
+    let found = match found.await {
+        Ok(lines) => table(&lines, "Nothing has ended badly."),
+        Err(why) => blind(&why),
+    };
+    html! { section { h2 { "Ended badly" } (found) } }
 }
 
 async fn worker(shown: &Shown) -> Markup {

@@ -80,9 +80,11 @@ async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool
         let router = router.clone();
         async move {
             let answer = timeout(REQUEST, router.oneshot(request.map(Body::new))).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(|_| {
-                Ok((StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response())
-            })?)
+            answer.unwrap_or_else(|_| {
+                Ok::<_, Infallible>(
+                    (StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response(),
+                )
+            })
         }
     });
     let connection = http1::Builder::new()

@@ -63,8 +63,10 @@ type Seen<T> = Result<T, Blind>;
 /// The way to the database.
 pub(super) struct Look {
     readers: Readers,
-    /// Pages and totals, one at a time: the readiness check always finds a connection.
+    /// Pages, one at a time.
     turn: Arc<Semaphore>,
+    /// Counts, one at a time; a long one keeps no page waiting.
+    counting: Arc<Semaphore>,
     schema: Arc<Kept<Seen<()>>>,
     totals: Arc<Kept<Seen<Arc<Stats>>>>,
     waiting: Arc<Kept<Seen<Waiting>>>,
@@ -75,6 +77,7 @@ impl Look {
         Self {
             readers,
             turn: Arc::new(Semaphore::new(1)),
+            counting: Arc::new(Semaphore::new(1)),
             schema: Kept::new(Duration::from_secs(1)),
             totals: Kept::new(Duration::from_secs(5)),
             waiting: Kept::new(Duration::from_secs(5)),
@@ -95,7 +98,7 @@ impl Look {
 
     /// All counts; older ones while newer ones are being counted.
     pub(super) async fn totals(&self) -> Seen<Arc<Stats>> {
-        let (pool, turn) = (self.pool()?, Arc::clone(&self.turn));
+        let (pool, turn) = (self.pool()?, Arc::clone(&self.counting));
         let count = async move {
             let _turn = turn.acquire().await;
             Ok(Arc::new(stats(&pool).await?))
@@ -108,7 +111,7 @@ impl Look {
 
     /// The gauges of the small tables, if they are to be had in time.
     pub(super) async fn waiting(&self) -> Seen<Waiting> {
-        let (pool, turn) = (self.pool()?, Arc::clone(&self.turn));
+        let (pool, turn) = (self.pool()?, Arc::clone(&self.counting));
         let count = async move {
             let _turn = turn.acquire().await;
             Ok(waiting(&pool).await?)
