@@ -1,8 +1,8 @@
 //! The admin server: is it alive, is it ready, what does it do, and what went wrong.
 //!
 //! Looks and never touches: there is no route that changes anything, and no database work that
-//! the worker beside it would notice. Who may look is decided in [`access`], how long a client may
-//! take in [`listen`], how much of the database is read in [`look`].
+//! the worker beside it would notice. Who may look is decided in `access`, how long a client may
+//! take in `listen`, how much of the database is read in `look`.
 
 use std::io;
 use std::net::SocketAddr;
