@@ -262,6 +262,11 @@ impl Events {
             .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
+    /// Requests in flight, as last set.
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// How long the lane that waits longest has been due.
     pub fn set_oldest_due(&self, waited: Duration) {
         self.oldest_due_seconds.set(waited.as_secs_f64());

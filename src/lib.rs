@@ -37,6 +37,7 @@ pub mod sweep;
 pub mod worker;
 
 // faces
+pub mod admin;
 pub mod config;
 pub mod mock;
 pub mod service;

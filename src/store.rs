@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod enqueue;
 pub mod intake;
 pub mod lanes;
+pub mod look;
 pub mod operate;
 pub mod pool;
 pub mod prune;

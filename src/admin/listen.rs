@@ -1,0 +1,171 @@
+//! The accept loop, and how long a client may take.
+//!
+//! A loop of our own, because a server without a timer waits for ever for a slow client: at most
+//! [`CONNECTIONS`] at a time (further ones wait in the backlog), an end for the request's head, for
+//! the answer, for an answer that nobody reads, and for the connection as a whole.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::response::IntoResponse as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep, timeout};
+use tower::ServiceExt as _;
+
+/// Connections at a time.
+pub(super) const CONNECTIONS: usize = 64;
+/// From the start of a connection, or the end of the last answer, to the end of a request's head.
+const HEAD: Duration = Duration::from_secs(5);
+/// From the head to the answer, and again from the answer until the client has taken it.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a connection is kept. Idle ones end after [`HEAD`] already.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// Largest head of a request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Accepts until `stop` says true, then finishes what is in hand.
+pub(super) async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let stopped = stop.clone();
+    let accepting = async {
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (router, stopped) = (router.clone(), stopped.clone());
+                    connections.spawn(async move {
+                        let _slot = slot;
+                        serve(stream, router, stopped).await;
+                    });
+                    while connections.try_join_next().is_some() {}
+                }
+                // Out of files, or a client that has left already.
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        // Also if whoever could say it is gone.
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    drop(listener);
+    let _ = timeout(REQUEST, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+    // What is left is dropped with the set.
+}
+
+async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            let answer = timeout(REQUEST, router.oneshot(request.map(Body::new))).await;
+            answer.unwrap_or_else(|_| {
+                Ok::<_, Infallible>(
+                    (StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response(),
+                )
+            })
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(64)
+        .half_close(false)
+        .serve_connection(TokioIo::new(Unread::new(stream)), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // Its errors are the client's affair.
+        _ = connection.as_mut() => return,
+        () = sleep(CONNECTION) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(REQUEST, connection).await;
+}
+
+/// A stream that fails if what was written is not taken within [`REQUEST`].
+struct Unread {
+    stream: TcpStream,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Unread {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            deadline: None,
+        }
+    }
+
+    fn writing<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            let deadline = self
+                .deadline
+                .get_or_insert_with(|| Box::pin(sleep(REQUEST)));
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        written
+    }
+}
+
+impl AsyncRead for Unread {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Unread {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.writing(cx, written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            // Flushed only once all was written: a client that takes a byte now and then does not
+            // move the deadline.
+            self.deadline = None;
+        }
+        self.writing(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the admin server looks at while a worker works beside it: few columns, few rows, and
+//! never more than a window of `send_jobs`.
+//!
+//! Twin of [`super::read`], which answers a person who waits and may read everything once.
+
+use super::read::Attempt;
+use super::{Bind, Pool, Result, Row, one};
+use crate::clock::Millis;
+use crate::job::{JobId, State};
+
+/// How many ids one filtered page looks through at most.
+pub const WINDOW: i64 = 100_000;
+
+/// One line of a listing: no message, no recipient other than in the lane's name.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The job.
+    pub id: JobId,
+    /// Its page.
+    pub page_id: String,
+    /// Its line.
+    pub lane: String,
+    /// Where it is in its life.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: i64,
+    /// HTTP status of the last answer.
+    pub last_status: Option<i64>,
+    /// Why it is where it is.
+    pub reason: Option<String>,
+    /// When it was enqueued.
+    pub created_at: Millis,
+    /// When it ended.
+    pub finished_at: Option<Millis>,
+}
+
+/// A part of a listing, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Lines {
+    /// The jobs.
+    pub jobs: Vec<Line>,
+    /// Where the next older part begins (`before`); none if there is nothing older.
+    pub older: Option<JobId>,
+}
+
+const LINE_COLUMNS: &str = "id, page_id, lane, state, attempts, last_status, reason,
+    {ms: created_at} as created_at, {ms: finished_at} as finished_at";
+
+fn line(row: &Row) -> Result<Line> {
+    Ok(Line {
+        id: row.int("id")?,
+        page_id: row.text("page_id")?,
+        lane: row.text_opt("lane")?.unwrap_or_default(),
+        state: row.text("state")?,
+        attempts: row.int("attempts")?,
+        last_status: row.int_opt("last_status")?,
+        reason: row.text_opt("reason")?,
+        created_at: row.int("created_at")?,
+        finished_at: row.int_opt("finished_at")?,
+    })
+}
+
+/// The jobs that ended badly, newest first.
+pub async fn ended_badly(pool: &Pool, limit: i64) -> Result<Vec<Line>> {
+    let text = format!(
+        "-- look: what ended badly\nselect {LINE_COLUMNS} from send_jobs where state in ('dead', 'unknown') order by id desc limit $1"
+    );
+    let rows = pool.rows_of(text, &[limit.into()]).await?;
+    rows.iter().map(line).collect()
+}
+
+const NEWEST: &str = "-- look: the newest job\nselect max(id) as newest from send_jobs";
+const OLDEST: &str = "-- look: the oldest job\nselect min(id) as oldest from send_jobs";
+
+/// Jobs below `before`, newest first, of a state and a page if given. With a filter only
+/// [`WINDOW`] ids are looked through; `older` says where to go on.
+pub async fn lines(
+    pool: &Pool,
+    state: Option<State>,
+    page: Option<&str>,
+    before: Option<JobId>,
+    limit: i64,
+) -> Result<Lines> {
+    let newest = one(pool.rows(NEWEST, &[]).await?)?.int_opt("newest")?;
+    let oldest = one(pool.rows(OLDEST, &[]).await?)?.int_opt("oldest")?;
+    let (Some(newest), Some(oldest)) = (newest, oldest) else {
+        return Ok(Lines::default());
+    };
+    let before = before.unwrap_or(i64::MAX).min(newest.saturating_add(1));
+    let from = before.saturating_sub(WINDOW).max(oldest);
+    let mut binds: Vec<Bind> = vec![before.into(), from.into(), limit.into()];
+    let mut clause = String::new();
+    if let Some(state) = state {
+        // A word of our own as a literal: partial indexes are found by it.
+        clause.push_str(&format!(" and state = '{}'", state.as_str()));
+    }
+    if let Some(page) = page {
+        clause.push_str(" and page_id = $4");
+        binds.push(page.into());
+    }
+    let text = format!(
+        "-- look: jobs\nselect {LINE_COLUMNS} from send_jobs where id < $1 and id >= $2{clause} order by id desc limit $3"
+    );
+    let rows = pool.rows_of(text, &binds).await?;
+    let jobs = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
+    let full = i64::try_from(jobs.len()).is_ok_and(|jobs| jobs >= limit);
+    let next = match jobs.last() {
+        Some(last) if full => last.id,
+        _ => from,
+    };
+    Ok(Lines {
+        jobs,
+        older: (next > oldest).then_some(next),
+    })
+}
+
+const LAST_ATTEMPTS: &str = "-- look: the last attempts of a job
+select number, {ms: started_at} as started_at, {ms: finished_at} as finished_at, outcome, http_status, error,
+    response, rule, worker from send_attempts where job_id = $1 order by number desc limit $2";
+
+/// The last attempts of a job, in order. A throttled job can have thousands.
+pub async fn last_attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
+    let attempt = |row: &Row| {
+        Ok(Attempt {
+            number: row.int("number")?,
+            started_at: row.int("started_at")?,
+            finished_at: row.int_opt("finished_at")?,
+            outcome: row.text_opt("outcome")?,
+            http_status: row.int_opt("http_status")?,
+            error: row.text_opt("error")?,
+            response: row.text_opt("response")?,
+            rule: row.text_opt("rule")?,
+            worker: row.text("worker")?,
+        })
+    };
+    let rows = pool.rows(LAST_ATTEMPTS, &[id.into(), limit.into()]).await?;
+    rows.iter().rev().map(attempt).collect()
+}
+
+/// How much waits, for gauges.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Lanes with undelivered work.
+    pub lanes: i64,
+    /// Of them, those somebody holds.
+    pub leased: i64,
+    /// Marks not yet taken in.
+    pub inbox: i64,
+    /// Jobs waiting for their `send_at`.
+    pub scheduled: i64,
+    /// Scopes that are paused.
+    pub pauses: i64,
+}
+
+const WAITING: &str = "-- look: how much waits
+select (select count(*) from send_lanes) as lanes,
+    (select count(*) from send_lanes where leased_by is not null) as leased,
+    (select count(*) from send_inbox) as inbox,
+    (select count(*) from send_timers) as scheduled,
+    (select count(*) from send_pauses) as pauses";
+
+/// How much waits. Reads the small tables once, never `send_jobs`.
+pub async fn waiting(pool: &Pool) -> Result<Waiting> {
+    let row = one(pool.rows(WAITING, &[]).await?)?;
+    Ok(Waiting {
+        lanes: row.int("lanes")?,
+        leased: row.int("leased")?,
+        inbox: row.int("inbox")?,
+        scheduled: row.int("scheduled")?,
+        pauses: row.int("pauses")?,
+    })
+}
