@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::rows::Row;
-use super::sql::{Column, Dialect, expand, render};
+use super::sql::{Column, Dialect, Text, expand, render};
 use super::{Error, Result};
 
 /// A value for a `$n` of a statement.
@@ -141,6 +141,8 @@ impl Pool {
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(false)
             .statement_cache_capacity(512)
+            // A batch is always the outer loop: never index it to scan the table instead.
+            .pragma("automatic_index", "0")
             .pragma("cache_size", "-16000")
             .pragma("journal_size_limit", "67108864")
             .read_only(false);
@@ -199,7 +201,7 @@ impl Pool {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
                 let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -208,7 +210,8 @@ impl Pool {
 
     /// Runs a statement that was put together from literals and `$n` (filters of a listing).
     pub async fn rows_of(&self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
-        let text = sqlx::AssertSqlSafe(render(&template, self.dialect(), 0));
+        let (text, order) = render(&template, self.dialect(), 0);
+        let text = sqlx::AssertSqlSafe(text);
         match self {
             Self::Postgres(pool) => {
                 let rows = bind_postgres(sqlx::query(text), binds)
@@ -217,7 +220,7 @@ impl Pool {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let rows = bind_sqlite(sqlx::query(text), binds)
+                let rows = bind_sqlite(sqlx::query(text), &order, |at| binds.get(at))
                     .fetch_all(pool)
                     .await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
@@ -253,7 +256,7 @@ impl Tx {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
                 let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -285,13 +288,12 @@ impl Tx {
                 for chunk in rows.chunks(SQLITE_BATCH) {
                     let size = chunk.len().next_power_of_two();
                     let text = expand(template, Dialect::Sqlite, size);
-                    let mut query = sqlite(text.sql, binds);
-                    for row in chunk {
-                        query = bind_sqlite(query, row);
-                    }
-                    for _ in 0..(size - chunk.len()) * text.columns.len() {
-                        query = query.bind(None::<i64>);
-                    }
+                    let width = text.columns.len();
+                    let value = |at: usize| match at.checked_sub(binds.len()) {
+                        None => binds.get(at),
+                        Some(at) => chunk.get(at / width).map(|row| &row[at % width]),
+                    };
+                    let query = bind_sqlite(sqlx::query(text.sql), text.order, value);
                     out.extend(
                         query
                             .fetch_all(&mut **tx)
@@ -309,15 +311,16 @@ impl Tx {
     pub async fn rows_of(&mut self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(tx) => {
-                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0));
+                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0).0);
                 let rows = bind_postgres(sqlx::query(text), binds)
                     .fetch_all(&mut **tx)
                     .await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
-                let text = sqlx::AssertSqlSafe(render(&template, Dialect::Sqlite, 0));
-                let rows = bind_sqlite(sqlx::query(text), binds)
+                let (text, order) = render(&template, Dialect::Sqlite, 0);
+                let text = sqlx::AssertSqlSafe(text);
+                let rows = bind_sqlite(sqlx::query(text), &order, |at| binds.get(at))
                     .fetch_all(&mut **tx)
                     .await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
@@ -333,7 +336,7 @@ impl Tx {
                 query.execute(&mut **tx).await?.rows_affected()
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0).sql, binds);
+                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
                 query.execute(&mut **tx).await?.rows_affected()
             }
         })
@@ -376,8 +379,8 @@ fn postgres(text: &'static str, binds: &[Bind]) -> PgQuery {
     bind_postgres(sqlx::query(text), binds)
 }
 
-fn sqlite(text: &'static str, binds: &[Bind]) -> LiteQuery {
-    bind_sqlite(sqlx::query(text), binds)
+fn sqlite(text: Text, binds: &[Bind]) -> LiteQuery {
+    bind_sqlite(sqlx::query(text.sql), text.order, |at| binds.get(at))
 }
 
 fn bind_postgres(query: PgQuery, binds: &[Bind]) -> PgQuery {
@@ -388,11 +391,16 @@ fn bind_postgres(query: PgQuery, binds: &[Bind]) -> PgQuery {
     })
 }
 
-fn bind_sqlite(query: LiteQuery, binds: &[Bind]) -> LiteQuery {
-    binds.iter().fold(query, |query, bind| match bind {
-        Bind::Int(value) => query.bind(*value),
-        Bind::Text(value) => query.bind(value.clone()),
-        Bind::Bytes(value) => query.bind(value.clone()),
+fn bind_sqlite<'b>(
+    query: LiteQuery,
+    order: &[usize],
+    value: impl Fn(usize) -> Option<&'b Bind>,
+) -> LiteQuery {
+    order.iter().fold(query, |query, at| match value(*at) {
+        Some(Bind::Int(value)) => query.bind(*value),
+        Some(Bind::Text(value)) => query.bind(value.clone()),
+        Some(Bind::Bytes(value)) => query.bind(value.clone()),
+        None => query.bind(None::<i64>),
     })
 }
 

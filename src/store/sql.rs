@@ -37,6 +37,9 @@ pub struct Text {
     pub sql: &'static str,
     /// The types of the batch's columns; empty if there is no batch.
     pub columns: &'static [Column],
+    /// SQLite: which value each `?` takes, counted from 0: first the numbered ones, then the
+    /// batch's, row by row. (It finds `$n` by name, which takes time for each of thousands.)
+    pub order: &'static [usize],
 }
 
 /// The type of a batch's column.
@@ -58,18 +61,53 @@ static EXPANDED: LazyLock<Mutex<HashMap<Key, Text>>> = LazyLock::new(Mutex::defa
 pub fn expand(template: &'static str, dialect: Dialect, rows: usize) -> Text {
     let key = (template.as_ptr() as usize, template.len(), dialect, rows);
     let mut expanded = EXPANDED.lock().unwrap_or_else(PoisonError::into_inner);
-    *expanded.entry(key).or_insert_with(|| Text {
-        sql: render(template, dialect, rows).leak(),
-        columns: columns(template)
+    *expanded.entry(key).or_insert_with(|| {
+        let (sql, order) = render(template, dialect, rows);
+        let columns: Vec<Column> = columns(template)
             .iter()
             .map(|(_, column)| *column)
-            .collect::<Vec<_>>()
-            .leak(),
+            .collect();
+        Text {
+            sql: sql.leak(),
+            columns: columns.leak(),
+            order: order.leak(),
+        }
     })
 }
 
-/// The text of a template that was put together at run time from literals and `$n` alone.
-pub fn render(template: &str, dialect: Dialect, rows: usize) -> String {
+/// The text of a template that was put together at run time from literals and `$n` alone, and
+/// the order of its values ([`Text::order`]).
+pub fn render(template: &str, dialect: Dialect, rows: usize) -> (String, Vec<usize>) {
+    let text = spell(template, dialect, rows);
+    match dialect {
+        Dialect::Postgres => (text, Vec::new()),
+        Dialect::Sqlite => positional(&text),
+    }
+}
+
+/// Every `$n` becomes `?`; the numbers, from 0, in their order.
+fn positional(text: &str) -> (String, Vec<usize>) {
+    let mut parts = text.split('$');
+    let mut sql = parts.next().unwrap_or_default().to_owned();
+    let mut order = Vec::new();
+    for part in parts {
+        let digits = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        match part[..digits].parse::<usize>() {
+            Ok(number) => {
+                order.push(number.saturating_sub(1));
+                sql.push('?');
+            }
+            // Not a parameter: a path such as '$.id'.
+            Err(_) => sql.push('$'),
+        }
+        sql.push_str(&part[digits..]);
+    }
+    (sql, order)
+}
+
+fn spell(template: &str, dialect: Dialect, rows: usize) -> String {
     let first = parameters(template) + 1;
     let mut out = String::with_capacity(template.len() + 128);
     let mut rest = template;
@@ -191,11 +229,15 @@ mod tests {
         let text = "select {ms: a.due_at}, {at: $2} from {rows: lane text, job bigint} {lock l}";
         assert_eq!(
             render(text, Dialect::Sqlite, 2),
-            "select a.due_at, $2 from (select column1 as lane, column2 as job from \
-             (values ($3, $4), ($5, $6)) where column1 is not null) as r "
+            (
+                "select a.due_at, ? from (select column1 as lane, column2 as job from \
+                 (values (?, ?), (?, ?)) where column1 is not null) as r "
+                    .to_owned(),
+                vec![1, 2, 3, 4, 5]
+            )
         );
         assert_eq!(
-            render(text, Dialect::Postgres, 2),
+            render(text, Dialect::Postgres, 2).0,
             "select ceil(extract(epoch from a.due_at) * 1000)::bigint, to_timestamp(($2)::double precision / 1000) \
              from unnest($3::text[], $4::bigint[]) as r(lane, job) for update of l"
         );
