@@ -37,6 +37,7 @@ pub mod sweep;
 pub mod worker;
 
 // faces
+pub mod cli;
 pub mod config;
 pub mod mock;
 pub mod service;

@@ -133,3 +133,21 @@ pub async fn count(pool: &Pool, selector: &Selector) -> Result<Vec<(State, i64)>
         })
         .collect()
 }
+
+const REQUEUED: &str = "-- select: which were requeued already, and as what
+select q.requeued_from as old, max(q.id) as new from {rows $1: job bigint}
+join send_jobs q on q.requeued_from = r.job group by q.requeued_from order by q.requeued_from";
+
+#[derive(serde::Serialize)]
+struct Old {
+    job: JobId,
+}
+
+/// Those of `jobs` that were requeued already, each with its newest copy.
+pub async fn requeued(pool: &Pool, jobs: &[JobId]) -> Result<Vec<(JobId, JobId)>> {
+    let jobs: Vec<Old> = jobs.iter().map(|job| Old { job: *job }).collect();
+    let rows = pool.rows(REQUEUED, &[super::batch(&jobs)?]).await?;
+    rows.iter()
+        .map(|row| Ok((row.int("old")?, row.int("new")?)))
+        .collect()
+}
