@@ -18,31 +18,33 @@ use crate::store::{Pool, read};
 /// Jobs looked at, and changed, at a time.
 pub const BATCH: usize = 1_000;
 
+/// The heading of a selector's flags.
+const WHICH: &str = "Which jobs";
+
 /// What selects jobs; every part that is given must hold.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Which jobs")]
 pub struct Choice {
     /// Ids of jobs, or - to read them from standard input: separated by blanks, or JSON lines with
     /// an "id"
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// In this state; may be repeated, or several with commas
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = states())]
+    #[arg(long, help_heading = WHICH, value_name = "STATE", value_delimiter = ',', value_parser = states())]
     pub state: Vec<State>,
     /// Of this page
-    #[arg(long, value_name = "PAGE")]
+    #[arg(long, help_heading = WHICH, value_name = "PAGE")]
     page: Option<String>,
     /// Of this lane, for example 12345/id:777
-    #[arg(long, value_name = "LANE")]
+    #[arg(long, help_heading = WHICH, value_name = "LANE")]
     lane: Option<String>,
     /// Whose reason contains this text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, help_heading = WHICH, value_name = "TEXT")]
     reason: Option<String>,
     /// Enqueued at or after: an age (2h, 3d), a local date or an RFC 3339 time
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, help_heading = WHICH, value_name = "WHEN")]
     since: Option<Moment>,
     /// Enqueued before
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, help_heading = WHICH, value_name = "WHEN")]
     until: Option<Moment>,
 }
 
