@@ -31,17 +31,12 @@ impl Migrate {
         let pool = Pool::open(url, Use::Read, false).await?;
         schema::check(&pool).await?;
         let version = schema::found(&pool).await?.unwrap_or_default();
-        Ok(match applied {
-            0 => out.line(format_args!(
-                "nothing to do: the schema is at version {version}"
-            ))?,
-            1 => out.line(format_args!(
-                "applied 1 migration: the schema is at version {version}"
-            ))?,
-            n => out.line(format_args!(
-                "applied {n} migrations: the schema is at version {version}"
-            ))?,
-        })
+        let at = format!("the schema is at version {version}");
+        Ok(out.line(match applied {
+            0 => format!("nothing to do: {at}"),
+            1 => format!("applied 1 migration: {at}"),
+            n => format!("applied {n} migrations: {at}"),
+        })?)
     }
 
     async fn look(&self, url: &str, out: &mut Out) -> Result<(), Failure> {
@@ -54,12 +49,10 @@ impl Migrate {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(match found {
-            None => out.line(format_args!("would create the tables, schema version {to}"))?,
-            Some(at) if at < to => {
-                out.line(format_args!("would go from schema version {at} to {to}"))?;
-            }
-            Some(at) => out.line(format_args!("nothing to do: the schema is at version {at}"))?,
-        })
+        Ok(out.line(match found {
+            None => format!("would create the tables, schema version {to}"),
+            Some(at) if at < to => format!("would go from schema version {at} to {to}"),
+            Some(at) => format!("nothing to do: the schema is at version {at}"),
+        })?)
     }
 }

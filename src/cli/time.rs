@@ -42,10 +42,10 @@ pub fn local(at: Millis, now: Millis) -> String {
 /// A span in its largest fitting unit: `250ms`, `3s`, `5m`, `2h`, `9d`.
 pub fn span(ms: Millis) -> String {
     match ms {
-        ..1_000 => format!("{ms}ms"),
-        ..60_000 => format!("{}s", ms / 1_000),
-        ..3_600_000 => format!("{}m", ms / 60_000),
-        ..172_800_000 => format!("{}h", ms / 3_600_000),
+        ms if ms < 1_000 => format!("{ms}ms"),
+        ms if ms < 60_000 => format!("{}s", ms / 1_000),
+        ms if ms < 3_600_000 => format!("{}m", ms / 60_000),
+        ms if ms < 172_800_000 => format!("{}h", ms / 3_600_000),
         _ => format!("{}d", ms / 86_400_000),
     }
 }

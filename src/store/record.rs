@@ -123,7 +123,7 @@ where send_jobs.id = r.job and send_jobs.state = 'sending' and send_jobs.attempt
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     let rows = batch(ended)?;
-    tx.run(ATTEMPTS, &[rows.clone()]).await?;
+    tx.run(ATTEMPTS, std::slice::from_ref(&rows)).await?;
     tx.run(JOBS, &[rows]).await?;
     Ok(())
 }
