@@ -121,7 +121,7 @@ async fn start(config: &Config, signals: &mut Signals) -> Result<Option<Service>
         } else {
             error!(
                 error,
-                "database cannot be used yet, nothing is sent until it can; if it has no tables, run `postlane migrate`"
+                "database cannot be used yet, nothing is sent until it can"
             );
             told = error;
         }
