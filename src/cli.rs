@@ -70,13 +70,7 @@ struct Globals {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// sqlite://FILE or postgres://USER@HOST/DATABASE; others can see a password given here
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        hide_env_values = true,
-        allow_hyphen_values = false
-    )]
+    #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// What is logged: a level, or a filter such as info,postlane::ledger=debug
     #[arg(long, global = true, value_name = "FILTER")]

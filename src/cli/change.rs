@@ -226,25 +226,29 @@ impl Change {
             }
             tally.changed += 1;
             let marked = rule.verb == Verb::Cancel && state == State::Sending;
+            let would = if self.dry_run { " would be" } else { "" };
             if self.json {
                 let becomes = if marked {
                     "sending"
                 } else {
                     becomes(rule.verb)
                 };
-                let changed = !self.dry_run;
-                out.json(&json!({"id": job, "changed": changed, "state": becomes, "was": state}))?;
-            } else if marked && by_id {
-                out.line(format_args!(
-                    "{job} is being sent: it is marked, and ends after this attempt"
-                ))?;
-            } else if by_id {
-                let would = if self.dry_run { " would be" } else { "" };
-                out.line(format_args!("{job}{would} {}", rule.done))?;
+                let mut told = json!({"id": job, "changed": true, "state": becomes, "was": state});
+                if self.dry_run {
+                    told["changed"] = false.into();
+                    told["dry_run"] = true.into();
+                }
+                out.json(&told)?;
             } else if marked {
-                out.note(format_args!(
-                    "{job} is being sent: it is marked, and ends after this attempt"
-                ));
+                let marked = if self.dry_run { "would be" } else { "is" };
+                let text =
+                    format!("{job} is being sent: it {marked} marked, and ends after this attempt");
+                match by_id {
+                    true => out.line(text)?,
+                    false => out.note(text),
+                }
+            } else if by_id {
+                out.line(format_args!("{job}{would} {}", rule.done))?;
             }
         }
         Ok(())

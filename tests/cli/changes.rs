@@ -10,7 +10,8 @@ both! {
         set(&db, sending, "sending", "").await;
         set(&db, over, "dead", "").await;
         on(&db, &["hold"]).ends(2).tells("--all");
-        on(&db, &["hold", "--all", "--dry-run"]).ends(0);
+        let dry = on(&db, &["hold", "--all", "--dry-run", "--json"]).ends(0).json();
+        assert_eq!(dry, [serde_json::json!({"id": queued, "changed": false, "state": "held", "was": "queued", "dry_run": true})]);
         assert_eq!(db.state(queued).await, "queued");
         on(&db, &["hold", &id(queued), &id(sending), &id(over), "--why", "price", "--who", "me"]).ends(1)
             .tells(&format!("{sending} is sending: it can't be held while it is on the wire; cancel it or wait"))

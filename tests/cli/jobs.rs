@@ -108,6 +108,15 @@ both! {
             .tells("line 2: the idempotency_key \"once\" of page 1 is taken; nothing was inserted");
         assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
         on_with_input(&db, &["enqueue"], "\n\n").ends(0);
+        let key = |n: usize| GOOD.replace("\"page_id\"", &format!("\"idempotency_key\":\"k{n}\",\"page_id\""));
+        let mut many: Vec<String> = (0..1200).map(key).collect();
+        many[1100] = key(7);
+        on_with_input(&db, &["enqueue"], &many.join("\n")).ends(1).tells("line 1101: the idempotency_key \"k7\"");
+        assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
+        many[1100] = key(1100);
+        let ids = on_with_input(&db, &["enqueue"], &many.join("\n")).ends(0).out;
+        assert!(ids.lines().map(|id| id.parse::<i64>().expect("an id")).is_sorted() && ids.lines().count() == 1200);
+        assert_eq!(db.text("select idempotency_key from send_jobs order by id desc limit 1").await, "k1199");
     }
 
     check_reports_a_database_that_is_not_fit_and_ends_with_0, |db| {
