@@ -6,9 +6,17 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+/// A terminal of fewer columns breaks lines by itself.
+const NARROW: u16 = 60;
+
+/// The columns that are never broken into lines.
+const WHOLE: [&str; 9] = [
+    "ID", "STATE", "TRIES", "ENQUEUED", "STARTED", "TOOK", "ATTEMPT", "OUTCOME", "STATUS",
+];
 
 /// Standard output of one verb.
 #[derive(Debug)]
@@ -65,12 +73,19 @@ impl Out {
     pub fn new_table(&self, headings: &[&str]) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        if self.terminal {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        } else {
+        if !self.terminal {
             table.force_no_tty();
         }
         table.set_header(headings.iter().map(|heading| Cell::new(*heading)));
+        // Only long text is broken into lines, and only where there is room for that.
+        if table.width().is_some_and(|width| width >= NARROW) {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            for column in table.column_iter_mut().zip(headings) {
+                if WHOLE.contains(column.1) {
+                    column.0.set_constraint(ColumnConstraint::ContentWidth);
+                }
+            }
+        }
         table
     }
 
