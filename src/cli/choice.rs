@@ -3,7 +3,7 @@
 //! "No ids came" and "no ids were asked for" are kept apart: an empty pipe must never mean every
 //! job there is.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -150,12 +150,12 @@ pub struct Batches {
     named: Option<std::vec::IntoIter<JobId>>,
     after: JobId,
     last: JobId,
-    /// About how many there are.
+    /// About how many there are, for a progress bar; 0 where none is shown.
     pub total: u64,
 }
 
 impl Batches {
-    /// Counts what is meant.
+    /// Looks how far what is meant goes.
     pub async fn new(
         pool: &Pool,
         named: Option<Vec<JobId>>,
@@ -165,10 +165,13 @@ impl Batches {
         if let Some(ids) = &named {
             total = u64::try_from(ids.len()).unwrap_or_default();
         } else {
-            let newest = read::list(pool, &selector, None, 1).await?;
+            let newest = read::list(pool, &Selector::default(), None, 1).await?;
             last = newest.first().map_or(0, |job| job.id);
-            for (_, jobs) in count(pool, &selector).await? {
-                total += u64::try_from(jobs).unwrap_or_default();
+            // Only a progress bar needs to know, and counting reads them all.
+            if std::io::stderr().is_terminal() {
+                for (_, jobs) in count(pool, &selector).await? {
+                    total += u64::try_from(jobs).unwrap_or_default();
+                }
             }
         }
         Ok(Self {

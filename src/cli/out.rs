@@ -51,7 +51,7 @@ impl Out {
         self.gone
     }
 
-    /// Writes a line; the text must be our own or [`safe`].
+    /// Writes a line; the text must be our own, or made safe.
     pub fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self, "{text}")?;
         if self.terminal { self.flush() } else { Ok(()) }

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn machines_get_milliseconds_in_utc() {
         assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(utc(1_795_356_202_123), "2026-11-22T12:43:22.123Z");
+        assert_eq!(utc(1_795_356_202_123), "2026-11-22T14:03:22.123Z");
     }
 
     #[test]
