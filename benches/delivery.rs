@@ -258,7 +258,9 @@ async fn service(database: &str, api: &str) -> Service {
         ("POSTLANE_PAGES__DEFAULT__SECRET", SECRET),
     ];
     let config = Config::load(&Overrides::default(), environment).unwrap();
-    Service::start(&config).await.unwrap()
+    Service::start(&config, &Arc::new(postlane::events::Events::new()))
+        .await
+        .unwrap()
 }
 
 /// What is in the queue before the clock starts.

@@ -18,7 +18,7 @@ use crate::job::{AfterUnknown, Head, JobId, Line, Outcome, State};
 use crate::judge::{Answer, judge};
 use crate::pace::Slots;
 use crate::retry::{self, Attempted, Policy};
-use crate::store::lanes::{self, Begin, End, Lease, Park};
+use crate::store::lanes::{self, Begin, End, Lease, Park, Survey};
 use crate::store::record::{self, Ended, Locked};
 use crate::store::{Error, Pool, Result, Tx, intake, rates};
 use crate::turn::{Turn, turn};
@@ -134,15 +134,21 @@ impl Ledger {
     pub async fn cycle(&mut self) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
         let claimed = BootInstant::now();
-        let now = self.pool.now().await?;
-        self.cycle_at(now, claimed).await
+        let survey = lanes::survey(&self.pool).await?;
+        self.cycle_on(survey, claimed).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
+        let survey = lanes::survey(&self.pool).await?;
+        self.cycle_on(Survey { now, ..survey }, claimed).await
+    }
+
+    async fn cycle_on(&mut self, survey: Survey, claimed: BootInstant) -> Result<Step> {
         let mut step = Step::default();
+        let now = survey.now;
         self.write_unsent();
-        let pages = self.pages(now, &mut step).await?;
+        let pages = self.pages(survey, &mut step).await?;
         let mut cycle = Cycle::new(now, claimed);
         match self.write(&mut cycle, &pages, &mut step).await {
             Ok(()) => self.commit(&mut cycle).await?,
@@ -245,17 +251,22 @@ impl Ledger {
     }
 
     /// Reads which pages have work and may send, and draws from the rates of those that have one.
-    async fn pages(&mut self, now: Millis, step: &mut Step) -> Result<Pages> {
+    async fn pages(&mut self, survey: Survey, step: &mut Step) -> Result<Pages> {
         let mut pages = Pages::default();
         if self.draining {
             return Ok(pages);
         }
-        let paused: HashSet<String> = lanes::pauses(&self.pool).await?.into_iter().collect();
-        let stopped = paused.contains("all") || paused.contains("endpoint");
-        let mut with_lanes = lanes::pages(&self.pool).await?;
-        pages.marks = intake::pages(&self.pool).await?;
+        let Survey {
+            now,
+            pauses,
+            lanes: mut with_lanes,
+            marks,
+            timer,
+        } = survey;
+        pages.marks = marks;
+        let stopped = pauses.contains("all") || pauses.contains("endpoint");
         for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
-            if stopped || paused.contains(&format!("page:{page}")) || pages.eligible.contains(page)
+            if stopped || pauses.contains(&format!("page:{page}")) || pages.eligible.contains(page)
             {
                 continue;
             }
@@ -269,7 +280,6 @@ impl Ledger {
         with_lanes.retain(|p| pages.eligible.contains(&p.page));
         pages.marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
-        let timer = intake::next_timer(&self.pool).await?;
         pages.timers_due = timer.is_some_and(|at| at <= now);
         let mut waits: Vec<Millis> = timer.map(|at| at - now).into_iter().collect();
         for lanes::Page { page, due } in with_lanes {

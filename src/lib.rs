@@ -38,6 +38,7 @@ pub mod worker;
 
 // faces
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod mock;
 pub mod service;

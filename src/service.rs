@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use secrecy::ExposeSecret as _;
-use tokio::sync::watch;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Delay};
@@ -20,7 +23,7 @@ use crate::store::wake::Waker;
 use crate::store::{self, Pool, Use, schema};
 use crate::sweep::{Retention, sweep};
 use crate::validate::Limits;
-use crate::worker::Worker;
+use crate::worker::{Stop, Worker};
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +43,13 @@ pub struct Service {
     /// A few connections for whoever looks.
     pub readers: Pool,
     stop: watch::Sender<bool>,
-    worker: JoinHandle<usize>,
+    worker: Ended,
     sweeper: JoinHandle<()>,
-    writer: Pool,
     sweeping: Pool,
 }
+
+/// Resolves when the ledger's thread ends: how many outcomes it could not write.
+type Ended = Fuse<oneshot::Receiver<usize>>;
 
 impl Config {
     /// The secrets of the pages decide which may send, and sign.
@@ -125,24 +130,25 @@ impl Secrets for Configured {
 
 impl Service {
     /// Connects, checks the schema and starts to deliver. Never migrates.
-    pub async fn start(config: &Config) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// A database that is away or not fit, or a client that cannot be built.
+    pub async fn start(config: &Config, events: &Arc<Events>) -> Result<Self, Error> {
         let url = config.database_url.expose();
-        let events = Arc::new(Events::new());
-        let wire = Arc::new(config.wire(&events)?);
-        let writer = Pool::open(url, Use::Write, false).await?;
-        schema::check(&writer).await?;
+        let wire = Arc::new(config.wire(events)?);
         let readers = Pool::open(url, Use::Read, false).await?;
+        schema::check(&readers).await?;
         let sweeping = Pool::open(url, Use::Write, false).await?;
         let name = worker_name(config.worker.name.as_deref());
         let waker = Waker::start(&readers, &name, config.worker.notify).await?;
         let (stop, stopping) = watch::channel(false);
         let worker = Worker {
-            pool: writer.clone(),
             waker,
             settings: config.settings(name),
             wire,
-            events: Arc::clone(&events),
+            events: Arc::clone(events),
             shutdown_timeout: config.worker.shutdown_timeout,
+            senders: Handle::current(),
         };
         let retention = Retention {
             delivered: config.retention.delivered,
@@ -151,17 +157,16 @@ impl Service {
         let sweeper = sweep(
             sweeping.clone(),
             retention,
-            Arc::clone(&events),
+            Arc::clone(events),
             stopping.clone(),
         );
         Ok(Self {
             readers,
             stop,
-            worker: tokio::spawn(worker.run(stopping)),
+            worker: ledger_thread(url.to_owned(), worker, stopping).await?,
             sweeper: tokio::spawn(sweeper),
-            writer,
             sweeping,
-            events,
+            events: Arc::clone(events),
         })
     }
 
@@ -172,7 +177,6 @@ impl Service {
         // A worker that panicked has lost what it had in hand; whoever comes next finds it.
         let unwritten = self.worker.await.unwrap_or(usize::MAX);
         let _ = self.sweeper.await;
-        self.writer.close().await;
         self.sweeping.close().await;
         // Listeners hold a connection of this one; they end with the process.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.readers.close()).await;
@@ -181,8 +185,39 @@ impl Service {
 
     /// True once the worker's task has ended by itself, which it never should.
     pub fn has_died(&self) -> bool {
-        self.worker.is_finished()
+        self.worker.is_terminated()
     }
+}
+
+/// Gives the ledger a thread and a connection of its own: among hundreds of senders it would wait
+/// for its turn after every statement.
+async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Ended, Error> {
+    let (opened, connected) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let run = move || {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(opened.send(Err(store::Error::Database(error.into())))),
+        };
+        runtime.block_on(async {
+            match Pool::open(&url, Use::Write, false).await {
+                Err(error) => drop(opened.send(Err(error))),
+                Ok(pool) => {
+                    let _ = opened.send(Ok(()));
+                    let unwritten = worker.run(pool.clone(), stop).await;
+                    pool.close().await;
+                    let _ = end.send(unwritten);
+                }
+            }
+        });
+    };
+    let gone = || Error::Store(store::Error::Database(sqlx::Error::WorkerCrashed));
+    std::thread::Builder::new()
+        .name("ledger".to_owned())
+        .spawn(run)
+        .map_err(|_| gone())?;
+    connected.await.map_err(|_| gone())??;
+    Ok(ended.fuse())
 }
 
 /// A name that no other process has, also not this one after a restart: a stalled worker must

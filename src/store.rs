@@ -79,22 +79,10 @@ impl Error {
 /// What a verb returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
-const NOW_POSTGRES: &str =
-    "-- now\nselect floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
-/// Differs from Postgres in that SQLite's clock is this machine's.
-const NOW_SQLITE: &str =
-    "-- now\nselect cast(round((julianday('now') - 2440587.5) * 86400000) as integer) as now";
-
 impl Pool {
     /// The database's clock.
     pub async fn now(&self) -> Result<Millis> {
-        let text = match self {
-            Self::Postgres(_) => NOW_POSTGRES,
-            Self::Sqlite(..) => NOW_SQLITE,
-        };
-        one(self.rows(text, &[]).await?)?
-            .int("now")
-            .map_err(Error::from)
+        Ok(one(self.rows("-- now\nselect {now} as now", &[]).await?)?.int("now")?)
     }
 }
 

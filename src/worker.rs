@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -18,8 +19,6 @@ use crate::store::{Pool, Result};
 
 /// Everything a worker is made of.
 pub struct Worker {
-    /// The ledger's own connection.
-    pub pool: Pool,
     /// What wakes it while it sleeps.
     pub waker: Waker,
     /// The ledger's settings.
@@ -30,16 +29,19 @@ pub struct Worker {
     pub events: Arc<Events>,
     /// How long requests in flight may still take after a stop.
     pub shutdown_timeout: Duration,
+    /// Where the senders run; the ledger has a thread of its own.
+    pub senders: Handle,
 }
 
 /// How a worker is told to stop.
 pub type Stop = watch::Receiver<bool>;
 
 impl Worker {
-    /// Works until `stop` says true, then finishes what is in flight. Returns how many outcomes
-    /// could not be written (they are found as lost attempts by whoever comes next).
-    pub async fn run(self, stop: Stop) -> usize {
-        let engine = match &self.pool {
+    /// Works on the ledger's own connection until `stop` says true, then finishes what is in
+    /// flight. Returns how many outcomes could not be written (they are found as lost attempts by
+    /// whoever comes next).
+    pub async fn run(self, pool: Pool, stop: Stop) -> usize {
+        let engine = match &pool {
             Pool::Postgres(_) => "postgres",
             Pool::Sqlite(..) => "sqlite",
         };
@@ -53,11 +55,7 @@ impl Worker {
             engine,
             concurrency: *concurrency,
         });
-        let ledger = Ledger::new(
-            self.pool.clone(),
-            self.settings.clone(),
-            Arc::clone(&self.events),
-        );
+        let ledger = Ledger::new(pool, self.settings.clone(), Arc::clone(&self.events));
         let (ended, reports) = mpsc::unbounded_channel();
         let mut motion = Motion {
             worker: self,
@@ -165,10 +163,11 @@ impl Motion {
     fn send(&mut self, claims: Vec<Claim>) {
         for claim in claims {
             let (wire, ended) = (Arc::clone(&self.worker.wire), self.ended.clone());
-            self.senders.spawn(async move {
+            let send = async move {
                 // The receiver lives as long as the ledger; after that nobody needs the report.
                 let _ = ended.send(deliver(claim, &wire).await);
-            });
+            };
+            self.senders.spawn_on(send, &self.worker.senders);
         }
         while self.senders.try_join_next().is_some() {}
     }

@@ -8,25 +8,8 @@ use std::collections::BTreeMap;
 
 use super::lanes::Lease;
 use super::record::Locked;
-use super::{Bind, Pool, Result, Tx};
+use super::{Bind, Result, Tx};
 use crate::clock::Millis;
-
-const PAGES: &str = "-- intake: pages with marks
-with recursive p (page_id) as (
-    select (select min(page_id) from send_inbox)
-    union all
-    select (select min(i.page_id) from send_inbox i where i.page_id > p.page_id) from p where p.page_id is not null
-)
-select page_id from p where page_id is not null";
-
-/// Pages that have marks.
-pub async fn pages(pool: &Pool) -> Result<Vec<String>> {
-    pool.rows(PAGES, &[])
-        .await?
-        .iter()
-        .map(|row| Ok(row.text("page_id")?))
-        .collect()
-}
 
 const MARKS: &str = "-- intake: take marks
 with picked as materialized (
@@ -158,11 +141,4 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
     let marks = joined.iter().map(mark).collect::<Result<Vec<_>>>()?;
     tx.batch(JOINED, &[], &marks).await?;
     Ok(due.len())
-}
-
-const NEXT_TIMER: &str = "-- timers: the next\nselect min(at) as at from send_timers";
-
-/// When the next `send_at` comes.
-pub async fn next_timer(pool: &Pool) -> Result<Option<Millis>> {
-    Ok(super::one(pool.rows(NEXT_TIMER, &[]).await?)?.int_opt("at")?)
 }

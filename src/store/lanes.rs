@@ -20,42 +20,57 @@ pub struct Page {
     pub due: Millis,
 }
 
-// A skip scan: one probe a page, however many lanes each has.
-const PAGES: &str = "-- pages: those with lanes
-with recursive p (page_id) as (
-    select (select min(page_id) from send_lanes where due_at is not null)
-    union all
-    select (select min(l.page_id) from send_lanes l where l.page_id > p.page_id and l.due_at is not null)
-    from p where p.page_id is not null
-)
-select p.page_id,
-    (select l.due_at from send_lanes l where l.page_id = p.page_id and l.due_at is not null order by l.due_at limit 1) as due
-from p where p.page_id is not null";
-
-/// Pages that have lanes which somebody may touch at some time.
-pub async fn pages(pool: &Pool) -> Result<Vec<Page>> {
-    let mut pages = Vec::new();
-    for row in pool.rows(PAGES, &[]).await? {
-        if let Some(due) = row.int_opt("due")? {
-            pages.push(Page {
-                page: row.text("page_id")?,
-                due,
-            });
-        }
-    }
-    Ok(pages)
+/// What a ledger looks at before each cycle.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The database's clock.
+    pub now: Millis,
+    /// Paused scopes: `all`, `endpoint`, `page:ID`.
+    pub pauses: HashSet<String>,
+    /// Pages with lanes that somebody may touch at some time.
+    pub lanes: Vec<Page>,
+    /// Pages with marks.
+    pub marks: Vec<String>,
+    /// When the next `send_at` comes.
+    pub timer: Option<Millis>,
 }
 
-const PAUSES: &str = "-- pauses: of pages and of everything
-select scope from send_pauses where scope = 'all' or scope = 'endpoint' or scope like 'page:%'";
+// Two skip scans, one probe a page however many lanes or marks it has; all in one round trip,
+// because it is made before every cycle.
+const SURVEY: &str = "-- survey: the clock, pauses, and pages with work
+with recursive l (page_id) as (
+    select (select min(page_id) from send_lanes where due_at is not null)
+    union all
+    select (select min(n.page_id) from send_lanes n where n.page_id > l.page_id and n.due_at is not null)
+    from l where l.page_id is not null
+), m (page_id) as (
+    select (select min(page_id) from send_inbox)
+    union all
+    select (select min(n.page_id) from send_inbox n where n.page_id > m.page_id) from m where m.page_id is not null
+)
+select 'now' as kind, '' as name, {now} as at
+union all select 'pause', scope, null from send_pauses
+    where scope = 'all' or scope = 'endpoint' or scope like 'page:%'
+union all select 'lanes', l.page_id,
+    (select n.due_at from send_lanes n where n.page_id = l.page_id and n.due_at is not null order by n.due_at limit 1)
+    from l where l.page_id is not null
+union all select 'marks', m.page_id, null from m where m.page_id is not null
+union all select 'timer', '', (select min(at) from send_timers)";
 
-/// Which scopes are paused: `all`, `endpoint`, `page:ID`.
-pub async fn pauses(pool: &Pool) -> Result<Vec<String>> {
-    pool.rows(PAUSES, &[])
-        .await?
-        .iter()
-        .map(|row| Ok(row.text("scope")?))
-        .collect()
+/// Reads the clock, the pauses, and which pages have work.
+pub async fn survey(pool: &Pool) -> Result<Survey> {
+    let mut survey = Survey::default();
+    for row in pool.rows(SURVEY, &[]).await? {
+        let (name, at) = (row.text("name")?, row.int_opt("at")?);
+        match row.text("kind")?.as_str() {
+            "now" => survey.now = at.unwrap_or_default(),
+            "pause" => drop(survey.pauses.insert(name)),
+            "marks" => survey.marks.push(name),
+            "timer" => survey.timer = at,
+            _ => survey.lanes.extend(at.map(|due| Page { page: name, due })),
+        }
+    }
+    Ok(survey)
 }
 
 const TAKE: &str = "-- take: due lanes of a page

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Postgres, Sqlite, Transaction};
 
 use super::rows::Row;
 use super::sql::{Column, Dialect, Text, expand, render};
@@ -119,6 +119,11 @@ impl Pool {
             ]),
             Use::Read => options,
         };
+        // Asked once by itself: a pool would try for its whole timeout, and then not say why.
+        match tokio::time::timeout(Duration::from_secs(10), options.connect()).await {
+            Ok(connection) => connection?.close().await?,
+            Err(_) => return Err(Error::Database(sqlx::Error::PoolTimedOut)),
+        }
         let pool = PgPoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             .acquire_timeout(Duration::from_secs(10))

@@ -67,6 +67,17 @@ pub async fn check(pool: &Pool) -> Result<()> {
     Ok(())
 }
 
+/// The version of the schema that is there; none if there are no tables.
+pub async fn found(pool: &Pool) -> Result<Option<i64>> {
+    match version(pool).await {
+        Ok(version) => Ok(Some(version)),
+        Err(Error::Database(sqlx::Error::Database(cause))) if is_missing(cause.as_ref()) => {
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
 fn is_missing(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("42P01") || error.message().contains("no such table")
 }

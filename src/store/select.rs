@@ -133,3 +133,22 @@ pub async fn count(pool: &Pool, selector: &Selector) -> Result<Vec<(State, i64)>
         })
         .collect()
 }
+
+/// Those of `jobs` that were requeued already, each with its newest copy.
+pub async fn requeued(pool: &Pool, jobs: &[JobId]) -> Result<Vec<(JobId, JobId)>> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers: Vec<String> = (1..=jobs.len()).map(|n| format!("${n}")).collect();
+    let text = format!(
+        "-- select: which were requeued already, and as what
+        select requeued_from as old, max(id) as new from send_jobs
+        where requeued_from in ({}) group by requeued_from order by requeued_from",
+        numbers.join(", ")
+    );
+    let binds: Vec<Bind> = jobs.iter().map(|job| (*job).into()).collect();
+    let rows = pool.rows_of(text, &binds).await?;
+    rows.iter()
+        .map(|row| Ok((row.int("old")?, row.int("new")?)))
+        .collect()
+}

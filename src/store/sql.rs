@@ -7,6 +7,7 @@
 //! | written | Postgres | SQLite |
 //! |---|---|---|
 //! | `{rows: lane text, job bigint}` a batch, as `r` | `unnest($2::text[], $3::bigint[])` | `values ($2, $3), …` |
+//! | `{now}` the clock, unix ms | `clock_timestamp()` | `julianday('now')` |
 //! | `{at: X}` unix ms to a stored time | `to_timestamp(X / 1000)` | `X` |
 //! | `{ms: X}` a stored time to unix ms, rounded up | `extract(epoch from X)` | `X` |
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
@@ -212,6 +213,14 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
         "ms" if postgres => write!(out, "ceil(extract(epoch from {argument}) * 1000)::bigint"),
         "json" if postgres => write!(out, "({argument})::json"),
         "at" | "ms" | "json" => write!(out, "{argument}"),
+        "now" if postgres => write!(
+            out,
+            "floor(extract(epoch from clock_timestamp()) * 1000)::bigint"
+        ),
+        "now" => write!(
+            out,
+            "cast(round((julianday('now') - 2440587.5) * 86400000) as integer)"
+        ),
         "skip locked" if postgres => write!(out, "for update skip locked"),
         "skip locked" => Ok(()),
         _ if name.starts_with("lock ") && postgres => write!(out, "for update of {}", &name[5..]),

@@ -1,0 +1,84 @@
+//! `pause`: stops a page, a lane or everything from being sent.
+
+use clap::Args;
+
+use super::change::Asking;
+use super::out::safe;
+use super::{Failure, Globals, Out};
+use crate::store::operate::pause;
+use crate::store::{Use, read};
+
+/// Stop a page, a lane or everything from being sent
+///
+/// What is on the wire ends; nothing new goes out until `resume`. Jobs keep their places, and
+/// failures count against none of them.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    postlane pause --page 12345 --why 'the token is being renewed'\n  \
+    postlane pause --lane 12345/id:777\n  \
+    postlane pause --all")]
+pub struct Pause {
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// What is paused or resumed.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Scope {
+    /// This page
+    #[arg(long, value_name = "PAGE")]
+    page: Option<String>,
+    /// This lane, for example 12345/id:777
+    #[arg(long, value_name = "LANE")]
+    lane: Option<String>,
+    /// Everything
+    #[arg(long)]
+    all: bool,
+}
+
+impl Scope {
+    /// As it stands in `send_pauses`.
+    pub fn name(&self) -> Result<String, Failure> {
+        let is_page = |page: &str| {
+            !page.is_empty() && !page.starts_with('0') && page.bytes().all(|b| b.is_ascii_digit())
+        };
+        match (&self.page, &self.lane) {
+            (Some(page), _) if is_page(page) => Ok(format!("page:{page}")),
+            (Some(page), _) => Err(Failure::Usage(format!("{page:?} is not the id of a page"))),
+            (_, Some(lane)) => match lane.split_once('/') {
+                Some((page, key)) if is_page(page) && key.contains(':') => {
+                    Ok(format!("lane:{lane}"))
+                }
+                _ => Err(Failure::Usage(format!(
+                    "{lane:?} is not a lane: they look like 12345/id:777 or 12345/key:ORDER"
+                ))),
+            },
+            _ => Ok("all".to_owned()),
+        }
+    }
+}
+
+impl Pause {
+    pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
+        let scope = self.scope.name()?;
+        let (_, pool) = globals.open(Use::Write, out).await?;
+        let shown = safe(&scope);
+        let new = if self.dry_run {
+            let pauses = read::pauses(&pool).await?;
+            !pauses.iter().any(|pause| pause.scope == scope)
+        } else {
+            pause(&pool, &scope, &self.asking.operator()).await?
+        };
+        match (new, self.dry_run) {
+            (true, true) => Ok(out.line(format_args!("{shown} would be paused"))?),
+            (true, false) => Ok(out.line(format_args!("{shown} paused"))?),
+            (false, _) => Err(Failure::Nothing(format!("{shown} is paused already"))),
+        }
+    }
+}

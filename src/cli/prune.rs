@@ -1,0 +1,101 @@
+//! `prune`: applies retention now.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::change::Asking;
+use super::out::progress;
+use super::{Failure, Globals, Out};
+use crate::job::State;
+use crate::store::{Pool, Use, operate, prune};
+use crate::sweep::BITE;
+
+/// Delete finished jobs that are older than retention keeps them
+///
+/// `postlane run` does this all the time; use this verb to make room now, or to give up more than
+/// the configuration does. Only delivered, dead and cancelled jobs are ever deleted.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    postlane prune --dry-run\n  \
+    postlane prune\n  \
+    postlane prune --delivered 1d --dead 30d --why 'the disk is full'")]
+pub struct Prune {
+    /// Delete delivered jobs older than this [default: retention.delivered]
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    delivered: Option<Duration>,
+    /// Delete dead and cancelled jobs older than this [default: retention.dead]
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    dead: Option<Duration>,
+    /// Count, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Prune {
+    pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
+        let (config, pool) = globals.open(Use::Write, out).await?;
+        let retention = &config.retention;
+        let delivered = self.delivered.unwrap_or(retention.delivered);
+        let dead = self.dead.unwrap_or(retention.dead);
+        let delivered = self.kind(&pool, [State::Delivered; 2], delivered).await?;
+        let ended = self
+            .kind(&pool, [State::Dead, State::Cancelled], dead)
+            .await?;
+        if self.json {
+            let dry = self.dry_run;
+            out.json(&json!({"delivered": delivered, "dead": ended, "dry_run": dry}))?;
+        } else {
+            let done = if self.dry_run {
+                "would be deleted"
+            } else {
+                "deleted"
+            };
+            out.line(format_args!(
+                "{delivered} delivered and {ended} dead or cancelled jobs {done}"
+            ))?;
+        }
+        if delivered + ended == 0 {
+            return Err(Failure::Nothing(String::new()));
+        }
+        Ok(())
+    }
+
+    /// Deletes, or counts, the jobs of one kind.
+    async fn kind(&self, pool: &Pool, states: [State; 2], age: Duration) -> Result<u64, Failure> {
+        let now = pool.now().await?;
+        let there = prune::count(pool, states, age, now).await?;
+        let there = u64::try_from(there).unwrap_or_default();
+        if self.dry_run || there == 0 {
+            return Ok(there);
+        }
+        let bar = progress(there, "prune");
+        let mut deleted = 0;
+        loop {
+            let bite = prune::prune(pool, states, age, now, BITE).await?;
+            deleted += bite;
+            bar.inc(bite);
+            // A short bite is the last one, or a worker's sweeper has locked the rest.
+            if bite < BITE.unsigned_abs() {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        let what = format!(
+            "{} older than {}",
+            states[0],
+            humantime::format_duration(age)
+        );
+        let changed = usize::try_from(deleted).unwrap_or(usize::MAX);
+        let mut tx = pool.begin().await?;
+        operate::audit(&mut tx, &self.asking.operator(), "prune", &what, changed).await?;
+        tx.commit().await?;
+        Ok(deleted)
+    }
+}

@@ -1,0 +1,56 @@
+//! `resume`: lets a page, a lane or everything be sent again.
+
+use clap::Args;
+
+use super::change::Asking;
+use super::out::safe;
+use super::pause::Scope;
+use super::{Failure, Globals, Out};
+use crate::store::operate::resume;
+use crate::store::{Use, read};
+
+/// Let a page, a lane or everything be sent again
+///
+/// Ends the pause of the same scope only: --all does not end the pause of a page.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    postlane resume --page 12345\n  \
+    postlane resume --all --dry-run")]
+pub struct Resume {
+    #[command(flatten)]
+    scope: Scope,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Resume {
+    pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
+        let scope = self.scope.name()?;
+        let (_, pool) = globals.open(Use::Write, out).await?;
+        let shown = safe(&scope);
+        let was = if self.dry_run {
+            let pauses = read::pauses(&pool).await?;
+            pauses.iter().any(|pause| pause.scope == scope)
+        } else {
+            resume(&pool, &scope, &self.asking.operator()).await?
+        };
+        match (was, self.dry_run) {
+            (true, true) => out.line(format_args!("{shown} would be resumed"))?,
+            (true, false) => out.line(format_args!("{shown} resumed"))?,
+            (false, _) => return Err(Failure::Nothing(format!("{shown} is not paused"))),
+        }
+        for pause in read::pauses(&pool).await? {
+            if pause.scope != scope {
+                let scope = safe(&pause.scope);
+                out.note(format_args!(
+                    "{scope} is still paused by {}",
+                    safe(&pause.who)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! `run`: the service, from its first look at the configuration to its exit code.
+//!
+//! A database that is away, or has no tables yet, never ends it: it says so once, tries again and
+//! goes on when that is mended. Only a configuration that cannot be used does, and the end of the
+//! worker's task, which a supervisor repairs by starting it again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, error, info, warn};
+
+use super::{Failure, Globals, Out, log};
+use crate::admin::{self, Admin, Readers};
+use crate::config::Config;
+use crate::events::Events;
+use crate::service::{self, Service};
+use crate::store;
+
+/// Deliver: the service
+///
+/// Never changes the schema: without tables it says `postlane migrate` and waits. SIGTERM or
+/// Ctrl-C: takes no more work, finishes what is in flight within worker.shutdown_timeout and ends
+/// with 0; a second one ends at once with 1. Under systemd it tells when it delivers (READY=1)
+/// and feeds the watchdog.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    postlane run\n  \
+    postlane run --config /etc/postlane/postlane.toml --log info,postlane::ledger=debug\n  \
+    POSTLANE_LOG__FORMAT=json postlane run")]
+pub struct Run {}
+
+/// The waits between two looks at a database that is away.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// How often the worker's task is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// From here on, neither ends the process by itself.
+    pub fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of them.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+impl Run {
+    pub async fn run(&self, globals: &Globals, _out: &mut Out) -> Result<(), Failure> {
+        let config = globals.load()?;
+        config.require_secrets()?;
+        let _flushed = log::start(config.log.format, &config.log.level).map_err(Failure::Usage)?;
+        for warning in config.warnings() {
+            warn!(warning, "configuration");
+        }
+        let mut signals = Signals::listen()?;
+        let events = Arc::new(Events::new());
+        // Before the database: /readyz says why nothing is delivered yet.
+        let (readers, stop_admin) = (Readers::default(), watch::Sender::new(false));
+        let admin = serve_admin(&config, &events, &readers, &stop_admin).await?;
+        let Some(service) = start(&config, &events, &mut signals).await? else {
+            info!("stopped before the database could be used");
+            return Ok(());
+        };
+        *readers.write().unwrap_or_else(PoisonError::into_inner) = Some(service.readers.clone());
+        tell(&[NotifyState::Ready]);
+        let mut pulse = Pulse::new();
+        loop {
+            tokio::select! {
+                () = signals.next() => break,
+                () = pulse.beat() => {}
+            }
+            if service.has_died() {
+                error!("the worker's task has ended by itself; please report this");
+                tell(&[NotifyState::Stopping]);
+                return Err(Failure::Failed(
+                    "the worker's task has ended by itself".to_owned(),
+                ));
+            }
+            pulse.feed();
+        }
+        let stopped = stop(service, &mut signals, &mut pulse).await;
+        stop_admin.send_replace(true);
+        if let Some(admin) = admin {
+            let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+        }
+        stopped
+    }
+}
+
+/// Starts the admin server; a taken address ends the start.
+async fn serve_admin(
+    config: &Config,
+    events: &Arc<Events>,
+    readers: &Readers,
+    stop: &watch::Sender<bool>,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Some(address) = config.admin.listen else {
+        return Ok(None);
+    };
+    let failed = |error: std::io::Error| Failure::Failed(error.to_string());
+    let listener = admin::bind(address).await.map_err(failed)?;
+    let ready = Arc::clone(events);
+    let admin = Admin {
+        readers: Arc::clone(readers),
+        events: Arc::clone(events),
+        token: config.admin.token.clone(),
+        ready: Arc::new(move || ready.is_up()),
+    };
+    Ok(Some(admin::serve(listener, admin, stop.subscribe())))
+}
+
+/// Tries until the database can be used; none if a signal came first.
+async fn start(
+    config: &Config,
+    events: &Arc<Events>,
+    signals: &mut Signals,
+) -> Result<Option<Service>, Failure> {
+    let (mut wait, mut told) = (FIRST_WAIT, String::new());
+    loop {
+        let started = tokio::select! {
+            () = signals.next() => return Ok(None),
+            started = Service::start(config, events) => started,
+        };
+        let error = match started {
+            Ok(service) => {
+                if !told.is_empty() {
+                    info!("database can be used now");
+                }
+                return Ok(Some(service));
+            }
+            Err(service::Error::Http(error)) => return Err(Failure::Usage(error.to_string())),
+            Err(service::Error::Store(error @ store::Error::Url(_))) => return Err(error.into()),
+            Err(service::Error::Store(error)) => error.to_string(),
+        };
+        if error == told {
+            debug!(error, "database still cannot be used");
+        } else {
+            error!(
+                error,
+                "database cannot be used yet, nothing is sent until it can"
+            );
+            told = error;
+        }
+        // systemd shall not lose its patience either.
+        tell(&[NotifyState::ExtendTimeoutUsec(60_000_000)]);
+        tokio::select! {
+            () = signals.next() => return Ok(None),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Finishes what is in flight; a second signal ends it at once.
+async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Result<(), Failure> {
+    tell(&[NotifyState::Stopping]);
+    let stopping = service.stop();
+    tokio::pin!(stopping);
+    let unwritten = loop {
+        tokio::select! {
+            unwritten = &mut stopping => break unwritten,
+            () = signals.next() => {
+                warn!("stopped at once by a second signal; what was in flight may be sent again");
+                return Err(Failure::Failed("stopped at once by a second signal".to_owned()));
+            }
+            () = pulse.beat() => pulse.feed(),
+        }
+    };
+    match unwritten {
+        0 => Ok(()),
+        usize::MAX => Err(Failure::Failed(
+            "the worker's task has ended by itself".to_owned(),
+        )),
+        n => Err(Failure::Failed(format!(
+            "{n} outcomes could not be written; these attempts count as lost"
+        ))),
+    }
+}
+
+/// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.
+struct Pulse {
+    ticks: tokio::time::Interval,
+    watched: bool,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let watchdog = sd_notify::watchdog_enabled();
+        let every = watchdog.map_or(LOOK, |span| {
+            (span / 2).clamp(Duration::from_millis(1), LOOK)
+        });
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            ticks,
+            watched: watchdog.is_some(),
+        }
+    }
+
+    async fn beat(&mut self) {
+        self.ticks.tick().await;
+    }
+
+    fn feed(&self) {
+        if self.watched {
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager cannot be told");
+    }
+}

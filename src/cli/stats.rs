@@ -1,0 +1,85 @@
+//! `stats`: how many jobs there are, and what waits.
+
+use clap::Args;
+use serde_json::json;
+
+use super::out::safe;
+use super::time::{local, span, utc};
+use super::{Failure, Globals, Out};
+use crate::store::read::{self, Stats as Numbers};
+use crate::store::{Pool, Use};
+
+/// Count jobs by page and state, and show what waits and what is paused
+///
+/// Reads the whole of send_jobs once.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    postlane stats\n  \
+    postlane stats --json | jq .oldest_due_ms")]
+pub struct Stats {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Stats {
+    pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
+        let (_, pool) = globals.open(Use::Read, out).await?;
+        let numbers = read::stats(&pool).await?;
+        if self.json {
+            let pauses = numbers.pauses.iter().map(|pause| {
+                let since = utc(pause.since);
+                json!({"scope": pause.scope, "since": since, "who": pause.who, "why": pause.why})
+            });
+            return Ok(out.json(&json!({
+                "jobs": numbers.jobs,
+                "lanes": numbers.lanes,
+                "leased": numbers.leased,
+                "inbox": numbers.inbox,
+                "scheduled": numbers.scheduled,
+                "oldest_due_ms": numbers.oldest_due_ms,
+                "pauses": pauses.collect::<Vec<_>>(),
+            }))?);
+        }
+        self.tell(&pool, &numbers, out).await
+    }
+
+    async fn tell(&self, pool: &Pool, numbers: &Numbers, out: &mut Out) -> Result<(), Failure> {
+        let mut table = out.new_table(&["PAGE", "STATE", "JOBS"]);
+        for count in &numbers.jobs {
+            table.add_row([
+                safe(&count.page_id).into(),
+                out.word(&count.state),
+                count.jobs.into(),
+            ]);
+        }
+        if numbers.jobs.is_empty() {
+            out.line("no jobs")?;
+        } else {
+            out.table(&table)?;
+        }
+        out.line(format_args!(
+            "\nlanes with undelivered work: {} ({} in hand)\nnot yet taken in: {}\n\
+             waiting for their send_at: {}\nlongest due: {}",
+            numbers.lanes,
+            numbers.leased,
+            numbers.inbox,
+            numbers.scheduled,
+            span(numbers.oldest_due_ms)
+        ))?;
+        let now = pool.now().await?;
+        for pause in &numbers.pauses {
+            let why = pause
+                .why
+                .as_deref()
+                .map_or(String::new(), |why| format!(": {}", safe(why)));
+            out.line(format_args!(
+                "paused: {} since {} by {}{why}",
+                safe(&pause.scope),
+                local(pause.since, now),
+                safe(&pause.who)
+            ))?;
+        }
+        Ok(())
+    }
+}

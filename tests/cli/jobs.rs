@@ -1,0 +1,133 @@
+//! Looking at jobs, bringing them in, and giving up old ones.
+
+use serde_json::Value;
+
+use crate::{COLUMNS, GOOD, both, id, keys, on, on_with_input, set, support};
+
+both! {
+    jobs_are_listed_newest_first_with_the_columns_of_the_contract, |db| {
+        on(&db, &["list"]).ends(3);
+        for n in 0..60 {
+            db.insert_with("a", &format!("x{n}"), &[("metadata", "'[1,\n2]'")]).await;
+        }
+        let jobs = on(&db, &["list", "--json"]).ends(0).json();
+        assert_eq!(jobs.len(), 50);
+        assert_eq!(keys(&jobs[0]), COLUMNS);
+        assert!(jobs[0]["id"].as_i64() > jobs[1]["id"].as_i64());
+        assert_eq!(jobs[0]["recipient"], Value::Null);
+        assert_eq!(jobs[0]["message"], Value::Null);
+        assert_eq!(jobs[0]["metadata"], serde_json::json!([1, 2]));
+        assert_eq!(jobs[0]["lane"], "1/id:a");
+        let created = jobs[0]["created_at"].as_str().expect("text");
+        assert!(created.len() == 24 && created.ends_with('Z'), "{created}");
+        assert_eq!(on(&db, &["list", "--json", "--all-rows"]).ends(0).json().len(), 60);
+        let shown = on(&db, &["list", "--json", "--limit", "1", "--show-payload"]).ends(0).json();
+        assert_eq!(shown[0]["message"]["text"], "x59");
+        assert_eq!(shown[0]["recipient"]["id"], "a");
+        assert!(!on(&db, &["list"]).ends(0).out.contains("template_type"));
+        on(&db, &["list", "--state", "dead"]).ends(3);
+        on(&db, &["list", "--since", "1h", "--until", "2100-01-01", "--page", "1", "--lane", "1/id:a"]).ends(0);
+        on(&db, &["list", "--since", "2100-01-01T00:00:00Z"]).ends(3);
+    }
+
+    control_characters_of_a_job_reach_no_terminal, |db| {
+        let job = db.insert("a", "x").await;
+        db.run(&format!("update send_jobs set reason = 'a' || $1 || 'b' where id = {job}"), &["\u{1b}[31m\n".into()]).await;
+        let said = on(&db, &["list"]).ends(0);
+        assert!(!said.out.contains('\u{1b}') && said.out.contains("a\\u{1b}[31m\\u{a}b"), "{}", said.out);
+        let shown = on(&db, &["show", &id(job)]).ends(0);
+        assert!(!shown.out.contains('\u{1b}'));
+    }
+
+    show_tells_the_attempts_and_what_a_job_waits_for, |db| {
+        let first = db.insert("a", "1").await;
+        let second = db.insert_with("a", "2", &[("delay", "10")]).await;
+        let mut worker = support::Steps::new(&db, "w1").await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer(claim, 503);
+        worker.claims().await;
+        let jobs = on(&db, &["show", "--json", &id(first), &id(second)]).ends(0).json();
+        let log = &jobs[0]["attempts_log"][0];
+        assert_eq!(keys(log), ["number", "started_at", "finished_at", "outcome", "http_status", "error", "response", "rule", "worker"]);
+        assert_eq!((&log["number"], &log["http_status"], &log["outcome"]), (&1.into(), &503.into(), &"retryable".into()));
+        let waits = jobs[1]["waits_for"].to_string();
+        assert!(waits.contains("page 1 has none") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
+        on(&db, &["pause", "--page", "1", "--why", "token"]).ends(0);
+        let out = on(&db, &["show", &id(second)]).ends(0).out;
+        assert!(out.contains("page:1 is paused (token)") && out.contains("hidden"), "{out}");
+        assert!(on(&db, &["show", &id(second), "--show-payload"]).ends(0).out.contains("template_type"));
+        on(&db, &["show", "999999"]).ends(3);
+        on(&db, &["show", "999999", &id(first)]).ends(1);
+    }
+
+    pauses_are_set_shown_and_ended, |db| {
+        on(&db, &["pause", "--all", "--dry-run"]).ends(0);
+        on(&db, &["resume", "--all"]).ends(3);
+        on(&db, &["pause", "--all", "--why", "maintenance"]).ends(0);
+        on(&db, &["pause", "--all"]).ends(3);
+        on(&db, &["pause", "--lane", "1/id:a"]).ends(0);
+        let stats = on(&db, &["stats", "--json"]).ends(0).json();
+        assert_eq!(keys(&stats[0]), ["jobs", "lanes", "leased", "inbox", "scheduled", "oldest_due_ms", "pauses"]);
+        assert_eq!(stats[0]["pauses"][0]["scope"], "all");
+        assert_eq!(stats[0]["pauses"][0]["why"], "maintenance");
+        assert!(on(&db, &["stats"]).ends(0).out.contains("paused: lane:1/id:a"));
+        on(&db, &["resume", "--all"]).ends(0).tells("lane:1/id:a is still paused");
+        on(&db, &["resume", "--lane", "1/id:a"]).ends(0);
+        assert_eq!(db.int("select count(*) from send_pauses").await, 0);
+    }
+
+    prune_gives_up_what_is_old_and_nothing_else, |db| {
+        for state in ["delivered", "dead", "cancelled", "unknown", "held", "queued"] {
+            let job = db.insert(state, "x").await;
+            set(&db, job, state, "").await;
+        }
+        let old = db.time(1_000_000);
+        on(&db, &["prune"]).ends(3);
+        db.run(&format!("update send_jobs set finished_at = {old} where finished_at is not null"), &[]).await;
+        let dry = on(&db, &["prune", "--dry-run", "--json"]).ends(0).json();
+        assert_eq!(dry[0], serde_json::json!({"delivered": 1, "dead": 2, "dry_run": true}));
+        assert_eq!(db.int("select count(*) from send_jobs").await, 6);
+        on(&db, &["prune", "--dead", "200000d"]).ends(0);
+        assert_eq!(db.int("select count(*) from send_jobs").await, 5);
+        on(&db, &["prune"]).ends(0);
+        assert_eq!(db.int("select count(*) from send_jobs").await, 3);
+        assert_eq!(db.int("select sum(changed) from send_audit where verb = 'prune'").await, 3);
+    }
+
+    enqueue_inserts_the_valid_lines_and_tells_the_others, |db| {
+        let full = r#"{"page_id":"1","recipient":{"id":"a"},"message":{"template_type":"text","text":"x"},"tag":"ACCOUNT_UPDATE","delay":2,"send_at":"2100-01-01T00:00:00Z","expires_at":4102444800500,"ordering_key":"k","idempotency_key":"once","on_ambiguous":"hold","metadata":{"a":[1]}}"#;
+        let said = on_with_input(&db, &["enqueue", "--json"], &format!("{GOOD}\n{{}}\n{full}\n")).ends(1).tells("line 2: ").tells("1 line is invalid");
+        let ids = said.json();
+        assert_eq!((&ids[0]["line"], &ids[1]["line"]), (&1.into(), &3.into()));
+        let job = on(&db, &["show", "--json", &ids[1]["id"].to_string()]).ends(0).json().remove(0);
+        assert_eq!(job["send_at"], "2100-01-01T00:00:00.000Z");
+        assert_eq!(job["expires_at"], "2100-01-01T00:00:00.500Z");
+        assert_eq!((&job["ordering_key"], &job["on_ambiguous"], &job["delay"]), (&"k".into(), &"hold".into(), &2.into()));
+        assert_eq!(job["metadata"], serde_json::json!({"a": [1]}));
+        on_with_input(&db, &["enqueue"], &format!("{GOOD}\n{full}\n")).ends(1)
+            .tells("line 2: the idempotency_key \"once\" of page 1 is taken; nothing was inserted");
+        assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
+        on_with_input(&db, &["enqueue"], "\n\n").ends(0);
+        let key = |n: usize| GOOD.replace("\"page_id\"", &format!("\"idempotency_key\":\"k{n}\",\"page_id\""));
+        let mut many: Vec<String> = (0..1200).map(key).collect();
+        many[1100] = key(7);
+        on_with_input(&db, &["enqueue"], &many.join("\n")).ends(1).tells("line 1101: the idempotency_key \"k7\"");
+        assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
+        many[1100] = key(1100);
+        let ids = on_with_input(&db, &["enqueue"], &many.join("\n")).ends(0).out;
+        assert!(ids.lines().map(|id| id.parse::<i64>().expect("an id")).is_sorted() && ids.lines().count() == 1200);
+        assert_eq!(db.text("select idempotency_key from send_jobs order by id desc limit 1").await, "k1199");
+    }
+
+    check_reports_a_database_that_is_not_fit_and_ends_with_0, |db| {
+        assert!(on(&db, &["check"]).ends(0).out.contains("schema version 1"));
+        let lines = on(&db, &["check", "--json"]).ends(0).json();
+        assert_eq!(keys(&lines[0]), ["key", "value", "source"]);
+        assert_eq!(lines[0]["source"], "--database-url");
+        let empty = support::Db::empty(db.engine).await.expect("as the other");
+        on(&empty, &["check"]).ends(0).tells("run `postlane migrate`");
+        on(&empty, &["list"]).ends(1).tells("run `postlane migrate`");
+        on(&empty, &["migrate"]).ends(0);
+        on(&empty, &["list"]).ends(3);
+    }
+}

@@ -1,0 +1,183 @@
+//! `run` and `mock`: how they start, wait, tell and stop.
+
+use std::io::{BufRead, BufReader, Read as _};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{GOOD, both, on, on_with_input, postlane, run, stop, support};
+
+#[test]
+fn the_sandbox_says_where_it_is_and_ends_with_its_counts() {
+    let mut child = postlane(&[
+        "mock",
+        "--listen",
+        "127.0.0.1:0",
+        "--script",
+        "777=500 x2, ok",
+        "--json",
+    ])
+    .spawn()
+    .expect("starts");
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("reads");
+    let address: Value = serde_json::from_str(&line).expect("JSON");
+    let host = address["url"]
+        .as_str()
+        .expect("url")
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .expect("host")
+        .to_owned();
+    run(&["mock", "--listen", &host]).ends(1).tells(&host);
+    stop(child).ends(0);
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("reads");
+    let stats: Value = serde_json::from_str(&rest).expect("JSON");
+    assert_eq!(stats["order_violations"], 0);
+    run(&["mock", "--script", "777=whatever"])
+        .ends(2)
+        .tells("unknown word");
+}
+
+/// Reads on until a line holds this, and returns all that was read.
+fn until(from: &mut impl BufRead, text: &str) -> String {
+    let mut read = String::new();
+    while !read.contains(text) {
+        let more = from.read_line(&mut read).expect("reads");
+        assert!(more > 0, "{text:?} never came: {read}");
+    }
+    read
+}
+
+#[test]
+fn run_waits_for_its_database_and_stops_when_told() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let url = format!("sqlite://{}/later.db", folder.path().display());
+    let mut child = postlane(&[
+        "run",
+        "--database-url",
+        &url,
+        "--log",
+        "info,postlane=debug",
+    ]);
+    let mut child = child
+        .env("POSTLANE_ADMIN__LISTEN", "")
+        .spawn()
+        .expect("starts");
+    let mut err = BufReader::new(child.stderr.take().expect("piped"));
+    let told = until(&mut err, "database still cannot be used");
+    assert_eq!(
+        told.matches("ERROR database cannot be used yet").count(),
+        1,
+        "{told}"
+    );
+    assert!(told.contains("postlane migrate"), "{told}");
+    let dry = run(&["migrate", "--dry-run", "--database-url", &url]).ends(0);
+    assert!(dry.out.contains("would create"), "{}", dry.out);
+    assert!(!folder.path().join("later.db").exists());
+    let said = run(&["migrate", "--database-url", &url]).ends(0);
+    assert!(said.out.contains("applied 1 migration"), "{}", said.out);
+    let again = run(&["migrate", "--database-url", &url]).ends(0);
+    assert!(again.out.contains("nothing to do"), "{}", again.out);
+    until(&mut err, "database can be used now");
+    stop(child).ends(0);
+    until(&mut err, "worker stopped");
+}
+
+#[test]
+fn run_stops_at_once_while_it_waits_for_its_database() {
+    let mut child = postlane(&["run", "--database-url", "sqlite:///nowhere/jobs.db"]);
+    let mut child = child
+        .env("POSTLANE_ADMIN__LISTEN", "")
+        .spawn()
+        .expect("starts");
+    let mut err = BufReader::new(child.stderr.take().expect("piped"));
+    until(&mut err, "database cannot be used yet");
+    stop(child).ends(0);
+}
+
+/// A job that is on the wire and gets no answer, and the service that sends it.
+async fn hanging() -> (support::Db, postlane::mock::Mock, std::process::Child) {
+    let db = support::Db::fresh(support::Engine::Sqlite)
+        .await
+        .expect("sqlite is built in");
+    let config = postlane::mock::MockConfig {
+        default_secrets: vec!["xxxxx".to_owned()],
+        scripts: vec!["*=hang *".parse().expect("a script")],
+        ..Default::default()
+    };
+    let sandbox = postlane::mock::Mock::start(config).expect("starts");
+    on_with_input(&db, &["enqueue"], GOOD).ends(0);
+    let mut child = postlane(&["--database-url", &db.url, "run"]);
+    child
+        .env("POSTLANE_API__URL", sandbox.url())
+        .env("POSTLANE_ADMIN__LISTEN", "");
+    child.env("POSTLANE_PAGES__DEFAULT__SECRET", "xxxxx");
+    let child = child.spawn().expect("starts");
+    assert!(sandbox.wait_for(1, Duration::from_secs(20)).await);
+    (db, sandbox, child)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_stops_at_once_with_1() {
+    let (_db, _sandbox, child) = hanging().await;
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("runs");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop(child).ends(1).tells("second signal");
+}
+
+#[test]
+fn the_service_manager_is_told_when_it_delivers_lives_and_stops() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let url = format!("sqlite://{}/jobs.db", folder.path().display());
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("binds");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("sets");
+    let said = || {
+        let mut text = [0; 200];
+        let length = socket.recv(&mut text).expect("it tells");
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    let mut child = postlane(&["--database-url", &url, "run"]);
+    child
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .env("POSTLANE_ADMIN__LISTEN", "");
+    let child = child.spawn().expect("starts");
+    assert!(
+        said().starts_with("EXTEND_TIMEOUT_USEC="),
+        "while the database is away"
+    );
+    run(&["migrate", "--database-url", &url]).ends(0);
+    while said() != "READY=1" {}
+    assert_eq!([said(), said()], ["WATCHDOG=1", "WATCHDOG=1"]);
+    stop(child).ends(0);
+    while said() != "STOPPING=1" {}
+}
+
+both! {
+    run_delivers_what_was_enqueued_and_stops_with_0, |db| {
+        let sandbox = postlane::mock::Mock::start(postlane::mock::MockConfig {
+            default_secrets: vec!["xxxxx".to_owned()],
+            ..Default::default()
+        }).expect("starts");
+        on_with_input(&db, &["enqueue"], &format!("{GOOD}\n{GOOD}\n")).ends(0);
+        let mut child = postlane(&["--database-url", &db.url, "run"]);
+        child.env("POSTLANE_API__URL", sandbox.url()).env("POSTLANE_ADMIN__LISTEN", "").env("POSTLANE_LOG__FORMAT", "json");
+        child.env("POSTLANE_PAGES__DEFAULT__SECRET_ENV", "PAGE").env("PAGE", "xxxxx");
+        let child = child.spawn().expect("starts");
+        assert!(sandbox.wait_for(2, Duration::from_secs(20)).await);
+        let said = stop(child).ends(0);
+        assert!(!said.err.contains("xxxxx"));
+        for line in said.err.lines() {
+            serde_json::from_str::<Value>(line).expect(line);
+        }
+        assert_eq!(on(&db, &["list", "--json", "--state", "delivered"]).ends(0).json().len(), 2);
+    }
+}
