@@ -6,6 +6,7 @@
 //! calls it does ([`crate::worker`]).
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct Step {
 
 /// How often a cycle looks again at lanes whose head just ended.
 const ROUNDS: usize = 16;
+/// Most pages that one cycle takes lanes or marks of; the pages take turns.
+const PAGES: usize = 64;
 /// Most marks taken in one transaction.
 const MARKS: usize = 8192;
 
@@ -79,6 +82,8 @@ pub struct Ledger {
     claims: Vec<Claim>,
     /// Claims of a transaction whose commit nobody confirmed: never sent.
     unsent: Vec<Claim>,
+    /// Lease tokens drawn and not yet used.
+    tokens: Range<i64>,
     /// Marks to take next time: more while few of them wake a lane.
     appetite: usize,
     /// Requests that the rate of a page still allows.
@@ -87,6 +92,8 @@ pub struct Ledger {
     silent: HashSet<String>,
     /// Which page is asked first; moves on, so that none is always last.
     first: usize,
+    /// Lanes that an earlier policy had blocked have been woken.
+    unblocked: bool,
     draining: bool,
 }
 
@@ -101,10 +108,12 @@ impl Ledger {
             pending: Vec::new(),
             claims: Vec::new(),
             unsent: Vec::new(),
+            tokens: 0..0,
             appetite: 0,
             allowances: HashMap::new(),
             silent: HashSet::new(),
             first: 0,
+            unblocked: false,
             draining: false,
         }
     }
@@ -149,6 +158,19 @@ impl Ledger {
         let now = survey.now;
         self.write_unsent();
         let pages = self.pages(survey, &mut step).await?;
+        // One for recording, and one for each page's intake.
+        let needed = i64::try_from(pages.marks.len().min(PAGES)).unwrap_or_default() + 1;
+        if self.tokens.end - self.tokens.start < needed {
+            let first = lanes::tokens(&self.pool).await?;
+            self.tokens = first..first + lanes::TOKENS;
+        }
+        if !std::mem::replace(&mut self.unblocked, true)
+            && self.settings.after_unknown == AfterUnknown::Continue
+        {
+            lanes::unblock(&self.pool, now)
+                .await
+                .inspect_err(|_| self.unblocked = false)?;
+        }
         let mut cycle = Cycle::new(now, claimed);
         match self.write(&mut cycle, &pages, &mut step).await {
             Ok(()) => self.commit(&mut cycle).await?,
@@ -183,7 +205,7 @@ impl Ledger {
             let now = cycle.now;
             step.more |= intake::timers(self.open(cycle).await?, now, 1000).await? > 0;
         }
-        for page in &pages.marks {
+        for page in pages.marks.iter().take(PAGES) {
             self.open(cycle).await?;
             self.take_in(cycle, page, pages, step).await?;
             if split {
@@ -294,11 +316,12 @@ impl Ledger {
         for page in &pages.marks {
             self.draw(page).await?;
         }
-        if !pages.due.is_empty() {
-            self.first = self.first.wrapping_add(1);
-            let first = self.first % pages.due.len();
-            pages.due.rotate_left(first);
+        self.first = self.first.wrapping_add(1);
+        for turns in [&mut pages.due, &mut pages.marks] {
+            let first = self.first % turns.len().max(1);
+            turns.rotate_left(first);
         }
+        step.more |= pages.marks.len() > PAGES && self.slots.free() > 0;
         step.next_in = waits.into_iter().min().map(span);
         Ok(pages)
     }
@@ -319,9 +342,9 @@ impl Ledger {
         step: &mut Step,
     ) -> Result<()> {
         let recorded = self.record(cycle).await?;
-        cycle.token = lanes::token(cycle.tx()?).await?;
+        cycle.token = self.token();
         let mut lanes = Vec::new();
-        for page in &pages.due {
+        for page in pages.due.iter().take(PAGES) {
             let room = self.slots.free().saturating_sub(lanes.len());
             let limit = self.slots.share(page).min(self.allowance(page)).min(room);
             if limit > 0 {
@@ -396,7 +419,7 @@ impl Ledger {
             return Ok(());
         }
         // A token of its own: by it the lanes that are born now are told from those just claimed.
-        cycle.token = lanes::token(cycle.tx()?).await?;
+        cycle.token = self.token();
         let (lease, now) = (self.lease(cycle), cycle.now);
         let born = intake::wake(cycle.tx()?, page, &marks, &lease, slots).await?;
         // Many marks and few lanes: a deep lane's marks are in front. Take bigger bites.
@@ -584,6 +607,12 @@ impl Ledger {
             ambiguous: true,
             rest: Duration::ZERO,
         }
+    }
+
+    /// A token that nobody has had. Only equality counts: whoever's token stands in the lane's row
+    /// is its newest owner.
+    fn token(&mut self) -> i64 {
+        self.tokens.next().unwrap_or_default()
     }
 
     fn lease(&self, cycle: &Cycle) -> Lease {

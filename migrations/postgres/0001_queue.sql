@@ -168,8 +168,8 @@ create table send_sleepers (
     until timestamptz not null
 );
 
--- Lease tokens: never repeat, whatever happens to a lane's row.
-create sequence send_tokens;
+-- Lease tokens, drawn a thousand at a time: never repeat, whatever happens to a lane's row.
+create sequence send_tokens increment by 1000;
 
 -- A binary works on a schema if it is not older than compatible_from.
 create table send_schema (

@@ -184,7 +184,7 @@ create table send_audit (
     why text
 ) strict;
 
--- Lease tokens: never repeat, whatever happens to a lane's row.
+-- Lease tokens, drawn a thousand at a time: never repeat, whatever happens to a lane's row.
 create table send_tokens (value integer not null) strict;
 insert into send_tokens (value) values (0);
 

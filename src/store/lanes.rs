@@ -150,18 +150,24 @@ fn line(row: &Row) -> Result<Line> {
     })
 }
 
-const TOKEN_POSTGRES: &str =
-    "-- claim: a token that never repeats\nselect nextval('send_tokens') as token";
+const TOKENS_POSTGRES: &str =
+    "-- claim: tokens that never repeat\nselect nextval('send_tokens') as token";
 /// Differs from Postgres in that SQLite has no sequences: a counter row, under the write lock.
-const TOKEN_SQLITE: &str = "-- claim: a token that never repeats\nupdate send_tokens set value = value + 1 returning value as token";
+const TOKENS_SQLITE: &str = "-- claim: tokens that never repeat\nupdate send_tokens set value = value + 1000 returning value as token";
 
-/// A token newer than every other.
-pub async fn token(tx: &mut Tx) -> Result<i64> {
+/// How many tokens a draw takes: the sequence's increment.
+pub const TOKENS: i64 = 1000;
+
+/// Draws [`TOKENS`] tokens that no other draw has; returns the first of them.
+pub async fn tokens(pool: &Pool) -> Result<i64> {
+    let mut tx = pool.begin().await?;
     let text = match tx {
-        Tx::Postgres(_) => TOKEN_POSTGRES,
-        Tx::Sqlite(_) => TOKEN_SQLITE,
+        Tx::Postgres(_) => TOKENS_POSTGRES,
+        Tx::Sqlite(_) => TOKENS_SQLITE,
     };
-    Ok(one(tx.rows(text, &[]).await?)?.int("token")?)
+    let first = one(tx.rows(text, &[]).await?)?.int("token")?;
+    tx.commit().await?;
+    Ok(first)
 }
 
 /// A job that begins its next attempt.
@@ -259,6 +265,16 @@ pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
         .collect();
     tx.batch(EMPTY, &[], &rows).await?;
     Ok(())
+}
+
+const UNBLOCK: &str = "-- unblock: lanes that waited for a mark look again
+update send_lanes set due_at = $1 where due_at is null";
+
+/// Wakes every blocked lane: the policy by which it was blocked may have changed.
+pub async fn unblock(pool: &Pool, now: Millis) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    tx.run(UNBLOCK, &[now.into()]).await?;
+    tx.commit().await
 }
 
 /// A job that ends without an attempt.

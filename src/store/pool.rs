@@ -146,6 +146,8 @@ impl Pool {
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(false)
             .statement_cache_capacity(512)
+            // A batch's rows in one go: else the threads take turns every 50 rows.
+            .row_buffer_size(1024)
             // A batch is always the outer loop: never index it to scan the table instead.
             .pragma("automatic_index", "0")
             .pragma("cache_size", "-16000")

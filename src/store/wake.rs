@@ -14,8 +14,10 @@ use tokio::sync::Notify;
 use super::{Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
-/// The poll of a worker that is waiting for outcomes anyway.
+/// The poll of a worker that has just been busy: outcomes wake it, and soon it will be again.
 const BUSY_POLL: Duration = Duration::from_millis(20);
+/// Sleeps in a row without work after which a worker with requests in flight asks to be woken.
+const QUIET_SLEEPS: u32 = 10;
 /// The poll that finds what no hint announced.
 const POLL: Duration = Duration::from_secs(2);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
@@ -30,6 +32,7 @@ pub struct Waker {
     bell: Arc<Notify>,
     kind: Kind,
     busy_steps: u32,
+    quiet_sleeps: u32,
 }
 
 enum Kind {
@@ -84,6 +87,7 @@ impl Waker {
             bell,
             kind,
             busy_steps: 0,
+            quiet_sleeps: 0,
         })
     }
 
@@ -94,13 +98,15 @@ impl Waker {
 
     /// Asks to be woken, and says how long the worker may sleep at most. Zero: look once more first.
     pub async fn before_sleep(&mut self, idle: bool) -> Result<Duration> {
-        if !idle {
-            return Ok(BUSY_POLL);
+        self.quiet_sleeps += 1;
+        let quiet = idle || self.quiet_sleeps > QUIET_SLEEPS;
+        if quiet {
+            self.busy_steps = 0;
         }
-        self.busy_steps = 0;
         match &mut self.kind {
             Kind::Blind => Ok(BLIND_POLL),
             Kind::Sqlite { poll, .. } => Ok(*poll),
+            Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
             Kind::Postgres {
                 pool,
                 worker,
@@ -127,6 +133,7 @@ impl Waker {
     /// The worker found work: after a while of that, producers are spared the notifications.
     pub async fn busy(&mut self) -> Result<()> {
         self.busy_steps += 1;
+        self.quiet_sleeps = 0;
         if self.busy_steps >= BUSY_STEPS
             && let Kind::Postgres {
                 pool,
