@@ -127,6 +127,7 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             .acquire_timeout(Duration::from_secs(10))
+            .test_before_acquire(false)
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -156,6 +157,7 @@ impl Pool {
         let pool = SqlitePoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 2 })
             .acquire_timeout(Duration::from_secs(10))
+            .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_with(options)
