@@ -6,6 +6,9 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod chance;
+pub mod proxy;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -263,7 +266,11 @@ impl Steps {
     }
 
     pub async fn with(db: &Db, settings: Settings) -> Self {
-        let pool = db.connect().await;
+        Self::on(db.connect().await, settings).await
+    }
+
+    /// A worker on a connection of the test's.
+    pub async fn on(pool: Pool, settings: Settings) -> Self {
         let now = pool.now().await.expect("now") + 10;
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
         Self {
