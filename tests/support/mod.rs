@@ -353,6 +353,19 @@ pub fn status_answer(status: u16) -> Answer {
     }
 }
 
+/// A fresh Postgres database for a test that needs this engine; none, said aloud, without a server.
+pub async fn postgres() -> Option<Db> {
+    let db = Db::fresh(Engine::Postgres).await;
+    if db.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "in CI nothing may be skipped: set POSTLANE_TEST_POSTGRES_URL"
+        );
+        eprintln!("skipped: POSTLANE_TEST_POSTGRES_URL is not set");
+    }
+    db
+}
+
 /// Writes one test for both engines: `both!(a_name, |db| async move { … });`
 #[macro_export]
 macro_rules! both {

@@ -86,54 +86,48 @@ async fn connection(
     plan: Arc<Plan>,
 ) {
     // The first message has no type byte.
-    let Some(start) = message(&mut from_client, false).await else {
-        return;
-    };
-    if to_server.write_all(&start).await.is_err() {
-        return;
-    }
-    let mut buffer = vec![0; 65536];
+    let mut head = 4;
+    let mut waiting = Vec::new();
+    let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
-            read = from_server.read(&mut buffer) => {
+            read = from_server.read(&mut down) => {
                 let Ok(read @ 1..) = read else { return };
-                if to_client.write_all(&buffer[..read]).await.is_err() {
+                if to_client.write_all(&down[..read]).await.is_err() {
                     return;
                 }
             }
-            ready = from_client.readable() => {
-                if ready.is_err() {
-                    return;
-                }
-                let Some(message) = message(&mut from_client, true).await else { return };
-                let commits = message[0] == b'Q'
-                    && message[5..].to_ascii_uppercase().starts_with(b"COMMIT");
-                let cut = commits
-                    && plan.left.load(Ordering::SeqCst) >= 0
-                    && plan.left.fetch_sub(1, Ordering::SeqCst) == 0;
-                if cut && plan.before.load(Ordering::SeqCst) {
-                    return;
-                }
-                if to_server.write_all(&message).await.is_err() {
-                    return;
-                }
-                if cut {
-                    // The server's answer is read, so that it is done, and goes nowhere.
-                    let _ = from_server.read(&mut buffer).await;
-                    return;
+            read = from_client.read(&mut up) => {
+                let Ok(read @ 1..) = read else { return };
+                waiting.extend_from_slice(&up[..read]);
+                while let Some(message) = next(&mut waiting, head) {
+                    head = 5;
+                    let commits = message[0] == b'Q'
+                        && message[5..].to_ascii_uppercase().starts_with(b"COMMIT");
+                    let cut = commits
+                        && plan.left.load(Ordering::SeqCst) >= 0
+                        && plan.left.fetch_sub(1, Ordering::SeqCst) == 0;
+                    if cut && plan.before.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    if to_server.write_all(&message).await.is_err() {
+                        return;
+                    }
+                    if cut {
+                        // The server's answer is read, so that it is done, and goes nowhere.
+                        let _ = from_server.read(&mut down).await;
+                        return;
+                    }
                 }
             }
         }
     }
 }
 
-async fn message(from: &mut OwnedReadHalf, typed: bool) -> Option<Vec<u8>> {
-    let head = if typed { 5 } else { 4 };
-    let mut bytes = vec![0; head];
-    from.read_exact(&mut bytes).await.ok()?;
-    let length = u32::from_be_bytes(bytes[head - 4..].try_into().ok()?);
-    let rest = usize::try_from(length).ok()?.checked_sub(4)?;
-    bytes.resize(head + rest, 0);
-    from.read_exact(&mut bytes[head..]).await.ok()?;
-    Some(bytes)
+/// Splits off the first message, if it is whole.
+fn next(waiting: &mut Vec<u8>, head: usize) -> Option<Vec<u8>> {
+    let length = waiting.get(head - 4..head)?;
+    let length = u32::from_be_bytes(length.try_into().ok()?);
+    let whole = head - 4 + usize::try_from(length).ok()?;
+    (waiting.len() >= whole).then(|| waiting.drain(..whole).collect())
 }
