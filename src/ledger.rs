@@ -65,10 +65,20 @@ pub struct Step {
 
 /// How often a cycle looks again at lanes whose head just ended.
 const ROUNDS: usize = 16;
+/// Most tokens that one cycle uses: for claims that were not sent, recording, and intake by page.
+const TOKENS_A_CYCLE: i64 = 66;
 /// Most pages that one cycle takes lanes or marks of; the pages take turns.
 const PAGES: usize = 64;
+/// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
+const ALLOWED_FOR: Duration = Duration::from_secs(1);
 /// Most marks taken in one transaction.
 const MARKS: usize = 8192;
+
+/// Requests drawn from the rate of a page.
+struct Allowance {
+    left: usize,
+    drawn: BootInstant,
+}
 
 /// The one writer of a process.
 pub struct Ledger {
@@ -87,7 +97,7 @@ pub struct Ledger {
     /// Marks to take next time: more while few of them wake a lane.
     appetite: usize,
     /// Requests that the rate of a page still allows.
-    allowances: HashMap<String, usize>,
+    allowances: HashMap<String, Allowance>,
     /// Pages already reported as having no secret.
     silent: HashSet<String>,
     /// Which page is asked first; moves on, so that none is always last.
@@ -156,14 +166,16 @@ impl Ledger {
     async fn cycle_on(&mut self, survey: Survey, claimed: BootInstant) -> Result<Step> {
         let mut step = Step::default();
         let now = survey.now;
-        self.write_unsent();
-        let pages = self.pages(survey, &mut step).await?;
-        // One for recording, and one for each page's intake.
-        let needed = i64::try_from(pages.marks.len().min(PAGES)).unwrap_or_default() + 1;
-        if self.tokens.end - self.tokens.start < needed {
+        // Enough for every transaction of this cycle.
+        if self.tokens.end - self.tokens.start <= TOKENS_A_CYCLE {
             let first = lanes::tokens(&self.pool).await?;
             self.tokens = first..first + lanes::TOKENS;
         }
+        if !self.unsent.is_empty() {
+            self.close_unsent(now, claimed).await?;
+            step.more = true;
+        }
+        let pages = self.pages(survey, &mut step).await?;
         if !std::mem::replace(&mut self.unblocked, true)
             && self.settings.after_unknown == AfterUnknown::Continue
         {
@@ -258,18 +270,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// Claims that may or may not be in the database become outcomes: nothing was sent.
-    fn write_unsent(&mut self) {
-        let busy: HashSet<String> = self.pending.iter().map(|e| e.lane.clone()).collect();
-        let (wait, ready): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unsent)
-            .into_iter()
-            .partition(|claim| busy.contains(&claim.lane));
-        self.unsent = wait;
+    /// Ends claims that may or may not be in the database: nothing was sent. They are written before
+    /// anything else is recorded or claimed, or one of them could be taken for a later claim.
+    async fn close_unsent(&mut self, now: Millis, claimed: BootInstant) -> Result<()> {
         let answer = Answer::NotSent {
             error: "the commit of its claim was not confirmed".to_owned(),
         };
-        self.pending
-            .extend(ready.iter().map(|claim| unsent(claim, &answer)));
+        let mut cycle = Cycle::new(now, claimed);
+        cycle.batch = self.unsent.iter().map(|c| unsent(c, &answer)).collect();
+        cycle.tx = Some(self.pool.begin().await?);
+        cycle.token = self.token();
+        let lanes = self.write_batch(&mut cycle).await?;
+        // No page may send here: the lanes are released.
+        self.settle(&mut cycle, lanes, &Pages::default(), false)
+            .await?;
+        if let Some(tx) = cycle.tx.take() {
+            tx.commit().await?;
+        }
+        self.unsent.clear();
+        Ok(())
     }
 
     /// Reads which pages have work and may send, and draws from the rates of those that have one.
@@ -343,13 +362,16 @@ impl Ledger {
     ) -> Result<()> {
         let recorded = self.record(cycle).await?;
         cycle.token = self.token();
+        // A lane whose lease has run out is due, also to the worker whose outcome was just recorded.
+        let own: HashSet<String> = recorded.iter().map(|l| l.lane.clone()).collect();
         let mut lanes = Vec::new();
         for page in pages.due.iter().take(PAGES) {
             let room = self.slots.free().saturating_sub(lanes.len());
             let limit = self.slots.share(page).min(self.allowance(page)).min(room);
             if limit > 0 {
                 let now = cycle.now;
-                lanes.extend(lanes::take(cycle.tx()?, page, now, limit).await?);
+                let taken = lanes::take(cycle.tx()?, page, now, limit).await?;
+                lanes.extend(taken.into_iter().filter(|l| !own.contains(&l.lane)));
             }
         }
         step.more |= !lanes.is_empty();
@@ -363,6 +385,11 @@ impl Ledger {
         let rest;
         (cycle.batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
         self.pending = rest;
+        self.write_batch(cycle).await
+    }
+
+    async fn write_batch(&mut self, cycle: &mut Cycle) -> Result<Vec<Locked>> {
+        let worker = &self.settings.worker;
         let Cycle {
             tx: Some(tx),
             batch,
@@ -372,7 +399,7 @@ impl Ledger {
             return Ok(Vec::new());
         };
         let batch = &*batch;
-        let mut lanes = record::lock(tx, batch).await?;
+        let mut lanes = record::lock(tx, worker, batch).await?;
         let owned: HashSet<&str> = lanes.iter().map(|l| l.lane.as_str()).collect();
         let (own, late): (Vec<&Ended>, Vec<&Ended>) =
             batch.iter().partition(|e| owned.contains(e.lane.as_str()));
@@ -380,7 +407,7 @@ impl Ledger {
             record::write(tx, &own).await?;
         }
         if !late.is_empty() {
-            let late_successes = record::write_late(tx, &late).await?;
+            let late_successes = record::write_late(tx, worker, &late).await?;
             self.events.emit(&Event::Fenced {
                 reports: late.len(),
                 late_successes,
@@ -528,6 +555,7 @@ impl Ledger {
         let Line {
             lane, page, head, ..
         } = line;
+        let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
         let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
         let park = |due| Park {
             lane: lane.clone(),
@@ -540,8 +568,12 @@ impl Ledger {
             head: begun,
         };
         match (step, head) {
-            (Turn::Empty, _) | (_, None) => plan.empty.push(lane),
-            (Turn::Wait(until), _) => plan.parks.push(park(Some(until))),
+            // An empty line rests too: the next job may come at once.
+            (Turn::Empty, _) | (_, None) => match rest {
+                None => plan.empty.push(lane),
+                rest => plan.parks.push(park(rest)),
+            },
+            (Turn::Wait(until), _) => plan.parks.push(park(rest.max(Some(until)))),
             (Turn::Block, _) => plan.parks.push(park(None)),
             (Turn::End(reason), Some(head)) => {
                 plan.again.push(again());
@@ -555,7 +587,6 @@ impl Ledger {
                 plan.lost.push(self.lost_attempt(cycle, &lane, &head));
             }
             (Turn::Send(body), Some(head)) => {
-                let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
                 if let Some(until) = rest {
                     plan.parks.push(park(Some(until)));
                 } else if pages.eligible.contains(&page)
@@ -642,7 +673,11 @@ impl Ledger {
             return Ok(None);
         }
         let drawn = rates::draw(&self.pool, page, rate, wanted).await?;
-        self.allowances.insert(page.to_owned(), drawn.granted);
+        let allowance = Allowance {
+            left: drawn.granted,
+            drawn: BootInstant::now(),
+        };
+        self.allowances.insert(page.to_owned(), allowance);
         Ok((drawn.granted == 0).then_some(drawn.wait))
     }
 
@@ -651,14 +686,17 @@ impl Ledger {
         if self.rate(page).is_none() {
             return usize::MAX;
         }
-        self.allowances.get(page).copied().unwrap_or_default()
+        match self.allowances.get(page) {
+            Some(allowance) if allowance.drawn.elapsed() < ALLOWED_FOR => allowance.left,
+            _ => 0,
+        }
     }
 
     /// Uses one of them.
     fn spend(&mut self, page: &str) -> bool {
         let left = self.allowance(page);
-        if left > 0 && left < usize::MAX {
-            self.allowances.insert(page.to_owned(), left - 1);
+        if let Some(allowance) = self.allowances.get_mut(page) {
+            allowance.left = allowance.left.saturating_sub(1);
         }
         left > 0
     }

@@ -116,6 +116,19 @@ pub async fn look_again(tx: &mut Tx, page: &str, lane: &str) -> Result<()> {
     Ok(())
 }
 
+// From the job, not by name: a lane's name that is no UTF-8 must stay what it is.
+const LOOK_AGAIN_FOR: &str = "-- mark: look again at the lanes of jobs
+insert into send_inbox (page_id, lane, look)
+select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id = r.job";
+
+/// Leaves a mark for the lane of each `job` of these rows.
+pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
+    let job = |row: &super::Row| Ok(vec![row.int("job")?.into()]);
+    let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
+    tx.batch(LOOK_AGAIN_FOR, &[], &jobs).await?;
+    Ok(())
+}
+
 const TIMERS: &str = "-- timers: jobs whose send_at has come
 with due as materialized (
     select at as due_at, job_id as due_job from send_timers where at <= $1 order by at limit $2 {skip locked}
@@ -124,10 +137,7 @@ delete from send_timers where (at, job_id) in (select due_at, due_job from due) 
 
 const JOIN: &str = "-- timers: they join their lines
 update send_jobs set joined_at = {at: $1} from {rows: job bigint}
-where send_jobs.id = r.job and joined_at is null returning page_id, lane";
-
-const JOINED: &str = "-- timers: their lanes look again
-insert into send_inbox (page_id, lane, look) select r.page, r.lane, true from {rows: lane text, page text}";
+where send_jobs.id = r.job and joined_at is null returning id as job";
 
 /// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
 pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
@@ -137,8 +147,6 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
         .map(|row| Ok(vec![row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
     let joined = tx.batch(JOIN, &[now.into()], &jobs).await?;
-    let mark = |row: &super::Row| Ok(vec![row.text("lane")?.into(), row.text("page_id")?.into()]);
-    let marks = joined.iter().map(mark).collect::<Result<Vec<_>>>()?;
-    tx.batch(JOINED, &[], &marks).await?;
+    look_again_for(tx, &joined).await?;
     Ok(due.len())
 }

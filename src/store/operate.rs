@@ -59,10 +59,10 @@ impl Verb {
 
 const HOLD: &str = "-- hold
 update send_jobs set state = 'held', reason = 'held by an operator'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'queued' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'queued' returning id as job";
 const RELEASE: &str = "-- release
 update send_jobs set state = 'queued', reason = null
-from {rows: job bigint} where send_jobs.id = r.job and state = 'held' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'held' returning id as job";
 const CANCEL: &str = "-- cancel
 update send_jobs set
     cancel_requested = (state = 'sending'),
@@ -71,16 +71,16 @@ update send_jobs set
     state = case when state = 'sending' then state else 'cancelled' end
 from {rows: job bigint}
 where send_jobs.id = r.job and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
-returning id, page_id, lane";
+returning id as job";
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
 update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
 const RESOLVE_DEAD: &str = "-- resolve: it is over
 update send_jobs set state = 'dead', finished_at = {at: $1}, reason = 'resolved by an operator: dead'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
 const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
 update send_jobs set state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id, page_id, lane";
+from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
 pub async fn apply(
@@ -99,9 +99,9 @@ pub async fn apply(
     let rows = tx.batch(verb.sql(), &binds, &jobs).await?;
     let mut moved = Vec::with_capacity(rows.len());
     for row in &rows {
-        moved.push(row.int("id")?);
-        super::intake::look_again(&mut tx, &row.text("page_id")?, &row.text("lane")?).await?;
+        moved.push(row.int("job")?);
     }
+    super::intake::look_again_for(&mut tx, &rows).await?;
     audit(&mut tx, operator, verb.as_str(), &ids(&moved), moved.len()).await?;
     wake(&mut tx).await?;
     tx.commit().await?;

@@ -197,7 +197,15 @@ impl Pool {
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
-            Self::Sqlite(pool, _) => Tx::Sqlite(pool.begin_with("begin immediate").await?),
+            Self::Sqlite(pool, _) => Tx::Sqlite(match pool.begin_with(BEGIN_SQLITE).await {
+                // SQLite ends a transaction by itself when the disk is full or fails; sqlx still
+                // counts it as open and would never begin another on that connection.
+                Err(sqlx::Error::InvalidSavePointStatement) => {
+                    pool.acquire().await?.close().await?;
+                    pool.begin_with(BEGIN_SQLITE).await?
+                }
+                begun => begun?,
+            }),
         })
     }
 
@@ -245,6 +253,8 @@ impl Pool {
         }
     }
 }
+
+const BEGIN_SQLITE: &str = "begin immediate";
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]

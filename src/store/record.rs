@@ -61,16 +61,17 @@ pub struct Locked {
 const LOCK: &str = "-- record: lock the lanes that are still theirs
 select l.lane, l.page_id, l.head
 from {rows: lane text, token bigint}
-join send_lanes l on l.lane = r.lane and l.token = r.token
+join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
-/// Locks the lanes of the reports whose token is still the newest.
-pub async fn lock(tx: &mut Tx, ended: &[Ended]) -> Result<Vec<Locked>> {
+/// Locks the lanes of the worker's reports whose token is still the newest. The worker is asked for
+/// as well because SQLite hands out the token of a transaction that was rolled back once more.
+pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<Locked>> {
     let keys: Vec<_> = ended
         .iter()
         .map(|e| vec![e.lane.as_str().into(), e.token.into()])
         .collect();
-    locked(&tx.batch(LOCK, &[], &keys).await?)
+    locked(&tx.batch(LOCK, &[worker.into()], &keys).await?)
 }
 
 pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
@@ -84,13 +85,15 @@ pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
     rows.iter().map(lane).collect()
 }
 
-// A late and definite answer replaces the guess of whoever took the lane over.
+// A late and definite answer replaces the guess of whoever took the lane over. Who is late names
+// itself: if its claim was never committed, the attempt of that number is somebody else's.
 const ATTEMPTS: &str = "-- record: end the attempts
 update send_attempts set
     finished_at = {at: r.finished}, outcome = r.outcome, http_status = r.status,
     error = r.error, response = r.response, rule = r.rule
 from {rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
 where send_attempts.job_id = r.job and send_attempts.number = r.number
+  and (cast($1 as text) is null or send_attempts.worker = $1)
   and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))";
 
 // The state is a parameter: as a literal it would fit the partial index of jobs in hand, and a
@@ -112,7 +115,7 @@ where send_jobs.id = r.job and send_jobs.state = $1 and send_jobs.attempts = r.n
 
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
-    end_attempts(tx, ended).await?;
+    end_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
         vec![
             e.job.into(),
@@ -131,7 +134,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     Ok(())
 }
 
-async fn end_attempts(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
+async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
     let attempt = |e: &&Ended| {
         vec![
             e.job.into(),
@@ -145,7 +148,7 @@ async fn end_attempts(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
         ]
     };
     let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.batch(ATTEMPTS, &[], &attempts).await?;
+    tx.batch(ATTEMPTS, &[worker.into()], &attempts).await?;
     Ok(())
 }
 
@@ -156,11 +159,11 @@ update send_jobs set
 from {rows: job bigint, number bigint, finished bigint, status bigint}
 where send_jobs.id = r.job and send_jobs.attempts = r.number
   and send_jobs.state in ('queued', 'sending', 'unknown', 'held')
-returning page_id, lane";
+returning id as job";
 
 /// Writes the end of attempts that were superseded: their own rows, and late successes.
-pub async fn write_late(tx: &mut Tx, ended: &[&Ended]) -> Result<usize> {
-    end_attempts(tx, ended).await?;
+pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<usize> {
+    end_attempts(tx, Some(worker), ended).await?;
     let row = |e: &&&Ended| {
         vec![
             e.job.into(),
@@ -175,8 +178,6 @@ pub async fn write_late(tx: &mut Tx, ended: &[&Ended]) -> Result<usize> {
         .map(|e| row(&e))
         .collect();
     let closed = tx.batch(LATE, &[], &late).await?;
-    for row in &closed {
-        super::intake::look_again(tx, &row.text("page_id")?, &row.text("lane")?).await?;
-    }
+    super::intake::look_again_for(tx, &closed).await?;
     Ok(closed.len())
 }

@@ -6,6 +6,9 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod chance;
+pub mod proxy;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -263,7 +266,11 @@ impl Steps {
     }
 
     pub async fn with(db: &Db, settings: Settings) -> Self {
-        let pool = db.connect().await;
+        Self::on(db.connect().await, settings).await
+    }
+
+    /// A worker on a connection of the test's.
+    pub async fn on(pool: Pool, settings: Settings) -> Self {
         let now = pool.now().await.expect("now") + 10;
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
         Self {
@@ -344,6 +351,19 @@ pub fn status_answer(status: u16) -> Answer {
         body: Vec::new(),
         cut: false,
     }
+}
+
+/// A fresh Postgres database for a test that needs this engine; none, said aloud, without a server.
+pub async fn postgres() -> Option<Db> {
+    let db = Db::fresh(Engine::Postgres).await;
+    if db.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "in CI nothing may be skipped: set POSTLANE_TEST_POSTGRES_URL"
+        );
+        eprintln!("skipped: POSTLANE_TEST_POSTGRES_URL is not set");
+    }
+    db
 }
 
 /// Writes one test for both engines: `both!(a_name, |db| async move { … });`
