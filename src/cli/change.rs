@@ -39,7 +39,7 @@ pub struct Asking {
     /// Why, for the audit table
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
-    /// Who asks, for the audit table [default: USER@HOST]
+    /// Who asks, for the audit table; else USER@HOST
     #[arg(long, value_name = "NAME")]
     who: Option<String>,
 }
