@@ -151,7 +151,7 @@ both! {
         assert_eq!(held.duplicates, 0);
         assert!(unknown as usize <= in_flight.len(), "{unknown} unknown, {} in flight", in_flight.len());
         assert!(unknown > 0, "no kill hit a request: this test has not tested anything");
-        let (code, listed, _) = setup.verb(&["list", "--state", "unknown", "--json"]);
+        let (code, listed, _) = setup.verb(&["list", "--state", "unknown", "--json", "--all-rows"]);
         assert_eq!((code, listed.lines().count() as u64), (0, unknown));
         let (code, _, err) = setup.verb(&["resolve", "--state", "unknown", "--resend"]);
         assert_eq!(code, 0, "{err}");
