@@ -130,6 +130,11 @@ impl Ledger {
         self.pending.len() + self.unsent.len()
     }
 
+    /// After a cycle that failed: the next one gets a new connection.
+    pub async fn renew(&self) {
+        self.pool.renew().await;
+    }
+
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
     pub async fn cycle(&mut self) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
@@ -256,6 +261,12 @@ impl Ledger {
         if self.draining {
             return Ok(pages);
         }
+        // A claim that was rolled back would be made again with the same number, and the report of
+        // the first taken for the second's: nothing is claimed before that is settled.
+        if !self.unsent.is_empty() || self.pending.iter().any(|e| e.rule == UNCONFIRMED) {
+            step.more = true;
+            return Ok(pages);
+        }
         let Survey {
             now,
             pauses,
@@ -329,6 +340,10 @@ impl Ledger {
                 lanes.extend(lanes::take(cycle.tx()?, page, now, limit).await?);
             }
         }
+        // A lane whose lease ran out before its outcome could be written is due as well as recorded:
+        // named twice, it would be claimed twice.
+        let known: HashSet<&str> = recorded.iter().map(|l| l.lane.as_str()).collect();
+        lanes.retain(|l: &Locked| !known.contains(l.lane.as_str()));
         step.more |= !lanes.is_empty();
         // Lanes that waited come first; one that just had its turn goes on only if a slot is left.
         lanes.extend(recorded);
@@ -349,7 +364,7 @@ impl Ledger {
             return Ok(Vec::new());
         };
         let batch = &*batch;
-        let mut lanes = record::lock(tx, batch).await?;
+        let mut lanes = record::lock(tx, batch, &self.settings.worker).await?;
         let owned: HashSet<&str> = lanes.iter().map(|l| l.lane.as_str()).collect();
         let (own, late): (Vec<&Ended>, Vec<&Ended>) =
             batch.iter().partition(|e| owned.contains(e.lane.as_str()));
@@ -357,7 +372,7 @@ impl Ledger {
             record::write(tx, &own).await?;
         }
         if !late.is_empty() {
-            let late_successes = record::write_late(tx, &late).await?;
+            let late_successes = record::write_late(tx, &late, &self.settings.worker).await?;
             self.events.emit(&Event::Fenced {
                 reports: late.len(),
                 late_successes,
@@ -717,6 +732,9 @@ fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -
     }
 }
 
+/// The rule of claims that were never sent because nobody confirmed their commit.
+const UNCONFIRMED: &str = "ledger.unconfirmed";
+
 /// A claim that was never sent, as an outcome.
 fn unsent(claim: &Claim, answer: &Answer) -> Ended {
     let judgement = judge(answer);
@@ -730,7 +748,7 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
         status: None,
         error: Some(judgement.reason.clone()),
         response: None,
-        rule: "ledger.unconfirmed".to_owned(),
+        rule: UNCONFIRMED.to_owned(),
         state: State::Queued,
         failed: 0,
         due: claim.started,

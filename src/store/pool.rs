@@ -126,7 +126,8 @@ impl Pool {
         }
         let pool = PgPoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
-            .acquire_timeout(Duration::from_secs(10))
+            // A pool that cannot connect tries again after at most a fifth of this.
+            .acquire_timeout(Duration::from_secs(3))
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -156,6 +157,12 @@ impl Pool {
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(None)
             .max_lifetime(None)
+            // A full disk makes SQLite roll back by itself; sqlx then takes its own rollback for
+            // failed and believes for ever that the transaction is open.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(options)
             .await?;
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
@@ -230,6 +237,17 @@ impl Pool {
                     .await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
+        }
+    }
+
+    /// After a failure: the next statement gets a new connection. A session may be the cause: one
+    /// that began while the database was read-only stays so for its life. An idle one only.
+    pub async fn renew(&self) {
+        if let Self::Postgres(pool) = self
+            && let Some(connection) = pool.try_acquire()
+        {
+            // It is of no use any more, however it ends.
+            let _ = connection.close().await;
         }
     }
 

@@ -61,16 +61,17 @@ pub struct Locked {
 const LOCK: &str = "-- record: lock the lanes that are still theirs
 select l.lane, l.page_id, l.head
 from {rows: lane text, token bigint}
-join send_lanes l on l.lane = r.lane and l.token = r.token
+join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
-/// Locks the lanes of the reports whose token is still the newest.
-pub async fn lock(tx: &mut Tx, ended: &[Ended]) -> Result<Vec<Locked>> {
+/// Locks the lanes of the reports whose token is still the newest. The name is part of the token:
+/// SQLite's counter goes back with a transaction that failed, and another worker may draw the same.
+pub async fn lock(tx: &mut Tx, ended: &[Ended], worker: &str) -> Result<Vec<Locked>> {
     let keys: Vec<_> = ended
         .iter()
         .map(|e| vec![e.lane.as_str().into(), e.token.into()])
         .collect();
-    locked(&tx.batch(LOCK, &[], &keys).await?)
+    locked(&tx.batch(LOCK, &[worker.into()], &keys).await?)
 }
 
 pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
@@ -91,6 +92,7 @@ update send_attempts set
     error = r.error, response = r.response, rule = r.rule
 from {rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
 where send_attempts.job_id = r.job and send_attempts.number = r.number
+  and ($1 = '' or send_attempts.worker = $1)
   and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))";
 
 // The state is a parameter: as a literal it would fit the partial index of jobs in hand, and a
@@ -112,7 +114,8 @@ where send_jobs.id = r.job and send_jobs.state = $1 and send_jobs.attempts = r.n
 
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
-    end_attempts(tx, ended).await?;
+    // The attempt of a worker that is gone is ended by another.
+    end_attempts(tx, ended, "").await?;
     let job = |e: &&Ended| {
         vec![
             e.job.into(),
@@ -131,7 +134,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     Ok(())
 }
 
-async fn end_attempts(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
+async fn end_attempts(tx: &mut Tx, ended: &[&Ended], worker: &str) -> Result<()> {
     let attempt = |e: &&Ended| {
         vec![
             e.job.into(),
@@ -145,7 +148,7 @@ async fn end_attempts(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
         ]
     };
     let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.batch(ATTEMPTS, &[], &attempts).await?;
+    tx.batch(ATTEMPTS, &[worker.into()], &attempts).await?;
     Ok(())
 }
 
@@ -159,8 +162,10 @@ where send_jobs.id = r.job and send_jobs.attempts = r.number
 returning page_id, lane";
 
 /// Writes the end of attempts that were superseded: their own rows, and late successes.
-pub async fn write_late(tx: &mut Tx, ended: &[&Ended]) -> Result<usize> {
-    end_attempts(tx, ended).await?;
+///
+/// The claim of a commit that failed was no attempt: another worker may have begun it meanwhile.
+pub async fn write_late(tx: &mut Tx, ended: &[&Ended], worker: &str) -> Result<usize> {
+    end_attempts(tx, ended, worker).await?;
     let row = |e: &&&Ended| {
         vec![
             e.job.into(),
