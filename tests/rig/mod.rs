@@ -298,6 +298,7 @@ impl Setup {
             .env_clear()
             .env("TZ", "UTC")
             .env("USER", "tester")
+            .envs(std::env::var("POSTLANE_TEST_LOG").map(|level| ("POSTLANE_LOG__LEVEL", level)))
             .envs(self.env.iter().cloned())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
