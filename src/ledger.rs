@@ -149,6 +149,11 @@ impl Ledger {
         self.pending.len() + self.unsent.len()
     }
 
+    /// After a cycle that failed: the next one gets a new connection.
+    pub async fn renew(&self) {
+        self.pool.renew().await;
+    }
+
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
     pub async fn cycle(&mut self) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.

@@ -30,9 +30,11 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
     let mut after = String::new();
     while !*stop.borrow() {
         // An error is the ledger's to report: the same database is its own.
-        let full = once(&pool, retention, &events, &mut after)
-            .await
-            .unwrap_or(false);
+        let swept = once(&pool, retention, &events, &mut after).await;
+        if swept.is_err() {
+            pool.renew().await;
+        }
+        let full = swept.unwrap_or(false);
         let rest = if full { REST } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}

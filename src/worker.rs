@@ -65,6 +65,7 @@ impl Worker {
             stop,
             senders: JoinSet::new(),
             failures: 0,
+            renew: false,
         };
         motion.work().await;
         motion.finish().await
@@ -79,6 +80,8 @@ struct Motion {
     stop: Stop,
     senders: JoinSet<()>,
     failures: u32,
+    /// The last cycle failed: its connection may be the cause.
+    renew: bool,
 }
 
 /// The shortest sleep of a worker that found work it could not take (another holds the lanes).
@@ -88,8 +91,10 @@ impl Motion {
     async fn work(&mut self) {
         while !*self.stop.borrow() {
             let wait = self.step().await;
-            if let Some(wait) = wait {
-                self.sleep(wait).await;
+            match wait {
+                Some(wait) if self.failures > 0 => self.rest(wait).await,
+                Some(wait) => self.sleep(wait).await,
+                None => {}
             }
         }
     }
@@ -97,6 +102,10 @@ impl Motion {
     /// One cycle, and the sending of what it claimed. Returns how long to wait, if at all.
     async fn step(&mut self) -> Option<Duration> {
         self.collect();
+        // Not right after the failure: the connection was not yet back in its pool then.
+        if std::mem::take(&mut self.renew) {
+            self.ledger.renew().await;
+        }
         match self.ledger.cycle().await {
             Ok(step) => {
                 self.failures = 0;
@@ -121,6 +130,7 @@ impl Motion {
                     error: &error.to_string(),
                     kept,
                 });
+                self.renew = true;
                 Some(Duration::from_millis(
                     100 * u64::from(self.failures.min(30)),
                 ))
@@ -177,6 +187,14 @@ impl Motion {
         tokio::select! {
             Some(ended) = self.reports.recv() => self.ledger.report(ended),
             () = self.worker.waker.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = self.stop.changed() => {}
+        }
+    }
+
+    /// Waits after a failure: producers and answers must not hurry a database that is away.
+    async fn rest(&mut self, wait: Duration) {
+        tokio::select! {
             () = tokio::time::sleep(wait) => {}
             _ = self.stop.changed() => {}
         }

@@ -126,7 +126,8 @@ impl Pool {
         }
         let pool = PgPoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
-            .acquire_timeout(Duration::from_secs(10))
+            // A pool that cannot connect tries again after at most a fifth of this.
+            .acquire_timeout(Duration::from_secs(3))
             .test_before_acquire(false)
             .connect_with(options)
             .await?;
@@ -160,6 +161,12 @@ impl Pool {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
+            // A full disk makes SQLite roll back by itself; sqlx then takes its own rollback for
+            // failed and believes for ever that the transaction is open.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(options)
             .await?;
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
@@ -197,15 +204,7 @@ impl Pool {
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
-            Self::Sqlite(pool, _) => Tx::Sqlite(match pool.begin_with(BEGIN_SQLITE).await {
-                // SQLite ends a transaction by itself when the disk is full or fails; sqlx still
-                // counts it as open and would never begin another on that connection.
-                Err(sqlx::Error::InvalidSavePointStatement) => {
-                    pool.acquire().await?.close().await?;
-                    pool.begin_with(BEGIN_SQLITE).await?
-                }
-                begun => begun?,
-            }),
+            Self::Sqlite(pool, _) => Tx::Sqlite(pool.begin_with("begin immediate").await?),
         })
     }
 
@@ -245,6 +244,17 @@ impl Pool {
         }
     }
 
+    /// After a failure: the next statement gets a new connection. A session may be the cause: one
+    /// that began while the database was read-only stays so for its life. An idle one only.
+    pub async fn renew(&self) {
+        if let Self::Postgres(pool) = self
+            && let Some(connection) = pool.try_acquire()
+        {
+            // It is of no use any more, however it ends.
+            let _ = connection.close().await;
+        }
+    }
+
     /// Closes the connections; SQLite checkpoints when the last one goes.
     pub async fn close(&self) {
         match self {
@@ -253,8 +263,6 @@ impl Pool {
         }
     }
 }
-
-const BEGIN_SQLITE: &str = "begin immediate";
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]

@@ -1,0 +1,212 @@
+//! The worker is killed and stalled at random moments under load, and every promise still holds.
+//!
+//! The real binary, SIGKILL and SIGSTOP, both engines; the receiver survives in this process and
+//! an independent checker judges tables and record. `POSTLANE_KILLS` (10) says how often each
+//! test kills, `POSTLANE_SEED` when.
+
+mod rig;
+mod support;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postlane::mock::Mock;
+use rig::{Dice, Load, Producer, Setup, Sql, Worker, check, sandbox, until};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+/// Longer than the lease of these workers (1.4 s).
+const STALL: Duration = Duration::from_millis(1900);
+
+fn setting(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn kills() -> u64 {
+    setting("POSTLANE_KILLS", 10)
+}
+
+fn dice() -> Dice {
+    Dice(setting("POSTLANE_SEED", 7))
+}
+
+/// How long everything may take to end after the last fault.
+fn patience() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// Waits until the receiver has got more than it had.
+async fn work_goes_on(mock: &Mock, worker: &Worker) {
+    let before = mock.count();
+    until("requests go on", Duration::from_secs(20), async || {
+        mock.count() > before
+    })
+    .await;
+    assert!(worker.pid() > 0);
+}
+
+/// A kill may also come before the first request.
+async fn a_random_moment(dice: &mut Dice, mock: &Mock, worker: &Worker) {
+    mock.set_latency(dice.ms(0, 15));
+    work_goes_on(mock, worker).await;
+    sleep(dice.ms(5, 300)).await;
+}
+
+fn tell(
+    what: &str,
+    db: &support::Db,
+    faults: u64,
+    bound: usize,
+    verdict: &rig::Verdict,
+    began: Instant,
+) {
+    println!(
+        "{what} on {:?}: {faults} faults, {verdict}, bound {bound}, {:.1?}",
+        db.engine,
+        began.elapsed()
+    );
+}
+
+both! {
+    a_killed_worker_loses_nothing_keeps_order_and_repeats_only_what_was_in_flight, |db| {
+        let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
+        let sql = Sql::open(&db.url);
+        let setup = Setup::new(&db.url, &mock.url());
+        let producer = Producer::start(sql.clone(), Arc::clone(&mock), Load::default(), dice.roll());
+        let mut in_flight = HashSet::new();
+        let mut worker = setup.start();
+        for _ in 0..kills() {
+            a_random_moment(&mut dice, &mock, &worker).await;
+            worker.kill();
+            in_flight.extend(sql.open_attempts(Some(&worker)).await);
+            worker = setup.start();
+        }
+        work_goes_on(&mock, &worker).await;
+        let accepted = producer.stop().await;
+        sql.finished(patience()).await;
+        assert_eq!(worker.stop().await, 0);
+        let verdict = check(&sql, &accepted, &mock, &[]).await;
+        tell("kill", &db, kills(), in_flight.len(), &verdict, began);
+        verdict.is_clean();
+        assert_eq!(verdict.echoes, 0);
+        assert!(verdict.duplicates <= in_flight.len(), "{verdict}, {} in flight", in_flight.len());
+        let killed: HashSet<i64> = in_flight.iter().map(|(job, _)| *job).collect();
+        let others: Vec<_> = verdict.doubled.difference(&killed).collect();
+        assert!(others.is_empty(), "doubled without having been in flight: {others:?}");
+        assert_eq!(mock.stats().duplicates, verdict.duplicates as u64);
+        assert_eq!(worker.says("please report"), 0);
+    }
+
+    one_of_two_workers_is_killed_and_the_other_takes_its_lanes_over, |db| {
+        let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
+        let sql = Sql::open(&db.url);
+        let setup = Setup::new(&db.url, &mock.url());
+        let setups = [setup.named("a"), setup.named("b")];
+        let producer = Producer::start(sql.clone(), Arc::clone(&mock), Load::default(), dice.roll());
+        let mut in_flight = HashSet::new();
+        let mut workers = setups.each_ref().map(Setup::start);
+        let faults = kills().div_ceil(2);
+        for _ in 0..faults {
+            let victim = usize::from(dice.roll() % 2 == 0);
+            a_random_moment(&mut dice, &mock, &workers[victim]).await;
+            workers[victim].kill();
+            in_flight.extend(sql.open_attempts(Some(&workers[victim])).await);
+            work_goes_on(&mock, &workers[1 - victim]).await;
+            workers[victim] = setups[victim].start();
+        }
+        let accepted = producer.stop().await;
+        sql.finished(patience()).await;
+        for worker in &mut workers {
+            assert_eq!(worker.stop().await, 0);
+            assert_eq!(worker.says("please report"), 0);
+        }
+        let verdict = check(&sql, &accepted, &mock, &[]).await;
+        tell("two workers", &db, faults, in_flight.len(), &verdict, began);
+        verdict.is_clean();
+        assert_eq!(verdict.echoes, 0);
+        assert!(verdict.duplicates <= in_flight.len(), "{verdict}, {} in flight", in_flight.len());
+    }
+
+    with_hold_a_job_is_received_once_at_most_until_an_operator_decides, |db| {
+        let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
+        let sql = Sql::open(&db.url);
+        let setup = Setup { on_ambiguous: "hold", ..Setup::new(&db.url, &mock.url()) };
+        let load = Load { recipients: 2000, ..Load::default() };
+        let producer = Producer::start(sql.clone(), Arc::clone(&mock), load, dice.roll());
+        let mut in_flight = HashSet::new();
+        let mut worker = setup.start();
+        let faults = kills().div_ceil(2);
+        for _ in 0..faults {
+            a_random_moment(&mut dice, &mock, &worker).await;
+            worker.kill();
+            in_flight.extend(sql.open_attempts(Some(&worker)).await);
+            worker = setup.start();
+        }
+        work_goes_on(&mock, &worker).await;
+        let accepted = producer.stop().await;
+        // All that is left stands behind a job that nobody knows of.
+        until("only unknown jobs and those behind them are left", patience(), async || {
+            sql.count("send_jobs j where state in ('queued', 'sending', 'held') and not exists \
+                (select 1 from send_jobs u where u.lane = j.lane and u.state = 'unknown' and u.id < j.id)").await == 0
+        }).await;
+        let unknown = sql.count("send_jobs where state = 'unknown'").await;
+        let held = check(&sql, &accepted, &mock, &["unknown", "queued"]).await;
+        tell("hold", &db, faults, in_flight.len(), &held, began);
+        held.is_clean();
+        assert_eq!(held.duplicates, 0);
+        assert!(unknown as usize <= in_flight.len(), "{unknown} unknown, {} in flight", in_flight.len());
+        assert!(unknown > 0, "no kill hit a request: this test has not tested anything");
+        let (code, listed, _) = setup.verb(&["list", "--state", "unknown", "--json", "--all-rows"]);
+        assert_eq!((code, listed.lines().count() as u64), (0, unknown));
+        let (code, _, err) = setup.verb(&["resolve", "--state", "unknown", "--resend"]);
+        assert_eq!(code, 0, "{err}");
+        sql.finished(patience()).await;
+        assert_eq!(worker.stop().await, 0);
+        let verdict = check(&sql, &accepted, &mock, &[]).await;
+        verdict.is_clean();
+        assert!(verdict.duplicates as u64 <= unknown, "{verdict}, {unknown} unknown");
+    }
+
+    a_worker_stalled_beyond_its_lease_is_fenced_and_order_holds, |db| {
+        let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
+        let sql = Sql::open(&db.url);
+        let setup = Setup::new(&db.url, &mock.url());
+        let setups = [setup.named("a"), setup.named("b")];
+        let load = Load { rest: Duration::from_millis(5), ..Load::default() };
+        let producer = Producer::start(sql.clone(), Arc::clone(&mock), load, dice.roll());
+        let mut in_flight = HashSet::new();
+        let mut workers = setups.each_ref().map(Setup::start);
+        let faults = kills().div_ceil(4);
+        for _ in 0..faults {
+            let victim = usize::from(dice.roll() % 2 == 0);
+            // Requests that are surely under way when the stall comes.
+            mock.set_latency(dice.ms(50, 100));
+            work_goes_on(&mock, &workers[victim]).await;
+            let name = workers[victim].signature();
+            until("the victim has requests in flight", Duration::from_secs(10), async || {
+                sql.count(&format!("send_attempts where outcome is null and worker like '{name}%'")).await > 0
+            }).await;
+            workers[victim].signal(Signal::STOP);
+            in_flight.extend(sql.open_attempts(None).await);
+            sleep(STALL).await;
+            workers[victim].signal(Signal::CONT);
+            work_goes_on(&mock, &workers[victim]).await;
+        }
+        let accepted = producer.stop().await;
+        sql.finished(patience()).await;
+        // A fenced report may come after its job is finished.
+        until("every attempt has an outcome", patience(), async || sql.open_attempts(None).await.is_empty()).await;
+        let fenced: usize = workers.iter().map(|w| w.says("after their lanes had been taken over")).sum();
+        for worker in &mut workers {
+            assert_eq!(worker.stop().await, 0);
+            assert_eq!(worker.says("please report"), 0);
+        }
+        let verdict = check(&sql, &accepted, &mock, &[]).await;
+        tell("stall", &db, faults, in_flight.len(), &verdict, began);
+        println!("  {fenced} times fenced");
+        verdict.is_clean();
+        assert!(verdict.duplicates <= in_flight.len(), "{verdict}, {} in flight", in_flight.len());
+    }
+}

@@ -1,0 +1,124 @@
+//! A throw-away Postgres server that may be crashed.
+//!
+//! Made of the binaries that the system has; as root it runs as the user `postgres`, because the
+//! server refuses to be root. It is stopped by its own data folder when dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A server of its own for one test.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    bin: PathBuf,
+    port: u16,
+}
+
+impl Cluster {
+    /// A server that does not run yet; none if the system has no Postgres.
+    ///
+    /// # Panics
+    /// In CI, where nothing may be skipped, or if the server's data cannot be made.
+    pub fn new() -> Option<Self> {
+        let Some(bin) = binaries() else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "in CI nothing may be skipped: install postgresql"
+            );
+            eprintln!("skipped: no initdb in PATH or /usr/lib/postgresql");
+            return None;
+        };
+        let cluster = Self {
+            folder: tempfile::tempdir().expect("temp folder"),
+            bin,
+            port: super::free_port(),
+        };
+        if rustix::process::geteuid().is_root() {
+            let mut chown = Command::new("chown");
+            assert!(
+                run(chown.arg("postgres").arg(cluster.folder.path())),
+                "chown"
+            );
+        }
+        let data = cluster.data();
+        let made = cluster.run(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"],
+        );
+        assert!(made, "initdb");
+        Some(cluster)
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn start(&self) {
+        let options = format!(
+            "-p {} -k {} -c listen_addresses=127.0.0.1 -c shared_buffers=16MB",
+            self.port,
+            self.folder.path().display()
+        );
+        let (data, log) = (self.data(), self.folder.path().join("log"));
+        let log = log.display().to_string();
+        let started = self.run(
+            "pg_ctl",
+            &["-D", &data, "-l", &log, "-o", &options, "-w", "start"],
+        );
+        assert!(started, "pg_ctl start");
+    }
+
+    /// Stops it: `immediate` is a crash, `fast` ends all sessions.
+    pub fn stop(&self, mode: &str) {
+        let data = self.data();
+        assert!(
+            self.run("pg_ctl", &["-D", &data, "-m", mode, "-w", "stop"]),
+            "pg_ctl stop"
+        );
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> bool {
+        let program = self.bin.join(program);
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.args(arguments).current_dir(self.folder.path());
+        run(&mut command)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let data = self.data();
+        if Path::new(&data).join("postmaster.pid").exists() {
+            self.run("pg_ctl", &["-D", &data, "-m", "immediate", "-w", "stop"]);
+        }
+    }
+}
+
+fn run(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn binaries() -> Option<PathBuf> {
+    let mut places: Vec<PathBuf> = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    places.extend(versions.flatten().map(|version| version.path().join("bin")));
+    places.into_iter().find(|bin| bin.join("initdb").exists())
+}
