@@ -130,6 +130,11 @@ impl Motion {
                     error: &error.to_string(),
                     kept,
                 });
+                if error.is_unique_violation() {
+                    self.worker.events.emit(&Event::Bug {
+                        what: &error.to_string(),
+                    });
+                }
                 self.renew = true;
                 Some(Duration::from_millis(
                     100 * u64::from(self.failures.min(30)),
@@ -186,7 +191,7 @@ impl Motion {
     async fn sleep(&mut self, wait: Duration) {
         tokio::select! {
             Some(ended) = self.reports.recv() => self.ledger.report(ended),
-            () = self.worker.waker.woken() => {}
+            () = self.worker.waker.woken() => self.worker.waker.rung(),
             () = tokio::time::sleep(wait) => {}
             _ = self.stop.changed() => {}
         }

@@ -1,6 +1,8 @@
 //! Operators' verbs: each moves jobs under a guard on their state, leaves a mark that makes their
 //! lanes look again, and writes who did it. None touches a lane: only ledgers do.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Pool, Result, Tx};
@@ -84,6 +86,29 @@ from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returni
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
 pub async fn apply(
+    pool: &Pool,
+    verb: Verb,
+    jobs: &[JobId],
+    operator: &Operator,
+) -> Result<Vec<JobId>> {
+    for wait in CONFLICT_WAITS {
+        match apply_once(pool, verb, jobs, operator).await {
+            Err(error) if error.is_conflict() => tokio::time::sleep(wait).await,
+            done => return done,
+        }
+    }
+    apply_once(pool, verb, jobs, operator).await
+}
+
+/// A verb that met a ledger in a deadlock is tried again after these.
+const CONFLICT_WAITS: [Duration; 4] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
+
+async fn apply_once(
     pool: &Pool,
     verb: Verb,
     jobs: &[JobId],

@@ -22,6 +22,9 @@ const QUIET_SLEEPS: u32 = 10;
 const POLL: Duration = Duration::from_secs(2);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
 const BLIND_POLL: Duration = Duration::from_millis(100);
+/// The first and the last of the looks that follow a ring, each twice as far as the one before.
+const FIRST_LOOK: Duration = Duration::from_micros(500);
+const LAST_LOOK: Duration = Duration::from_millis(250);
 /// How long a sleeper asks to be woken before it has to ask again.
 const ARMED_FOR: Duration = Duration::from_secs(60);
 /// Busy steps in a row after which producers need not notify any more.
@@ -44,8 +47,9 @@ enum Kind {
     },
     /// Watches the file; dropping the watcher ends the watch.
     Sqlite {
-        _watcher: Option<notify::RecommendedWatcher>,
+        _watcher: Option<Watcher>,
         poll: Duration,
+        fast: Option<Duration>,
     },
     /// Nothing wakes it.
     Blind,
@@ -80,6 +84,7 @@ impl Waker {
                 Kind::Sqlite {
                     _watcher: watcher,
                     poll,
+                    fast: None,
                 }
             }
         };
@@ -96,6 +101,14 @@ impl Waker {
         self.bell.notified().await;
     }
 
+    /// Something rang. SQLite writes its log before the commit can be seen, and the commit itself
+    /// rings nothing: for a while the worker looks again and again.
+    pub fn rung(&mut self) {
+        if let Kind::Sqlite { fast, .. } = &mut self.kind {
+            *fast = Some(FIRST_LOOK);
+        }
+    }
+
     /// Asks to be woken, and says how long the worker may sleep at most. Zero: look once more first.
     pub async fn before_sleep(&mut self, idle: bool) -> Result<Duration> {
         self.quiet_sleeps += 1;
@@ -105,7 +118,13 @@ impl Waker {
         }
         match &mut self.kind {
             Kind::Blind => Ok(BLIND_POLL),
-            Kind::Sqlite { poll, .. } => Ok(*poll),
+            Kind::Sqlite { poll, fast, .. } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
+                Some(wait) => {
+                    *fast = Some(wait * 2);
+                    wait
+                }
+                None => *poll,
+            }),
             Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
             Kind::Postgres {
                 pool,
@@ -202,7 +221,18 @@ async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
     }
 }
 
-fn watch(database: &Path, bell: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+#[cfg(target_os = "linux")]
+type Watcher = notify::RecommendedWatcher;
+#[cfg(not(target_os = "linux"))]
+type Watcher = std::convert::Infallible;
+
+#[cfg(not(target_os = "linux"))]
+fn watch(_database: &Path, _bell: Arc<Notify>) -> Option<Watcher> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn watch(database: &Path, bell: Arc<Notify>) -> Option<Watcher> {
     use notify::Watcher as _;
     let database = std::path::absolute(database).ok()?;
     let mut log = database.clone().into_os_string();

@@ -4,7 +4,6 @@ mod answers;
 mod inspect;
 mod record;
 mod referee;
-mod throughput;
 
 use std::time::Duration;
 
