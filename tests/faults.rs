@@ -2,6 +2,11 @@
 //!
 //! Each test breaks one thing under load, sees `/readyz` and the log tell it, mends it, and has
 //! the independent checker judge: nothing lost, order kept, no request without its attempt row.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures and what was skipped are for whoever runs the tests"
+)]
 
 mod rig;
 mod support;
@@ -11,7 +16,9 @@ use std::time::Duration;
 
 use postlane::mock::{Mock, MockConfig, Script};
 use rig::cluster::Cluster;
-use rig::{Dice, Load, Producer, SECRET, Setup, Sql, Verdict, Worker, check, path_of, sandbox, until};
+use rig::{
+    Dice, Load, Producer, SECRET, Setup, Sql, Verdict, Worker, check, path_of, sandbox, until,
+};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
@@ -57,7 +64,10 @@ impl Scene {
     /// Requests arrive: some that are on their way, and more.
     async fn flows(&self, limit: Duration) {
         let before = self.mock.count();
-        until("requests arrive", limit, async || self.mock.count() > before + 100).await;
+        until("requests arrive", limit, async || {
+            self.mock.count() > before + 100
+        })
+        .await;
     }
 
     async fn is_mended(&self) {
@@ -87,25 +97,47 @@ fn times(log: &str, text: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_at_start_and_tables_that_are_missing_are_waited_for() {
-    let Some(cluster) = Cluster::new() else { return };
+    let Some(cluster) = Cluster::new() else {
+        return;
+    };
     let mock = sandbox();
     let setup = Setup::new(&cluster.url("postgres"), &mock.url());
     let mut worker = setup.start();
-    until("it says so", LONG, async || worker.says("database cannot be used yet") > 0).await;
+    until("it says so", LONG, async || {
+        worker.says("database cannot be used yet") > 0
+    })
+    .await;
     assert!(!worker.is_ready().await);
-    assert!(worker.get("/healthz").await.expect("it lives").starts_with("HTTP/1.1 200"));
+    assert!(
+        worker
+            .get("/healthz")
+            .await
+            .expect("it lives")
+            .starts_with("HTTP/1.1 200")
+    );
     // More tries are not more lines.
     sleep(Duration::from_millis(1500)).await;
-    assert_eq!(worker.says("database cannot be used yet"), 1, "{}", worker.log());
+    assert_eq!(
+        worker.says("database cannot be used yet"),
+        1,
+        "{}",
+        worker.log()
+    );
     cluster.start();
-    until("it asks for tables", LONG, async || worker.says("run `postlane migrate`") > 0).await;
+    until("it asks for tables", LONG, async || {
+        worker.says("run `postlane migrate`") > 0
+    })
+    .await;
     assert!(!worker.is_ready().await);
     let (code, _, err) = setup.verb(&["migrate"]);
     assert_eq!(code, 0, "{err}");
     worker.ready(true, SOON).await;
     assert_eq!(worker.says("database can be used now"), 1);
     let sql = Sql::open(&setup.database_url);
-    let load = Load { ahead: 50, ..Load::default() };
+    let load = Load {
+        ahead: 50,
+        ..Load::default()
+    };
     let producer = Producer::start(sql.clone(), Arc::clone(&mock), load, 7);
     assert!(mock.wait_for(100, LONG).await);
     let accepted = producer.stop().await;
@@ -118,32 +150,49 @@ async fn a_server_that_is_away_at_start_and_tables_that_are_missing_are_waited_f
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_crashes_or_restarts_costs_time_and_nothing_else() {
-    let Some(cluster) = Cluster::new() else { return };
+    let Some(cluster) = Cluster::new() else {
+        return;
+    };
     cluster.start();
     let url = cluster.url("postgres");
-    postlane::store::schema::migrate(&url).await.expect("migrates");
+    postlane::store::schema::migrate(&url)
+        .await
+        .expect("migrates");
     let scene = Scene::new(&url).await;
     for (outage, mode) in ["immediate", "fast", "immediate"].into_iter().enumerate() {
         cluster.stop(mode);
         scene.worker.ready(false, SOON).await;
-        until("it says so", SOON, async || scene.worker.says(AWAY) > outage).await;
+        until("it says so", SOON, async || {
+            scene.worker.says(AWAY) > outage
+        })
+        .await;
         let quiet = scene.mock.count();
         sleep(Duration::from_millis(500)).await;
         // What was on its way may still arrive.
-        assert!(scene.mock.count() <= quiet + 32, "it sends without a database");
+        assert!(
+            scene.mock.count() <= quiet + 32,
+            "it sends without a database"
+        );
         cluster.start();
         scene.is_mended().await;
     }
     let (verdict, log) = scene.ends("server restarts").await;
     assert_eq!((times(&log, AWAY), times(&log, BACK)), (3, 3), "{log}");
-    assert_eq!((verdict.duplicates, verdict.ambiguous), (0, 0), "nothing of the receiver's failed");
+    assert_eq!(
+        (verdict.duplicates, verdict.ambiguous),
+        (0, 0),
+        "nothing of the receiver's failed"
+    );
 }
 
 /// A database of its own on the shared server; none if there is no server.
 async fn postgres() -> Option<support::Db> {
     let db = support::Db::fresh(support::Engine::Postgres).await;
     if db.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped: set POSTLANE_TEST_POSTGRES_URL");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "in CI nothing may be skipped: set POSTLANE_TEST_POSTGRES_URL"
+        );
         eprintln!("skipped: POSTLANE_TEST_POSTGRES_URL is not set");
     }
     db
@@ -162,13 +211,19 @@ async fn sessions_that_are_terminated_at_random_are_opened_again() {
     while Instant::now() < end {
         let some = format!("{TERMINATE} and random() < 0.5");
         let rows = scene.sql.rows(&some).await;
-        terminated += rows[0][0].as_deref().unwrap_or("0").parse::<u64>().expect("a number");
+        terminated += rows[0][0]
+            .as_deref()
+            .unwrap_or("0")
+            .parse::<u64>()
+            .expect("a number");
         sleep(dice.ms(20, 300)).await;
     }
     assert!(terminated > 5, "{terminated}");
     assert!(scene.mock.count() > before + 100, "it went on meanwhile");
     scene.is_mended().await;
-    let (verdict, log) = scene.ends(&format!("{terminated} sessions terminated")).await;
+    let (verdict, log) = scene
+        .ends(&format!("{terminated} sessions terminated"))
+        .await;
     assert_eq!((verdict.duplicates, verdict.ambiguous), (0, 0));
     assert_eq!(times(&log, AWAY), times(&log, BACK), "{log}");
 }
@@ -185,18 +240,30 @@ async fn a_database_that_was_read_only_is_written_again() {
     scene.worker.ready(false, SOON).await;
     // Long enough for the lease of what was in flight to end.
     sleep(Duration::from_secs(2)).await;
-    scene.sql.rows(&format!("alter database {name} reset default_transaction_read_only")).await;
+    scene
+        .sql
+        .rows(&format!(
+            "alter database {name} reset default_transaction_read_only"
+        ))
+        .await;
     scene.is_mended().await;
     let (verdict, log) = scene.ends("read-only").await;
     assert_eq!(verdict.duplicates, 0);
-    assert!(times(&log, AWAY) <= 2 && times(&log, AWAY) == times(&log, BACK), "{log}");
+    assert!(
+        times(&log, AWAY) <= 2 && times(&log, AWAY) == times(&log, BACK),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sqlite_file_that_somebody_locks_costs_time_and_nothing_else() {
-    let db = support::Db::fresh(support::Engine::Sqlite).await.expect("sqlite is built in");
+    let db = support::Db::fresh(support::Engine::Sqlite)
+        .await
+        .expect("sqlite is built in");
     let scene = Scene::new(&db.url).await;
-    let Sql::Sqlite(pool) = &scene.sql else { panic!("sqlite") };
+    let Sql::Sqlite(pool) = &scene.sql else {
+        panic!("sqlite")
+    };
     let lock = pool.begin_with("begin exclusive").await.expect("locks");
     sleep(Duration::from_secs(3)).await;
     lock.rollback().await.expect("unlocks");
@@ -213,21 +280,31 @@ impl Mounted {
     fn new() -> Option<Self> {
         let folder = tempfile::tempdir().expect("temp folder");
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(folder.path());
+        mount
+            .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
+            .arg(folder.path());
         let mounted = mount.stderr(std::process::Stdio::null()).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(folder))
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
     }
 }
 
 /// Jobs of some size, so that the disk is full soon.
 fn bulky() -> Load {
-    Load { ahead: 400, ..Load::default() }
+    Load {
+        ahead: 400,
+        ..Load::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,16 +340,24 @@ async fn a_full_disk_stops_sending_until_there_is_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_may_not_grow_stops_sending_until_it_may() {
-    let db = support::Db::fresh(support::Engine::Sqlite).await.expect("sqlite is built in");
+    let db = support::Db::fresh(support::Engine::Sqlite)
+        .await
+        .expect("sqlite is built in");
     let mock = sandbox();
     let limit = 1 << 20;
-    let setup = Setup { file_limit: Some(limit), ..Setup::new(&db.url, &mock.url()) };
+    let setup = Setup {
+        file_limit: Some(limit),
+        ..Setup::new(&db.url, &mock.url())
+    };
     let scene = Scene::with(&setup, mock, bulky()).await;
     until("it says so", LONG, async || scene.worker.says(AWAY) > 0).await;
     scene.worker.ready(false, SOON).await;
     assert!(path_of(&db.url).exists());
     let pid = rustix::process::Pid::from_raw(i32::try_from(scene.worker.pid()).expect("a pid"));
-    let none = rustix::process::Rlimit { current: None, maximum: None };
+    let none = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
     rustix::process::prlimit(pid, rustix::process::Resource::Fsize, none).expect("lifts the limit");
     scene.is_mended().await;
     let (verdict, log) = scene.ends("file limit").await;

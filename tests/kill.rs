@@ -3,6 +3,10 @@
 //! The real binary, SIGKILL and SIGSTOP, both engines; the receiver survives in this process and
 //! an independent checker judges tables and record. `POSTLANE_KILLS` (10) says how often each
 //! test kills, `POSTLANE_SEED` when.
+#![expect(
+    clippy::print_stdout,
+    reason = "figures and what was skipped are for whoever runs the tests"
+)]
 
 mod rig;
 mod support;
@@ -54,7 +58,14 @@ async fn a_random_moment(dice: &mut Dice, mock: &Mock, worker: &Worker) {
     sleep(dice.ms(5, 300)).await;
 }
 
-fn tell(what: &str, db: &support::Db, faults: u64, bound: usize, verdict: &rig::Verdict, began: Instant) {
+fn tell(
+    what: &str,
+    db: &support::Db,
+    faults: u64,
+    bound: usize,
+    verdict: &rig::Verdict,
+    began: Instant,
+) {
     println!(
         "{what} on {:?}: {faults} faults, {verdict}, bound {bound}, {:.1?}",
         db.engine,

@@ -34,7 +34,10 @@ impl Cluster {
         };
         if rustix::process::geteuid().is_root() {
             let mut chown = Command::new("chown");
-            assert!(run(chown.arg("postgres").arg(cluster.folder.path())), "chown");
+            assert!(
+                run(chown.arg("postgres").arg(cluster.folder.path())),
+                "chown"
+            );
         }
         let data = cluster.data();
         let made = cluster.run(
@@ -113,7 +116,9 @@ fn binaries() -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect())
         .unwrap_or_default();
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
     places.extend(versions.flatten().map(|version| version.path().join("bin")));
     places.into_iter().find(|bin| bin.join("initdb").exists())
 }

@@ -6,7 +6,8 @@
 #![allow(
     dead_code,
     clippy::allow_attributes,
-    reason = "each test binary uses its own part of this"
+    clippy::print_stderr,
+    reason = "each test binary uses its own part of this, and a failing one shows the log"
 )]
 
 pub mod cluster;
@@ -284,10 +285,7 @@ impl Setup {
             None => Command::new(binary),
             Some(bytes) => {
                 // A write beyond the limit then fails like one on a full disk.
-                let script = format!(
-                    "trap '' XFSZ; ulimit -S -f {}; exec \"$@\"",
-                    bytes / 512
-                );
+                let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$@\"", bytes / 512);
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &script, "sh", binary]);
                 shell
@@ -712,11 +710,7 @@ pub async fn check(sql: &Sql, accepted: &[Accepted], mock: &Mock, open: &[&str])
             ));
         }
         if number(&row[2]) != i64::try_from(attempts.len()).unwrap_or(-1) {
-            say(format!(
-                "attempts {:?}, {} rows",
-                row[2],
-                attempts.len()
-            ));
+            say(format!("attempts {:?}, {} rows", row[2], attempts.len()));
         }
         if let Some((attempt, _)) = attempts.iter().find(|(_, outcome)| outcome.is_none()) {
             say(format!("attempt {attempt} has no outcome"));
