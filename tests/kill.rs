@@ -18,7 +18,7 @@ use std::time::Duration;
 use postlane::mock::Mock;
 use rig::{Dice, Load, Producer, Setup, Sql, Worker, check, sandbox, until};
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than the lease of these workers (1.4 s).
 const STALL: Duration = Duration::from_millis(1900);
@@ -226,6 +226,13 @@ async fn stall(db: &support::Db, on_ambiguous: &'static str) -> (rig::Verdict, u
         workers[victim].signal(Signal::STOP);
         in_flight.extend(sql.open_attempts(None).await);
         sleep(STALL).await;
+        // One that stalls with a lock in hand is not taken over before it goes on.
+        let taken_over = async {
+            while !sql.open_attempts(Some(&workers[victim])).await.is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(2), taken_over).await;
         workers[victim].signal(Signal::CONT);
         work_goes_on(&mock, &workers[victim]).await;
     }
@@ -255,5 +262,6 @@ async fn stall(db: &support::Db, on_ambiguous: &'static str) -> (rig::Verdict, u
     let verdict = check(&sql, &accepted, &mock, open).await;
     let what = format!("stall, {on_ambiguous}, {fenced} times fenced,");
     tell(&what, db, faults, in_flight.len(), &verdict, began);
+    assert!(fenced > 0, "nobody was fenced");
     (verdict, in_flight.len())
 }
