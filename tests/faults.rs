@@ -317,6 +317,8 @@ async fn a_full_disk_stops_sending_until_there_is_room() {
     let setup = Setup::new(&url, &mock.url());
     assert_eq!(setup.verb(&["migrate"]).0, 0);
     let scene = Scene::with(&setup, mock, bulky()).await;
+    // Answers that come when the disk is full already: nothing else has to be written then.
+    scene.mock.set_latency(Duration::from_millis(500));
     let ballast = disk.0.path().join("ballast");
     let mut file = std::fs::File::create(&ballast).expect("creates");
     let mut room = 1 << 20;
@@ -329,6 +331,7 @@ async fn a_full_disk_stops_sending_until_there_is_room() {
     until("it says so", LONG, async || scene.worker.says(AWAY) > 0).await;
     scene.worker.ready(false, SOON).await;
     std::fs::remove_file(&ballast).expect("frees");
+    scene.mock.set_latency(Duration::from_millis(5));
     drop(file);
     scene.is_mended().await;
     let (verdict, log) = scene.ends("full disk").await;
