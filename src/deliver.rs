@@ -201,9 +201,10 @@ fn excerpt(body: &[u8]) -> Option<String> {
     if body.is_empty() {
         return None;
     }
-    Some(clean(&String::from_utf8_lossy(
-        &body[..body.len().min(2048)],
-    )))
+    let mut text = clean(&String::from_utf8_lossy(&body[..body.len().min(2048)]));
+    // A byte that is no text becomes a sign of three bytes.
+    text.truncate(text.floor_char_boundary(2048));
+    Some(text)
 }
 
 /// Postgres refuses NUL in text; what the receiver sends must not stop the ledger.

@@ -42,7 +42,8 @@ impl Slots {
     /// True if the page may take one more.
     pub fn may_take(&self, page: &str) -> bool {
         let held = self.by_page.get(page).copied().unwrap_or_default();
-        self.free() > 0 && held < GREED * self.free()
+        // The last slot is for a page that holds none.
+        held < GREED * self.free() && (self.free() > 1 || held == 0)
     }
 
     /// How many more the page may take now.
@@ -50,6 +51,9 @@ impl Slots {
         let held = self.by_page.get(page).copied().unwrap_or_default();
         // The k-th further slot is allowed while held + k - 1 < GREED * (free - k + 1).
         let most = (GREED * (self.free() + 1) + 1).saturating_sub(held + 1) / (GREED + 1);
+        if most >= self.free() && held + self.free() > 1 {
+            return self.free().saturating_sub(1);
+        }
         most.min(self.free())
     }
 
@@ -113,8 +117,32 @@ mod tests {
     }
 
     #[test]
+    fn of_few_slots_one_page_leaves_one_as_well() {
+        for total in 2..40 {
+            let mut slots = Slots::new(total);
+            while slots.may_take("a") {
+                slots.take("a");
+            }
+            assert!(slots.free() > 0 && slots.may_take("b"), "{total} slots");
+        }
+    }
+
+    #[test]
     fn a_share_is_what_taking_one_by_one_would_reach() {
-        for (total, held) in [(1, 0), (2, 1), (16, 3), (256, 0), (256, 100), (100, 94)] {
+        for (total, held) in [
+            (1, 0),
+            (1, 1),
+            (2, 0),
+            (2, 1),
+            (3, 0),
+            (16, 0),
+            (16, 3),
+            (17, 0),
+            (18, 0),
+            (256, 0),
+            (256, 100),
+            (100, 94),
+        ] {
             let mut slots = Slots::new(total);
             (0..held).for_each(|_| slots.take("a"));
             let share = slots.share("a");

@@ -165,6 +165,18 @@ both! {
         assert_eq!(db.text(&format!("select state || last_status || reason from send_jobs where id = {first}")).await, "dead400HTTP 400");
     }
 
+    a_lane_whose_lease_ran_out_before_its_outcome_was_written_goes_on_once, |db| {
+        let first = db.insert("a", "1").await;
+        let second = db.insert("a", "2").await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claim = worker.claims().await.remove(0);
+        // The database was away for longer than the lease, and nobody else came.
+        worker.pass(Duration::from_secs(60));
+        worker.answer(claim, 200);
+        assert_eq!(worker.claimed().await, [second]);
+        assert_eq!(db.state(first).await, "delivered");
+    }
+
     a_job_is_dead_after_max_attempts, |db| {
         let job = db.insert("a", "1").await;
         let mut worker = Steps::new(&db, "w1").await;

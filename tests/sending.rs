@@ -1,0 +1,473 @@
+//! What goes over the wire, and what any answer on it may do: the configured service against a
+//! receiver that misbehaves by script, over real HTTP.
+//!
+//! Each test says what an answer does to a job, its attempts and its line; what the rules make of
+//! an answer is tested beside them. Only the proxy needs the binary: variables are a process's.
+
+mod rig;
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postlane::config::{Config, Overrides};
+use postlane::events::Events;
+use postlane::mock::{Mock, MockConfig, Received, Script, Step};
+use postlane::service::Service;
+use rig::{SECRET, Setup, Sql, sandbox, until};
+use support::{Db, Engine};
+use tokio::time::Instant;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A service in this process, its database and its receiver.
+struct Stage {
+    db: Db,
+    sql: Sql,
+    mock: Mock,
+    service: Service,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self::on(sqlite().await).await
+    }
+
+    async fn on(db: Db) -> Self {
+        Self::with(db, receiver(), "").await
+    }
+
+    /// `api` are further lines of `[api]`, and sections after it.
+    async fn with(db: Db, mock: Mock, api: &str) -> Self {
+        let url = mock.url();
+        Self::to(db, mock, &url, api).await
+    }
+
+    async fn to(db: Db, mock: Mock, url: &str, api: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let path = folder.path().join("postlane.toml");
+        let text = format!(
+            "database_url = \"{}\"\n[pages.default]\nsecret = \"{SECRET}\"\n\
+             [retry]\nfirst = \"50ms\"\nmax = \"200ms\"\n\
+             [api]\nurl = \"{url}\"\ntimeout = \"1s\"\n{api}",
+            db.url
+        );
+        std::fs::write(&path, text).expect("writes");
+        let overrides = Overrides {
+            config: Some(path),
+            ..Overrides::default()
+        };
+        let none: [(String, String); 0] = [];
+        let config = Config::load(&overrides, none).expect("a configuration");
+        let events = Arc::new(Events::new());
+        Self {
+            service: Service::start(&config, &events).await.expect("starts"),
+            sql: Sql::open(&db.url),
+            db,
+            mock,
+            _folder: folder,
+        }
+    }
+
+    /// Plays a script to a recipient, sends a job there, waits for the end of its first attempt.
+    async fn first(&self, recipient: &str, script: Script) -> Attempt {
+        self.mock.script(recipient, script);
+        let job = self.db.insert(recipient, "hello #1").await;
+        self.attempt(job, 1).await
+    }
+
+    async fn attempt(&self, job: i64, number: i64) -> Attempt {
+        let ended = format!(
+            "send_attempts where job_id = {job} and number = {number} and outcome is not null"
+        );
+        until("the attempt ends", LONG, async || {
+            self.sql.count(&ended).await == 1
+        })
+        .await;
+        let what = format!(
+            "select outcome, rule, coalesce(response, ''), \
+             (select state from send_jobs where id = job_id) from {ended}"
+        );
+        let row = self.sql.rows(&what).await.remove(0);
+        let mut texts = row.into_iter().map(|text| text.expect("set"));
+        let mut next = || texts.next().expect("a column");
+        Attempt {
+            job,
+            outcome: next(),
+            rule: next(),
+            response: next(),
+            state: next(),
+        }
+    }
+
+    /// What the receiver got for a recipient.
+    fn got(&self, recipient: &str) -> Vec<Received> {
+        let mut got = self.mock.received();
+        got.retain(|received| received.recipient == recipient);
+        got
+    }
+
+    async fn ends(self) {
+        let stats = self.mock.stats();
+        let wrong = [
+            stats.bad_signatures,
+            stats.bad_requests,
+            stats.order_violations,
+            stats.overlaps,
+        ];
+        assert_eq!(wrong, [0; 4], "{stats:?} {:?}", self.mock.findings());
+        assert_eq!(self.service.stop().await, 0);
+    }
+}
+
+struct Attempt {
+    job: i64,
+    outcome: String,
+    rule: String,
+    response: String,
+    state: String,
+}
+
+impl Attempt {
+    fn verdict(&self) -> (&str, &str) {
+        (&self.outcome, &self.rule)
+    }
+}
+
+async fn sqlite() -> Db {
+    Db::fresh(Engine::Sqlite).await.expect("sqlite is built in")
+}
+
+fn receiver() -> Mock {
+    let config = MockConfig {
+        default_secrets: vec![SECRET.to_owned()],
+        keep_bodies: true,
+        ..MockConfig::default()
+    };
+    Mock::start(config).expect("a free port on loopback")
+}
+
+fn script(text: &str) -> Script {
+    text.parse().expect(text)
+}
+
+fn answer(status: u16, body: &[u8]) -> Script {
+    let body = Some(body.to_vec());
+    Script::new([Step {
+        body,
+        ..Step::answer(status)
+    }])
+}
+
+fn apart(earlier: u64, later: u64) -> Duration {
+    Duration::from_nanos(later - earlier)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_sends_the_same_bytes_and_the_producers_own() {
+    let stage = Stage::new().await;
+    stage.mock.script("1", script("503, 500, drop, ok"));
+    let message = r#"{ "text" : "h\u00e9llo  é 🙂 #1",  "template_type":"text" }"#;
+    let insert = format!(
+        "insert into send_jobs (page_id, recipient, message, tag) \
+         values ('12345', '{{ \"id\" : \"1\" }}', '{message}', 'ACCOUNT_UPDATE')"
+    );
+    stage.sql.rows(&insert).await;
+    stage.sql.finished(LONG).await;
+    let got = stage.got("1");
+    assert_eq!(got.len(), 4);
+    // The sandbox has checked each signature over the bytes it got.
+    let body = got[0].body.clone().expect("kept");
+    assert!(got.iter().all(|r| r.body.as_ref() == Some(&body)));
+    let text = std::str::from_utf8(&body).expect("UTF-8");
+    assert!(text.contains(message), "{text}");
+    let json: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let keys: Vec<_> = json.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["page_id", "recipient", "message", "tag"]);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn url_and_header_are_those_of_the_configuration() {
+    let config = MockConfig {
+        default_secrets: vec![SECRET.to_owned()],
+        path: "/some/where/else".to_owned(),
+        signature_header: "X-Other-Sign".to_owned(),
+        ..MockConfig::default()
+    };
+    let mock = Mock::start(config).expect("starts");
+    let header = "signature_header = \"x-other-sign\"\n";
+    let stage = Stage::with(sqlite().await, mock, header).await;
+    let attempt = stage.first("1", Script::default()).await;
+    assert_eq!(attempt.outcome, "delivered");
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_redirect_is_followed() {
+    let (stage, elsewhere) = (Stage::new().await, receiver());
+    for status in [301, 302, 303, 307, 308] {
+        let to = elsewhere.url();
+        let redirect = script(&format!("status {status} header=location:{to} *"));
+        let attempt = stage.first(&format!("r{status}"), redirect).await;
+        let verdict = ("retryable", "status.endpoint");
+        assert_eq!(attempt.verdict(), verdict, "{status}");
+        assert_eq!(attempt.state, "queued", "no job dies of a wrong URL");
+    }
+    let stats = elsewhere.stats();
+    assert_eq!((stats.connections, stats.requests), (0, 0));
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_of_the_environment_is_not_used() {
+    let (db, mock, trap) = (sqlite().await, sandbox(), receiver());
+    let mut setup = Setup::new(&db.url, &mock.url());
+    let address = format!("http://{}", trap.addr());
+    let names = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let proxies = names.map(|name| (name.to_owned(), address.clone()));
+    setup.env.extend(proxies);
+    db.insert("1", "hello #1").await;
+    let mut worker = setup.start();
+    Sql::open(&db.url).finished(LONG).await;
+    assert_eq!(worker.stop().await, 0);
+    assert_eq!((mock.count(), trap.stats().connections), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_body_is_read_to_its_bound_and_no_further() {
+    let stage = Stage::new().await;
+    let began = Instant::now();
+    let attempt = stage.first("1", script("endless")).await;
+    assert_eq!(attempt.outcome, "delivered", "the status said so");
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(900), "it read on: {took:?}");
+    let mut huge = br#"{"success":true,"x":""#.to_vec();
+    huge.resize(32 << 20, b'x');
+    let attempt = stage.first("2", answer(200, &huge)).await;
+    assert_eq!(attempt.outcome, "delivered");
+    assert_eq!(attempt.response.len(), 2048);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_drips_or_never_comes_ends_at_the_deadline() {
+    let stage = Stage::new().await;
+    for (recipient, text, outcome) in [
+        ("1", "hang", "ambiguous"),
+        ("2", "drip every=100ms", "ambiguous"),
+        ("3", "500 drip-body every=100ms", "ambiguous"),
+        ("4", "drip-body every=100ms", "delivered"),
+    ] {
+        let began = Instant::now();
+        let attempt = stage.first(recipient, script(text)).await;
+        let took = began.elapsed();
+        assert_eq!(attempt.outcome, outcome, "{text}");
+        let deadline = Duration::from_millis(950)..Duration::from_millis(2000);
+        assert!(deadline.contains(&took), "{text}: {took:?}");
+    }
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_refused_has_sent_nothing() {
+    let url = format!("http://127.0.0.1:{}/", rig::free_port());
+    let stage = Stage::to(sqlite().await, receiver(), &url, "").await;
+    let attempt = stage.first("1", Script::default()).await;
+    assert_eq!(attempt.verdict(), ("not_sent", "transport.not_sent"));
+    let again = stage.attempt(attempt.job, 3).await;
+    assert_eq!(again.outcome, "not_sent");
+    let marked = "send_jobs where failures > 0 or possible_duplicate";
+    assert_eq!(stage.sql.count(marked).await, 0);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_dies_without_a_status_may_have_delivered() {
+    let stage = Stage::new().await;
+    for text in ["reset", "close", "drop", "garbage", "reset-before"] {
+        let attempt = stage.first(text, script(text)).await;
+        let verdict = ("ambiguous", "transport.ambiguous");
+        assert_eq!(attempt.verdict(), verdict, "{text}");
+        let second = stage.attempt(attempt.job, 2).await;
+        assert_eq!(second.outcome, "delivered", "{text}");
+        let job = attempt.job;
+        let marked = format!("send_jobs where id = {job} and possible_duplicate and attempts = 2");
+        assert_eq!(stage.sql.count(&marked).await, 1, "{text}");
+    }
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_success_whose_connection_dies_afterwards_is_a_success() {
+    let stage = Stage::new().await;
+    let half = r#"raw="HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{""#;
+    for (recipient, text) in [("1", "cut"), ("2", "reset-mid"), ("3", half)] {
+        let attempt = stage.first(recipient, script(text)).await;
+        assert_eq!(attempt.outcome, "delivered", "{text}");
+        assert_eq!(attempt.state, "delivered", "{text}");
+    }
+    assert_eq!(stage.mock.count(), 3);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
+    let stage = Stage::new().await;
+    stage.mock.script("1", script("429 retry-after=2, ok"));
+    let now = stage.db.pool.now().await.expect("now");
+    let date = Duration::from_secs(u64::try_from(now / 1000).expect("after 1970") + 4);
+    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + date);
+    let by_date = Step {
+        headers: vec![("retry-after".to_owned(), date)],
+        ..Step::answer(503)
+    };
+    stage.mock.script("2", Script::new([by_date]));
+    stage.mock.script("3", script("429 retry-after=soon, ok"));
+    for recipient in ["1", "2", "3"] {
+        stage.db.insert(recipient, "hello #1").await;
+    }
+    stage.sql.finished(LONG).await;
+    let gap = |recipient: &str| {
+        let got = stage.got(recipient);
+        assert_eq!(got.len(), 2, "{recipient}");
+        apart(got[0].answer_ns.expect("answered"), got[1].head_ns).as_secs_f64()
+    };
+    let (in_seconds, as_date, nonsense) = (gap("1"), gap("2"), gap("3"));
+    assert!((1.95..3.0).contains(&in_seconds), "{in_seconds}");
+    assert!((1.9..5.0).contains(&as_date), "{as_date}");
+    assert!(nonsense < 1.0, "{nonsense}");
+    assert_eq!(stage.sql.count("send_jobs where failures > 0").await, 0);
+    stage.ends().await;
+}
+
+/// `{"success":false,"error":{"code":10010,"msg":"zipped"}}`, compressed.
+const ZIPPED: &[u8] = &[
+    31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 86, 42, 46, 77, 78, 78, 45, 46, 86, 178, 74, 75, 204, 41,
+    78, 213, 81, 74, 45, 42, 202, 47, 82, 178, 170, 86, 74, 206, 79, 73, 85, 178, 50, 52, 48, 48,
+    52, 208, 81, 202, 45, 78, 87, 178, 82, 170, 202, 44, 40, 72, 77, 81, 170, 173, 5, 0, 185, 109,
+    59, 251, 55, 0, 0, 0,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_answer_is_not_unpacked() {
+    let stage = Stage::new().await;
+    let step = Step {
+        headers: vec![("content-encoding".to_owned(), "gzip".to_owned())],
+        body: Some(ZIPPED.to_vec()),
+        ..Step::answer(200)
+    };
+    let attempt = stage.first("1", Script::new([step])).await;
+    // Unpacked, it would be refused for good.
+    assert_eq!(attempt.verdict(), ("ambiguous", "body.suspicious"));
+    let kept = attempt.response;
+    assert!(kept.starts_with('\u{1f}'), "{kept:?}");
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_answer_two_kib_are_kept_however_they_are_spelt() {
+    let stage = Stage::new().await;
+    let accents = "é".repeat(5000).into_bytes();
+    for (recipient, body) in [
+        ("plain", vec![b'x'; 10_000]),
+        ("invalid", vec![0xff; 10_000]),
+        ("zeros", vec![0; 10_000]),
+        ("accents", accents),
+    ] {
+        let attempt = stage.first(recipient, answer(400, &body)).await;
+        assert_eq!(attempt.outcome, "refused");
+        let kept = attempt.response.len();
+        assert!((2040..=2048).contains(&kept), "{recipient}: {kept} bytes");
+    }
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_hangs_does_not_delay_another() {
+    let few = "[worker]\nconcurrency = 16\n";
+    let stage = Stage::with(sqlite().await, receiver(), few).await;
+    stage.mock.bind("2/*=hang *".parse().expect("a binding"));
+    let insert = |page: u32, recipient: &str| {
+        format!(
+            "insert into send_jobs (page_id, recipient, message) values ('{page}', \
+             '{{\"id\":\"{recipient}\"}}', '{{\"template_type\":\"text\",\"text\":\"hello #1\"}}')"
+        )
+    };
+    for recipient in 0..60 {
+        stage.sql.rows(&insert(2, &format!("s{recipient}"))).await;
+    }
+    assert!(
+        stage.mock.wait_for(15, LONG).await,
+        "the slow page takes what it may"
+    );
+    let mut waits = Vec::new();
+    for recipient in 0..41 {
+        let (told, recipient) = (Instant::now(), format!("r{recipient}"));
+        stage.sql.rows(&insert(1, &recipient)).await;
+        until("it arrives", LONG, async || {
+            !stage.got(&recipient).is_empty()
+        })
+        .await;
+        waits.push(told.elapsed());
+    }
+    waits.sort();
+    let (p50, most) = (waits[20], waits[40]);
+    println!("beside a page that hangs: p50 {p50:?}, most {most:?}");
+    assert!(p50 < Duration::from_millis(200), "{p50:?}");
+    assert!(most < Duration::from_millis(900), "{most:?}");
+    assert_eq!(stage.service.stop().await, 0);
+}
+
+both! {
+    what_a_delay_promises_and_what_the_line_promises_hold_at_once, |db| {
+        let stage = Stage::on(db).await;
+        let began = Instant::now();
+        let first = stage.db.insert_with("1", "A #1", &[("delay", "3")]).await;
+        stage.db.insert("1", "B #2").await;
+        let other = stage.db.insert("2", "C #1").await;
+        assert_eq!(stage.attempt(other, 1).await.outcome, "delivered");
+        assert!(began.elapsed() < Duration::from_secs(2), "another line waits for nobody");
+        stage.sql.finished(LONG).await;
+        // By this process's clock as well as by the database's.
+        let took = began.elapsed();
+        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
+        let got = stage.got("1");
+        assert_eq!(got.iter().map(|r| r.number).collect::<Vec<_>>(), [Some(1), Some(2)]);
+        let three = match stage.db.engine {
+            Engine::Sqlite => "3000",
+            Engine::Postgres => "interval '3 seconds'",
+        };
+        let early = format!("send_attempts a join send_jobs j on j.id = a.job_id \
+            where j.id = {first} and a.started_at < j.created_at + {three}");
+        assert_eq!(stage.sql.count(&early).await, 0);
+        let behind = apart(got[0].head_ns, got[1].head_ns);
+        assert!(behind < Duration::from_secs(1), "B waits for A and no longer: {behind:?}");
+        stage.ends().await;
+    }
+
+    bytes_that_are_no_text_are_kept_harmlessly, |db| {
+        let stage = Stage::on(db).await;
+        let nasty = b"\xff\xfe\x00NUL \x1b[31mred\x1b]0;title\x07 \xe2\x80\xae \r\n<script>alert(1)</script>";
+        let phrase = "HTTP/1.1 400 \u{fc}\u{e9}\r\ncontent-length: 4\r\n\r\n\u{1b}[0m";
+        let phrase = script(&format!("raw={}", serde_json::json!(phrase)));
+        let attempts = [stage.first("1", answer(400, nasty)).await, stage.first("2", phrase).await];
+        let setup = Setup::new(&stage.db.url, &stage.mock.url());
+        for attempt in attempts {
+            let id = attempt.job.to_string();
+            let (code, out, err) = setup.verb(&["show", &id, "--json", "--show-payload"]);
+            assert_eq!(code, 0, "{err}");
+            let shown: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+            assert_eq!(shown["attempts_log"][0]["outcome"], attempt.outcome.as_str());
+            let (code, human, _) = setup.verb(&["show", &id, "--show-payload"]);
+            assert_eq!(code, 0);
+            for text in [out.trim_end(), human.replace('\n', "").as_str()] {
+                assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
+            }
+        }
+        let kept = stage.sql.rows("select response from send_attempts order by job_id limit 1").await;
+        assert!(kept[0][0].as_deref().is_some_and(|text| text.contains("NUL")), "{kept:?}");
+        stage.ends().await;
+    }
+}
