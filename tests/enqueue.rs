@@ -1,4 +1,8 @@
 //! The INSERT: what producers may write, what is refused and by which name, and who may do it.
+#![expect(
+    clippy::print_stderr,
+    reason = "says how long a bulk insert took and what was skipped"
+)]
 
 mod support;
 

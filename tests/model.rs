@@ -2,6 +2,7 @@
 //!
 //! Every scenario has a seed, which is printed where a promise breaks. `POSTLANE_MODEL_SEED=N` runs
 //! one scenario alone, `POSTLANE_MODEL_RUNS=N` that many.
+#![expect(clippy::print_stderr, reason = "says how much was tried")]
 
 mod support;
 

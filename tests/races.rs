@@ -1,9 +1,5 @@
 //! Several workers, producers and operators on one database, in the worst order.
-#![expect(
-    clippy::expect_used,
-    clippy::allow_attributes,
-    reason = "a test that cannot go on says where"
-)]
+#![expect(clippy::print_stderr, reason = "says how many conflicts there were")]
 
 mod support;
 
