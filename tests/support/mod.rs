@@ -2,6 +2,7 @@
 //! stepped by hand, and answers without a receiver.
 #![allow(
     dead_code,
+    clippy::print_stderr,
     clippy::allow_attributes,
     reason = "each test binary uses its own part of this"
 )]
