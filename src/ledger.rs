@@ -5,24 +5,26 @@
 //! attempt is committed leave it as claims. It refuses to wait, to send and to judge; whoever
 //! calls it does ([`crate::worker`]).
 
+mod pages;
+mod settle;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use pages::{Allowance, Pages};
 
 use crate::clock::{BootInstant, Millis, millis};
 use crate::deliver::{Claim, Secrets};
 use crate::events::{Event, Events};
-use crate::job::{AfterUnknown, Head, JobId, Line, Outcome, State};
+use crate::job::{AfterUnknown, Outcome, State};
 use crate::judge::{Answer, judge};
 use crate::pace::Slots;
-use crate::retry::{self, Attempted, Policy};
-use crate::store::lanes::{self, Begin, End, Lease, Park, Survey};
+use crate::retry::Policy;
+use crate::store::lanes::{self, Lease, Survey};
 use crate::store::record::{self, Ended, Locked};
-use crate::store::{Error, Pool, Result, Tx, intake, rates};
-use crate::turn::{Turn, turn};
+use crate::store::{Error, Pool, Result, Tx, intake};
 use crate::validate::Limits;
 
 /// What a ledger needs to know.
@@ -63,22 +65,15 @@ pub struct Step {
     pub next_in: Option<Duration>,
 }
 
-/// How often a cycle looks again at lanes whose head just ended.
-const ROUNDS: usize = 16;
 /// Most tokens that one cycle uses: for claims that were not sent, recording, and intake by page.
 const TOKENS_A_CYCLE: i64 = 66;
 /// Most pages that one cycle takes lanes or marks of; the pages take turns.
 const PAGES: usize = 64;
-/// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
-const ALLOWED_FOR: Duration = Duration::from_secs(1);
 /// Most marks taken in one transaction.
 const MARKS: usize = 8192;
 
-/// Requests drawn from the rate of a page.
-struct Allowance {
-    left: usize,
-    drawn: BootInstant,
-}
+/// Asks for an attempt that has ended meanwhile.
+pub type MoreEnded<'a> = &'a mut (dyn FnMut() -> Option<Ended> + Send);
 
 /// The one writer of a process.
 pub struct Ledger {
@@ -86,6 +81,8 @@ pub struct Ledger {
     settings: Settings,
     events: Arc<Events>,
     slots: Slots,
+    /// The pages of slots that an open transaction has taken.
+    unconfirmed: Vec<String>,
     /// Outcomes that are not yet committed.
     pending: Vec<Ended>,
     /// Claims whose attempts are committed.
@@ -112,6 +109,7 @@ impl Ledger {
     pub fn new(pool: Pool, settings: Settings, events: Arc<Events>) -> Self {
         Self {
             slots: Slots::new(settings.concurrency),
+            unconfirmed: Vec::new(),
             pool,
             settings,
             events,
@@ -155,20 +153,29 @@ impl Ledger {
     }
 
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
-    pub async fn cycle(&mut self) -> Result<Step> {
+    ///
+    /// `more_ended` is asked between its two halves for attempts that have ended meanwhile: their
+    /// slots can be used at once, their outcomes are written by the next cycle.
+    pub async fn cycle(&mut self, more_ended: MoreEnded<'_>) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
         let claimed = BootInstant::now();
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(survey, claimed).await
+        self.cycle_on(survey, claimed, more_ended).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(Survey { now, ..survey }, claimed).await
+        self.cycle_on(Survey { now, ..survey }, claimed, &mut || None)
+            .await
     }
 
-    async fn cycle_on(&mut self, survey: Survey, claimed: BootInstant) -> Result<Step> {
+    async fn cycle_on(
+        &mut self,
+        survey: Survey,
+        claimed: BootInstant,
+        more_ended: MoreEnded<'_>,
+    ) -> Result<Step> {
         let mut step = Step::default();
         let now = survey.now;
         // Enough for every transaction of this cycle.
@@ -189,7 +196,7 @@ impl Ledger {
                 .inspect_err(|_| self.unblocked = false)?;
         }
         let mut cycle = Cycle::new(now, claimed);
-        match self.write(&mut cycle, &pages, &mut step).await {
+        match self.write(&mut cycle, &pages, &mut step, more_ended).await {
             Ok(()) => self.commit(&mut cycle).await?,
             Err(error) => {
                 self.undo(cycle);
@@ -209,7 +216,13 @@ impl Ledger {
 
     /// All that a cycle writes. On Postgres recording and intake are transactions of their own: in
     /// one, two workers could wait for each other's lanes. SQLite has one writer and saves a sync.
-    async fn write(&mut self, cycle: &mut Cycle, pages: &Pages, step: &mut Step) -> Result<()> {
+    async fn write(
+        &mut self,
+        cycle: &mut Cycle,
+        pages: &Pages,
+        step: &mut Step,
+        more_ended: MoreEnded<'_>,
+    ) -> Result<()> {
         let split = matches!(self.pool, Pool::Postgres(_));
         if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
             self.open(cycle).await?;
@@ -221,6 +234,9 @@ impl Ledger {
         if pages.timers_due {
             let now = cycle.now;
             step.more |= intake::timers(self.open(cycle).await?, now, 1000).await? > 0;
+        }
+        while let Some(ended) = more_ended() {
+            self.report(ended);
         }
         for page in pages.marks.iter().take(PAGES) {
             self.open(cycle).await?;
@@ -235,7 +251,6 @@ impl Ledger {
     async fn open<'c>(&mut self, cycle: &'c mut Cycle) -> Result<&'c mut Tx> {
         if cycle.tx.is_none() {
             cycle.began = BootInstant::now();
-            cycle.slots = Some(self.slots.clone());
         }
         match &mut cycle.tx {
             Some(tx) => Ok(tx),
@@ -245,8 +260,8 @@ impl Ledger {
 
     /// A transaction that failed: nothing of it happened, and its outcomes are still in hand.
     fn undo(&mut self, cycle: Cycle) {
-        if let Some(slots) = cycle.slots {
-            self.slots = slots;
+        for page in self.unconfirmed.drain(..) {
+            self.slots.give_back(&page);
         }
         self.pending.splice(0..0, cycle.batch);
     }
@@ -256,7 +271,7 @@ impl Ledger {
         let Some(tx) = cycle.tx.take() else {
             return Ok(());
         };
-        cycle.slots = None;
+        self.unconfirmed.clear();
         let (batch, mut claims) = (
             std::mem::take(&mut cycle.batch),
             std::mem::take(&mut cycle.claims),
@@ -294,69 +309,6 @@ impl Ledger {
         }
         self.unsent.clear();
         Ok(())
-    }
-
-    /// Reads which pages have work and may send, and draws from the rates of those that have one.
-    async fn pages(&mut self, survey: Survey, step: &mut Step) -> Result<Pages> {
-        let mut pages = Pages::default();
-        if self.draining {
-            return Ok(pages);
-        }
-        let Survey {
-            now,
-            pauses,
-            lanes: mut with_lanes,
-            marks,
-            timer,
-        } = survey;
-        pages.marks = marks;
-        let stopped = pauses.contains("all") || pauses.contains("endpoint");
-        for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
-            if stopped || pauses.contains(&format!("page:{page}")) || pages.eligible.contains(page)
-            {
-                continue;
-            }
-            if self.settings.secrets.has(page) {
-                pages.eligible.insert(page.clone());
-                self.silent.remove(page);
-            } else if self.silent.insert(page.clone()) {
-                self.events.emit(&Event::NoSecret { page });
-            }
-        }
-        with_lanes.retain(|p| pages.eligible.contains(&p.page));
-        pages.marks.retain(|p| pages.eligible.contains(p));
-        self.oldest_due(&with_lanes, now);
-        pages.timers_due = timer.is_some_and(|at| at <= now);
-        let mut waits: Vec<Millis> = timer.map(|at| at - now).into_iter().collect();
-        for lanes::Page { page, due } in with_lanes {
-            if due > now {
-                waits.push(due - now);
-            } else if let Some(wait) = self.draw(&page).await? {
-                waits.push(wait);
-            } else if self.slots.share(&page) > 0 {
-                pages.due.push(page);
-            }
-        }
-        for page in &pages.marks {
-            self.draw(page).await?;
-        }
-        self.first = self.first.wrapping_add(1);
-        for turns in [&mut pages.due, &mut pages.marks] {
-            let first = self.first % turns.len().max(1);
-            turns.rotate_left(first);
-        }
-        step.more |= pages.marks.len() > PAGES && self.slots.free() > 0;
-        step.next_in = waits.into_iter().min().map(span);
-        Ok(pages)
-    }
-
-    fn oldest_due(&self, with_lanes: &[lanes::Page], now: Millis) {
-        let oldest = with_lanes
-            .iter()
-            .map(|p| now - p.due)
-            .max()
-            .unwrap_or_default();
-        self.events.set_oldest_due(span(oldest));
     }
 
     async fn record_and_take(
@@ -463,188 +415,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// Decides and writes what becomes of locked lanes, until each has been claimed, parked or
-    /// deleted.
-    async fn settle(
-        &mut self,
-        cycle: &mut Cycle,
-        mut lanes: Vec<Locked>,
-        pages: &Pages,
-        born: bool,
-    ) -> Result<()> {
-        let lease = self.lease(cycle);
-        let mut parks: Vec<Park> = Vec::new();
-        let mut empty: Vec<String> = Vec::new();
-        for round in 0.. {
-            if lanes.is_empty() {
-                break;
-            }
-            let mut plan = Plan {
-                born,
-                ..Plan::default()
-            };
-            let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
-            for line in lines {
-                self.plan(cycle, line, pages, &mut plan);
-            }
-            parks.append(&mut plan.parks);
-            empty.append(&mut plan.empty);
-            if !plan.ends.is_empty() {
-                let now = cycle.now;
-                lanes::end(cycle.tx()?, &plan.ends, now).await?;
-                plan.ends.iter().for_each(|end| {
-                    self.events.emit(&Event::Ended {
-                        job: end.job,
-                        reason: &end.reason,
-                    })
-                });
-            }
-            if !plan.lost.is_empty() {
-                record::write(cycle.tx()?, &plan.lost.iter().collect::<Vec<_>>()).await?;
-                plan.lost.iter().for_each(|e| {
-                    self.events.emit(&Event::Lost {
-                        job: e.job,
-                        number: e.number,
-                    })
-                });
-            }
-            if !plan.begin.is_empty() {
-                let began: HashSet<JobId> = lanes::claim(cycle.tx()?, &plan.begin, &lease)
-                    .await?
-                    .into_iter()
-                    .collect();
-                for claim in plan.claims {
-                    if began.contains(&claim.job) {
-                        cycle.claims.push(claim);
-                    } else {
-                        // An operator was faster: look at its lane again.
-                        self.slots.give_back(&claim.page);
-                        plan.again.push(Locked {
-                            lane: claim.lane,
-                            page: claim.page,
-                            head: None,
-                        });
-                    }
-                }
-            }
-            lanes = plan.again;
-            if round == ROUNDS {
-                // The rest of a long line of expired jobs is for the next cycle.
-                parks.extend(lanes.drain(..).map(|l| Park {
-                    lane: l.lane,
-                    due: Some(cycle.now),
-                    head: l.head,
-                }));
-            }
-        }
-        if !parks.is_empty() {
-            let token = cycle.token;
-            lanes::park(cycle.tx()?, &parks, token).await?;
-        }
-        if !empty.is_empty() {
-            lanes::delete(cycle.tx()?, &empty).await?;
-        }
-        Ok(())
-    }
-
-    /// Turns the line of one lane into what must be written.
-    fn plan(&mut self, cycle: &Cycle, line: Line, pages: &Pages, plan: &mut Plan) {
-        let now = cycle.now;
-        let step = turn(
-            &line,
-            now,
-            self.settings.lease,
-            &self.settings.limits,
-            self.settings.delay_on_wire,
-        );
-        let Line {
-            lane, page, head, ..
-        } = line;
-        let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
-        let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
-        let park = |due| Park {
-            lane: lane.clone(),
-            due,
-            head: begun,
-        };
-        let again = || Locked {
-            lane: lane.clone(),
-            page: page.clone(),
-            head: begun,
-        };
-        match (step, head) {
-            // An empty line rests too: the next job may come at once.
-            (Turn::Empty, _) | (_, None) => match rest {
-                None => plan.empty.push(lane),
-                rest => plan.parks.push(park(rest)),
-            },
-            (Turn::Wait(until), _) => plan.parks.push(park(rest.max(Some(until)))),
-            (Turn::Block, _) => plan.parks.push(park(None)),
-            (Turn::End(reason), Some(head)) => {
-                plan.again.push(again());
-                plan.ends.push(End {
-                    job: head.job,
-                    reason,
-                });
-            }
-            (Turn::Lost, Some(head)) => {
-                plan.again.push(again());
-                plan.lost.push(self.lost_attempt(cycle, &lane, &head));
-            }
-            (Turn::Send(body), Some(head)) => {
-                if let Some(until) = rest {
-                    plan.parks.push(park(Some(until)));
-                } else if pages.eligible.contains(&page)
-                    && self.slots.may_take(&page)
-                    && self.spend(&page)
-                {
-                    self.slots.take(&page);
-                    plan.begin.push(Begin {
-                        lane: lane.clone(),
-                        job: head.job,
-                        number: head.attempts + 1,
-                        born: plan.born,
-                    });
-                    plan.claims.push(claim(cycle, lane, page, head, body));
-                } else {
-                    plan.parks.push(park(Some(now)));
-                }
-            }
-        }
-    }
-
-    /// The attempt of a worker that is gone, as an outcome: it may have arrived.
-    fn lost_attempt(&self, cycle: &Cycle, lane: &str, head: &Head) -> Ended {
-        let judgement = judge(&Answer::Lost {
-            error: "its worker stopped before the answer was recorded".to_owned(),
-        });
-        let attempted = Attempted {
-            job: head.job,
-            number: head.attempts,
-            failures: head.failures,
-            on_ambiguous: head.on_ambiguous,
-        };
-        let next = retry::next(&self.settings.policy, attempted, &judgement);
-        Ended {
-            lane: lane.to_owned(),
-            token: cycle.token,
-            job: head.job,
-            number: head.attempts,
-            finished: cycle.now,
-            outcome: judgement.outcome,
-            status: None,
-            error: Some(judgement.reason),
-            response: None,
-            rule: "ledger.lost".to_owned(),
-            state: next.state,
-            failed: i64::from(next.failed),
-            due: cycle.now + millis(next.after),
-            reason: next.reason,
-            ambiguous: true,
-            rest: Duration::ZERO,
-        }
-    }
-
     /// A token that nobody has had. Only equality counts: whoever's token stands in the lane's row
     /// is its newest owner.
     fn token(&mut self) -> i64 {
@@ -659,72 +429,12 @@ impl Ledger {
             until: cycle.now + millis(self.settings.lease),
         }
     }
-
-    fn rate(&self, page: &str) -> Option<f64> {
-        self.settings
-            .rates
-            .get(page)
-            .copied()
-            .or(self.settings.default_rate)
-    }
-
-    /// Makes sure that a page with a rate has some of it in hand; else says how long until it has.
-    async fn draw(&mut self, page: &str) -> Result<Option<Millis>> {
-        let Some(rate) = self.rate(page) else {
-            return Ok(None);
-        };
-        let wanted = self.slots.share(page);
-        if self.allowance(page) > 0 || wanted == 0 {
-            return Ok(None);
-        }
-        let drawn = rates::draw(&self.pool, page, rate, wanted).await?;
-        let allowance = Allowance {
-            left: drawn.granted,
-            drawn: BootInstant::now(),
-        };
-        self.allowances.insert(page.to_owned(), allowance);
-        Ok((drawn.granted == 0).then_some(drawn.wait))
-    }
-
-    /// Requests that the rate of a page allows now.
-    fn allowance(&self, page: &str) -> usize {
-        if self.rate(page).is_none() {
-            return usize::MAX;
-        }
-        match self.allowances.get(page) {
-            Some(allowance) if allowance.drawn.elapsed() < ALLOWED_FOR => allowance.left,
-            _ => 0,
-        }
-    }
-
-    /// Uses one of them.
-    fn spend(&mut self, page: &str) -> bool {
-        let left = self.allowance(page);
-        if let Some(allowance) = self.allowances.get_mut(page) {
-            allowance.left = allowance.left.saturating_sub(1);
-        }
-        left > 0
-    }
-}
-
-/// Pages as one cycle sees them.
-#[derive(Debug, Default)]
-struct Pages {
-    /// Those that may send.
-    eligible: HashSet<String>,
-    /// Of those, the ones with due lanes and a slot to send with.
-    due: Vec<String>,
-    /// Of those, the ones with marks.
-    marks: Vec<String>,
-    timers_due: bool,
 }
 
 /// What a cycle has written and not yet committed.
 struct Cycle {
     tx: Option<Tx>,
     began: BootInstant,
-    /// The slots as they were when the transaction began.
-    slots: Option<Slots>,
     /// Outcomes it records.
     batch: Vec<Ended>,
     now: Millis,
@@ -740,7 +450,6 @@ impl Cycle {
         Self {
             tx: None,
             began: claimed,
-            slots: None,
             batch: Vec::new(),
             now,
             claimed,
@@ -755,37 +464,6 @@ impl Cycle {
         self.tx
             .as_mut()
             .ok_or(Error::Database(sqlx::Error::WorkerCrashed))
-    }
-}
-
-/// What one look at the lanes leads to.
-#[derive(Default)]
-struct Plan {
-    /// The lanes were born leased in this transaction.
-    born: bool,
-    begin: Vec<Begin>,
-    claims: Vec<Claim>,
-    parks: Vec<Park>,
-    ends: Vec<End>,
-    lost: Vec<Ended>,
-    empty: Vec<String>,
-    again: Vec<Locked>,
-}
-
-fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -> Claim {
-    Claim {
-        lane,
-        token: cycle.token,
-        job: head.job,
-        number: head.attempts + 1,
-        page,
-        body: Bytes::from(body),
-        failures: head.failures,
-        on_ambiguous: head.on_ambiguous,
-        delay: span(head.delay * 1000),
-        expires_in: head.expires.map(|at| span(at - cycle.now)),
-        started: cycle.now,
-        claimed: cycle.claimed,
     }
 }
 

@@ -106,7 +106,8 @@ impl Motion {
         if std::mem::take(&mut self.renew) {
             self.ledger.renew().await;
         }
-        match self.ledger.cycle().await {
+        let reports = &mut self.reports;
+        match self.ledger.cycle(&mut || reports.try_recv().ok()).await {
             Ok(step) => {
                 self.failures = 0;
                 self.worker.events.emit(&Event::LedgerRecovered);
@@ -250,7 +251,7 @@ impl Motion {
     }
 
     async fn write(&mut self) -> Result<()> {
-        let done = self.ledger.cycle().await.map(|_| ());
+        let done = self.ledger.cycle(&mut || None).await.map(|_| ());
         if let Err(error) = &done {
             let kept = self.ledger.unwritten();
             self.worker.events.emit(&Event::LedgerFailed {

@@ -43,20 +43,23 @@ create table send_jobs (
     -- an operator cancelled it while it was being sent
     cancel_requested boolean not null default false,
 
-    constraint page_id_is_a_positive_number check (page_id ~ '^[1-9][0-9]*$' and length(page_id) <= 40),
-    constraint recipient_is_an_object check (json_typeof(recipient) = 'object'),
+    -- Every UPDATE checks all of these again. What an INSERT has passed cannot change under the
+    -- worker: once attempts have begun, the dear ones are passed over.
+    constraint page_id_is_a_positive_number check (attempts > 0 or page_id ~ '^[1-9][0-9]*$' and length(page_id) <= 40),
+    constraint recipient_is_an_object check (attempts > 0 or json_typeof(recipient) = 'object'),
     constraint recipient_has_exactly_one_of_id_phone_email_uuid check (
-        (recipient -> 'id' is not null)::int + (recipient -> 'phone' is not null)::int
+        attempts > 0 or (recipient -> 'id' is not null)::int + (recipient -> 'phone' is not null)::int
         + (recipient -> 'email' is not null)::int + (recipient -> 'uuid' is not null)::int = 1
     ),
     constraint recipient_value_is_a_non_blank_string check (
-        coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
-                 json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
+        attempts > 0
+        or coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
+                    json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
         and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '\S'
     ),
-    constraint recipient_is_at_most_1024_bytes check (octet_length(recipient::text) <= 1024),
-    constraint message_is_an_object check (json_typeof(message) = 'object'),
-    constraint message_is_at_most_64_kib check (octet_length(message::text) <= 65536),
+    constraint recipient_is_at_most_1024_bytes check (attempts > 0 or octet_length(recipient::text) <= 1024),
+    constraint message_is_an_object check (attempts > 0 or json_typeof(message) = 'object'),
+    constraint message_is_at_most_64_kib check (attempts > 0 or octet_length(message::text) <= 65536),
     constraint tag_is_at_most_100_bytes check (octet_length(tag) <= 100),
     constraint delay_is_between_0_and_10 check (delay between 0 and 10),
     constraint send_at_is_a_finite_time check (send_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
@@ -64,7 +67,7 @@ create table send_jobs (
     constraint ordering_key_is_1_to_1024_bytes check (octet_length(ordering_key) between 1 and 1024),
     constraint idempotency_key_is_1_to_1024_bytes check (octet_length(idempotency_key) between 1 and 1024),
     constraint on_ambiguous_is_retry_or_hold check (on_ambiguous in ('retry', 'hold')),
-    constraint metadata_is_at_most_64_kib check (octet_length(metadata::text) <= 65536),
+    constraint metadata_is_at_most_64_kib check (attempts > 0 or octet_length(metadata::text) <= 65536),
     constraint state_is_known check (
         state in ('queued', 'sending', 'delivered', 'dead', 'unknown', 'held', 'cancelled')
     ),
@@ -186,6 +189,15 @@ end
 $$;
 create trigger send_jobs_due before insert on send_jobs for each row
     when (new.delay <> 0 or new.send_at is not null) execute function send_jobs_due();
+
+create function send_jobs_fresh() returns trigger language plpgsql as $$
+begin
+    raise exception 'attempts and failures are written by workers: leave them out of the INSERT'
+        using errcode = 'check_violation', constraint = 'attempts_begin_at_0';
+end
+$$;
+create trigger send_jobs_fresh before insert on send_jobs for each row
+    when (new.attempts <> 0 or new.failures <> 0) execute function send_jobs_fresh();
 
 -- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else.
 create function send_jobs_mark() returns trigger language plpgsql

@@ -1,0 +1,244 @@
+//! What becomes of locked lanes: claimed, parked, ended, or looked at again.
+//!
+//! The middle of a cycle: the heads are read, [`crate::turn`] says what each may do, and what it
+//! says is written, in batches, inside the transaction that locked the lanes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::pages::Pages;
+use super::{Cycle, Ledger, span};
+use crate::clock::millis;
+use crate::deliver::Claim;
+use crate::events::Event;
+use crate::job::{Head, JobId, Line};
+use crate::judge::{Answer, judge};
+use crate::retry::{self, Attempted};
+use crate::store::Result;
+use crate::store::lanes::{self, Begin, End, Park};
+use crate::store::record::{self, Ended, Locked};
+use crate::turn::{Turn, turn};
+
+/// How often a cycle looks again at lanes whose head just ended.
+const ROUNDS: usize = 16;
+
+/// What one look at the lanes leads to.
+#[derive(Default)]
+struct Plan {
+    /// The lanes were born leased in this transaction.
+    born: bool,
+    begin: Vec<Begin>,
+    claims: Vec<Claim>,
+    parks: Vec<Park>,
+    ends: Vec<End>,
+    lost: Vec<Ended>,
+    empty: Vec<String>,
+    again: Vec<Locked>,
+}
+
+impl Ledger {
+    /// Decides and writes what becomes of locked lanes, until each has been claimed, parked or
+    /// deleted.
+    pub(super) async fn settle(
+        &mut self,
+        cycle: &mut Cycle,
+        mut lanes: Vec<Locked>,
+        pages: &Pages,
+        born: bool,
+    ) -> Result<()> {
+        let lease = self.lease(cycle);
+        let mut parks: Vec<Park> = Vec::new();
+        let mut empty: Vec<String> = Vec::new();
+        for round in 0.. {
+            if lanes.is_empty() {
+                break;
+            }
+            let mut plan = Plan {
+                born,
+                ..Plan::default()
+            };
+            let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            for line in lines {
+                self.plan(cycle, line, pages, &mut plan);
+            }
+            parks.append(&mut plan.parks);
+            empty.append(&mut plan.empty);
+            if !plan.ends.is_empty() {
+                let now = cycle.now;
+                lanes::end(cycle.tx()?, &plan.ends, now).await?;
+                plan.ends.iter().for_each(|end| {
+                    self.events.emit(&Event::Ended {
+                        job: end.job,
+                        reason: &end.reason,
+                    })
+                });
+            }
+            if !plan.lost.is_empty() {
+                record::write(cycle.tx()?, &plan.lost.iter().collect::<Vec<_>>()).await?;
+                plan.lost.iter().for_each(|e| {
+                    self.events.emit(&Event::Lost {
+                        job: e.job,
+                        number: e.number,
+                    })
+                });
+            }
+            if !plan.begin.is_empty() {
+                let began: HashSet<JobId> = lanes::claim(cycle.tx()?, &plan.begin, &lease)
+                    .await?
+                    .into_iter()
+                    .collect();
+                for claim in plan.claims {
+                    if began.contains(&claim.job) {
+                        cycle.claims.push(claim);
+                    } else {
+                        // An operator was faster: look at its lane again.
+                        self.slots.give_back(&claim.page);
+                        if let Some(at) = self.unconfirmed.iter().rposition(|p| *p == claim.page) {
+                            self.unconfirmed.swap_remove(at);
+                        }
+                        plan.again.push(Locked {
+                            lane: claim.lane,
+                            page: claim.page,
+                            head: None,
+                        });
+                    }
+                }
+            }
+            lanes = plan.again;
+            if round == ROUNDS {
+                // The rest of a long line of expired jobs is for the next cycle.
+                parks.extend(lanes.drain(..).map(|l| Park {
+                    lane: l.lane,
+                    due: Some(cycle.now),
+                    head: l.head,
+                }));
+            }
+        }
+        if !parks.is_empty() {
+            let token = cycle.token;
+            lanes::park(cycle.tx()?, &parks, token).await?;
+        }
+        if !empty.is_empty() {
+            lanes::delete(cycle.tx()?, &empty).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns the line of one lane into what must be written.
+    fn plan(&mut self, cycle: &Cycle, line: Line, pages: &Pages, plan: &mut Plan) {
+        let now = cycle.now;
+        let step = turn(
+            &line,
+            now,
+            self.settings.lease,
+            &self.settings.limits,
+            self.settings.delay_on_wire,
+        );
+        let Line {
+            lane, page, head, ..
+        } = line;
+        let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
+        let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
+        let park = |due| Park {
+            lane: lane.clone(),
+            due,
+            head: begun,
+        };
+        let again = || Locked {
+            lane: lane.clone(),
+            page: page.clone(),
+            head: begun,
+        };
+        match (step, head) {
+            // An empty line rests too: the next job may come at once.
+            (Turn::Empty, _) | (_, None) => match rest {
+                None => plan.empty.push(lane),
+                rest => plan.parks.push(park(rest)),
+            },
+            (Turn::Wait(until), _) => plan.parks.push(park(rest.max(Some(until)))),
+            (Turn::Block, _) => plan.parks.push(park(None)),
+            (Turn::End(reason), Some(head)) => {
+                plan.again.push(again());
+                plan.ends.push(End {
+                    job: head.job,
+                    reason,
+                });
+            }
+            (Turn::Lost, Some(head)) => {
+                plan.again.push(again());
+                plan.lost.push(self.lost_attempt(cycle, &lane, &head));
+            }
+            (Turn::Send(body), Some(head)) => {
+                if let Some(until) = rest {
+                    plan.parks.push(park(Some(until)));
+                } else if pages.eligible.contains(&page)
+                    && self.slots.may_take(&page)
+                    && self.spend(&page)
+                {
+                    self.slots.take(&page);
+                    self.unconfirmed.push(page.clone());
+                    plan.begin.push(Begin {
+                        lane: lane.clone(),
+                        job: head.job,
+                        number: head.attempts + 1,
+                        born: plan.born,
+                    });
+                    plan.claims.push(claim(cycle, lane, page, head, body));
+                } else {
+                    plan.parks.push(park(Some(now)));
+                }
+            }
+        }
+    }
+
+    /// The attempt of a worker that is gone, as an outcome: it may have arrived.
+    fn lost_attempt(&self, cycle: &Cycle, lane: &str, head: &Head) -> Ended {
+        let judgement = judge(&Answer::Lost {
+            error: "its worker stopped before the answer was recorded".to_owned(),
+        });
+        let attempted = Attempted {
+            job: head.job,
+            number: head.attempts,
+            failures: head.failures,
+            on_ambiguous: head.on_ambiguous,
+        };
+        let next = retry::next(&self.settings.policy, attempted, &judgement);
+        Ended {
+            lane: lane.to_owned(),
+            token: cycle.token,
+            job: head.job,
+            number: head.attempts,
+            finished: cycle.now,
+            outcome: judgement.outcome,
+            status: None,
+            error: Some(judgement.reason),
+            response: None,
+            rule: "ledger.lost".to_owned(),
+            state: next.state,
+            failed: i64::from(next.failed),
+            due: cycle.now + millis(next.after),
+            reason: next.reason,
+            ambiguous: true,
+            rest: Duration::ZERO,
+        }
+    }
+}
+
+fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -> Claim {
+    Claim {
+        lane,
+        token: cycle.token,
+        job: head.job,
+        number: head.attempts + 1,
+        page,
+        body: Bytes::from(body),
+        failures: head.failures,
+        on_ambiguous: head.on_ambiguous,
+        delay: span(head.delay * 1000),
+        expires_in: head.expires.map(|at| span(at - cycle.now)),
+        started: cycle.now,
+        claimed: cycle.claimed,
+    }
+}
