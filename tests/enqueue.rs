@@ -174,10 +174,6 @@ both! {
         }
     }
 
-    one_insert_of_a_hundred_thousand_jobs_is_quick, |db| {
-        bulk(&db, 100_000).await;
-    }
-
     one_insert_of_a_million_jobs_is_quick, |db| {
         bulk(&db, 1_000_000).await;
     }

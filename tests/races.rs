@@ -990,7 +990,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
             let mut hand: Vec<Claim> = Vec::new();
             let mut conflicts = 0_u32;
             while !done.load(Ordering::SeqCst) || !hand.is_empty() {
-                match worker.ledger.cycle().await {
+                match worker.ledger.cycle(&mut || None).await {
                     Ok(step) => {
                         hand.extend(step.claims.into_iter().inspect(|c| started(&history, c)))
                     }
@@ -1025,7 +1025,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                 tokio::task::yield_now().await;
             }
             while worker.ledger.unwritten() > 0 {
-                let _ = worker.ledger.cycle().await;
+                let _ = worker.ledger.cycle(&mut || None).await;
             }
             conflicts
         }));
