@@ -70,7 +70,7 @@ const TOKENS_A_CYCLE: i64 = 66;
 /// Most pages that one cycle takes lanes or marks of; the pages take turns.
 const PAGES: usize = 64;
 /// Most marks taken in one transaction.
-const MARKS: usize = 8192;
+const MARKS: usize = 20_000;
 
 /// Asks for an attempt that has ended meanwhile.
 pub type MoreEnded<'a> = &'a mut (dyn FnMut() -> Option<Ended> + Send);

@@ -11,12 +11,22 @@ use super::record::Locked;
 use super::{Bind, Result, Tx};
 use crate::clock::Millis;
 
-const MARKS: &str = "-- intake: take marks
+const MARKS_POSTGRES: &str = "-- intake: take marks
 with picked as materialized (
-    select id as mark from send_inbox where page_id = $1 order by id limit $2 {skip locked}
+    select id as mark from send_inbox where page_id = $1 order by id limit $2 for update skip locked
+), gone as (
+    delete from send_inbox where page_id = $1 and id in (select mark from picked) returning lane, look
 )
-delete from send_inbox where page_id = $1 and id in (select mark from picked)
-returning lane, look";
+select lane, bool_or(look) as look, count(*) as marks from gone group by lane";
+
+/// Differs from Postgres in that SQLite cannot group what it deletes: it is read first. Nobody
+/// else writes meanwhile.
+const MARKS_SQLITE: &str = "-- intake: read marks
+select lane, max(look) as look, count(*) as marks, max(id) as last
+from (select id, lane, look from send_inbox where page_id = $1 order by id limit $2) group by lane";
+/// Differs from Postgres in that it deletes what [`MARKS_SQLITE`] has read.
+const TAKEN_SQLITE: &str = "-- intake: they are taken
+delete from send_inbox where page_id = $1 and id <= $2";
 
 /// Marks that were taken: each lane once, and whether it must be looked at even while it waits.
 #[derive(Debug, Default)]
@@ -32,16 +42,22 @@ pub struct Marks {
 /// Takes up to `limit` marks of a page.
 pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = tx.rows(MARKS, &[page.into(), limit.into()]).await?;
-    let mut marks = Marks {
-        taken: rows.len(),
-        ..Marks::default()
-    };
+    let sqlite = matches!(tx, Tx::Sqlite(_));
+    let text = if sqlite { MARKS_SQLITE } else { MARKS_POSTGRES };
+    let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
+    let (mut marks, mut last) = (Marks::default(), 0);
     for row in &rows {
+        marks.taken += usize::try_from(row.int("marks")?).unwrap_or_default();
         match String::from_utf8(row.bytes("lane")?) {
-            Ok(lane) => *marks.lanes.entry(lane).or_default() |= row.flag("look")?,
+            Ok(lane) => drop(marks.lanes.insert(lane, row.flag("look")?)),
             Err(garbled) => marks.garbled.push(garbled.into_bytes()),
         }
+        if sqlite {
+            last = last.max(row.int("last")?);
+        }
+    }
+    if last > 0 {
+        tx.run(TAKEN_SQLITE, &[page.into(), last.into()]).await?;
     }
     Ok(marks)
 }
