@@ -1,6 +1,6 @@
 //! The benchmark: deliveries per second as a ratio to a bare loop in the same run.
 //!
-//! `cargo bench --bench delivery [-- --quick] [-- sqlite|postgres …]`. The bare loop signs and
+//! `cargo bench --bench delivery -- [--quick] [--runs=N] [sqlite] [postgres]`. The bare loop signs and
 //! posts the same bodies with the same client to the same receiver, without a database. The
 //! receiver is a process of its own (this program, started again); it checks every signature and
 //! counts order violations and duplicates: a run with one is void. Deliveries are counted when
@@ -361,6 +361,10 @@ async fn measure(arguments: &[String]) {
     } else {
         (5, 50_000)
     };
+    let runs = arguments
+        .iter()
+        .find_map(|a| a.strip_prefix("--runs=")?.parse().ok())
+        .unwrap_or(runs);
     let loads = [
         Load {
             name: "one job a recipient",

@@ -138,7 +138,7 @@ impl Motion {
                 }
                 self.renew = true;
                 Some(Duration::from_millis(
-                    100 * u64::from(self.failures.min(30)),
+                    100 * u64::from(self.failures.min(10)),
                 ))
             }
         }

@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 /// How soon the service must be itself again.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(30);
 
 const AWAY: &str = "database cannot be written, nothing is sent until it can";
@@ -472,7 +472,7 @@ both! {
         worker.signal(Signal::TERM);
         assert_eq!(worker.ends(SOON).await, 0);
         let took = told.elapsed();
-        assert!(took > Duration::from_millis(900) && took < Duration::from_millis(2500), "{took:?}");
+        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
         assert_eq!(sql.count("send_attempts where outcome = 'ambiguous'").await, 20);
         assert_eq!(sql.count("send_jobs where state = 'queued'").await, 20);
         // The lanes were released: nobody waits for a lease of 23 seconds.

@@ -128,7 +128,8 @@ impl Pool {
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             // A pool that cannot connect tries again after at most a fifth of this.
             .acquire_timeout(Duration::from_secs(3))
-            .test_before_acquire(false)
+            // The ledger has one connection and renews it after a failure: no ping before each begin.
+            .test_before_acquire(purpose == Use::Read)
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -160,7 +161,7 @@ impl Pool {
         let pool = SqlitePoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 2 })
             .acquire_timeout(Duration::from_secs(10))
-            .test_before_acquire(false)
+            .test_before_acquire(purpose == Use::Read)
             .idle_timeout(None)
             .max_lifetime(None)
             // A full disk makes SQLite roll back by itself; sqlx then takes its own rollback for
