@@ -100,9 +100,9 @@ from {rows: lane text, page text, head bigint}
 left join send_jobs j on j.id = coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
     (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
-    (select u.id from send_jobs u where $1 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.id limit 1),
+    (select u.id from send_jobs u where $1 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.lane, u.id limit 1),
     (select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
-        and (q.send_at is null or q.joined_at is not null) order by q.id limit 1))";
+        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1))";
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
