@@ -230,7 +230,7 @@ impl Fresh {
         )
         .await;
         if self.engine == Engine::Postgres {
-            execute(pool, "analyze").await;
+            execute(pool, "analyze send_jobs, send_inbox").await;
         }
     }
 }

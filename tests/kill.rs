@@ -171,7 +171,10 @@ both! {
         tell("hold", &db, faults, in_flight.len(), &held, began);
         held.is_clean();
         assert_eq!(held.duplicates, 0);
-        assert!(unknown as usize <= in_flight.len(), "{unknown} unknown, {} in flight", in_flight.len());
+        // On a busy machine an answer may also come after the deadline of a second.
+        let late = sql.count("send_attempts where rule = 'transport.ambiguous'").await;
+        let most = in_flight.len() as u64 + late;
+        assert!(unknown <= most, "{unknown} unknown, {} in flight, {late} late", in_flight.len());
         assert!(unknown > 0, "no kill hit a request: this test has not tested anything");
         let (code, listed, _) = setup.verb(&["list", "--state", "unknown", "--json", "--all-rows"]);
         assert_eq!((code, listed.lines().count() as u64), (0, unknown));

@@ -115,6 +115,10 @@ impl Pool {
             // and a batch is planned once.
             Use::Write => options.options([
                 ("enable_seqscan", "off"),
+                // What it reads is in memory: a probe for each row of a batch is always cheaper
+                // than a walk through a table, also one that was small when the plan was made.
+                ("random_page_cost", "0.01"),
+                ("seq_page_cost", "0.01"),
                 ("plan_cache_mode", "force_generic_plan"),
             ]),
             Use::Read => options,
@@ -128,8 +132,6 @@ impl Pool {
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             // A pool that cannot connect tries again after at most a fifth of this.
             .acquire_timeout(Duration::from_secs(3))
-            // The ledger has one connection and renews it after a failure: no ping before each begin.
-            .test_before_acquire(purpose == Use::Read)
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -161,7 +163,7 @@ impl Pool {
         let pool = SqlitePoolOptions::new()
             .max_connections(if purpose == Use::Write { 1 } else { 2 })
             .acquire_timeout(Duration::from_secs(10))
-            .test_before_acquire(purpose == Use::Read)
+            .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
             // A full disk makes SQLite roll back by itself; sqlx then takes its own rollback for
