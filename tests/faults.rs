@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 /// How soon the service must be itself again.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(30);
 
 const AWAY: &str = "database cannot be written, nothing is sent until it can";
@@ -149,11 +149,6 @@ async fn a_server_that_is_away_at_start_and_tables_that_are_missing_are_waited_f
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_crashes_or_restarts_costs_time_and_nothing_else() {
-    // Known to fail now and then: see "Known limits" in the README.
-    if std::env::var_os("POSTLANE_TEST_RESTARTS").is_none() {
-        eprintln!("skipped: POSTLANE_TEST_RESTARTS is not set");
-        return;
-    }
     let Some(cluster) = Cluster::new() else {
         return;
     };
@@ -477,7 +472,7 @@ both! {
         worker.signal(Signal::TERM);
         assert_eq!(worker.ends(SOON).await, 0);
         let took = told.elapsed();
-        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+        assert!(took > Duration::from_millis(900) && took < Duration::from_millis(2500), "{took:?}");
         assert_eq!(sql.count("send_attempts where outcome = 'ambiguous'").await, 20);
         assert_eq!(sql.count("send_jobs where state = 'queued'").await, 20);
         // The lanes were released: nobody waits for a lease of 23 seconds.
