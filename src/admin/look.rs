@@ -67,9 +67,9 @@ pub(super) struct Look {
     turn: Arc<Semaphore>,
     /// Counts, one at a time; a long one keeps no page waiting.
     counting: Arc<Semaphore>,
-    schema: Arc<Kept<Seen<()>>>,
-    totals: Arc<Kept<Seen<Arc<Stats>>>>,
-    waiting: Arc<Kept<Seen<Waiting>>>,
+    schema: Arc<Kept<()>>,
+    totals: Arc<Kept<Arc<Stats>>>,
+    waiting: Arc<Kept<Waiting>>,
 }
 
 impl Look {
@@ -92,8 +92,7 @@ impl Look {
     pub(super) async fn schema(&self) -> Seen<()> {
         let pool = self.pool()?;
         let check = async move { Ok(schema::check(&pool).await?) };
-        let fresh = self.schema.get(SHORT, check).await;
-        fresh.unwrap_or(Err(Blind::Slow))
+        self.schema.get(SHORT, check).await
     }
 
     /// All counts; older ones while newer ones are being counted.
@@ -104,8 +103,8 @@ impl Look {
             Ok(Arc::new(stats(&pool).await?))
         };
         match self.totals.get(SHORT, count).await {
-            Some(fresh) => fresh,
-            None => self.totals.last().unwrap_or(Err(Blind::Slow)),
+            Err(Blind::Slow) => self.totals.last().unwrap_or(Err(Blind::Slow)),
+            seen => seen,
         }
     }
 
@@ -116,8 +115,7 @@ impl Look {
             let _turn = turn.acquire().await;
             Ok(waiting(&pool).await?)
         };
-        let fresh = self.waiting.get(SHORT, count).await;
-        fresh.unwrap_or(Err(Blind::Slow))
+        self.waiting.get(SHORT, count).await
     }
 
     /// Anything else, in its turn. `look` runs to its end even if nobody waits for it any more.
@@ -144,11 +142,12 @@ impl Look {
     }
 }
 
-/// A value that is made by one at a time and kept for a while: at least `least`, and twenty times
-/// as long as it took to make.
+/// What was seen, looked up by one at a time and kept for a while: at least `least`, and twenty
+/// times as long as it took. A failure is not: it took long because something was away, and may be
+/// mended by now.
 struct Kept<T> {
     least: Duration,
-    value: RwLock<Option<(BootInstant, Duration, T)>>,
+    value: RwLock<Option<(BootInstant, Duration, Seen<T>)>>,
     making: AtomicBool,
     made: Notify,
 }
@@ -173,39 +172,42 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
         })
     }
 
-    /// The last value, however old.
-    fn last(&self) -> Option<T> {
+    /// What was seen last, however long ago.
+    fn last(&self) -> Option<Seen<T>> {
         let value = self.value.read().unwrap_or_else(PoisonError::into_inner);
         value.as_ref().map(|(_, _, value)| value.clone())
     }
 
     /// The value if it is still good, or was made after `asked`.
-    fn fresh(&self, asked: BootInstant) -> Option<T> {
+    fn fresh(&self, asked: BootInstant) -> Option<Seen<T>> {
         let value = self.value.read().unwrap_or_else(PoisonError::into_inner);
         let (at, good_for, value) = value.as_ref()?;
         (*at >= asked || at.elapsed() < *good_for).then(|| value.clone())
     }
 
-    /// A fresh value; none if it is not there within `longest`. `make` goes on all the same.
+    /// A fresh value; too slow if it is not there within `longest`. `make` goes on all the same.
     async fn get(
         self: &Arc<Self>,
         longest: Duration,
-        make: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
+        make: impl Future<Output = Seen<T>> + Send + 'static,
+    ) -> Seen<T> {
         // Registered before the value is looked at, so that it cannot be missed.
         let made = self.made.notified();
         tokio::pin!(made);
         made.as_mut().enable();
         let asked = BootInstant::now();
         if let Some(value) = self.fresh(asked) {
-            return Some(value);
+            return value;
         }
         if !self.making.swap(true, Ordering::AcqRel) {
             let making = Making(Arc::clone(self));
             tokio::spawn(async move {
                 let began = BootInstant::now();
                 let value = make.await;
-                let good_for = (began.elapsed() * 20).max(making.0.least);
+                let dear = value
+                    .as_ref()
+                    .map_or(Duration::ZERO, |_| began.elapsed() * 20);
+                let good_for = dear.max(making.0.least);
                 *making
                     .0
                     .value
@@ -214,8 +216,8 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
                     Some((BootInstant::now(), good_for, value));
             });
         }
-        timeout(longest, made).await.ok()?;
-        self.fresh(asked)
+        let _ = timeout(longest, made).await;
+        self.fresh(asked).unwrap_or(Err(Blind::Slow))
     }
 }
 
@@ -232,24 +234,42 @@ mod tests {
             async move {
                 kept.get(Duration::from_secs(5), async move {
                     tokio::task::yield_now().await;
-                    made.fetch_add(1, Ordering::Relaxed)
+                    Ok(made.fetch_add(1, Ordering::Relaxed))
                 })
                 .await
             }
         });
         let got = futures_util::future::join_all(asks).await;
-        assert!(got.iter().all(|value| *value == Some(0)), "{got:?}");
+        assert!(got.iter().all(|seen| matches!(seen, Ok(0))), "{got:?}");
         assert_eq!(made.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
     async fn who_asks_does_not_wait_longer_than_he_said_and_the_last_value_stays() {
         let kept = Kept::new(Duration::ZERO);
-        assert_eq!(kept.get(Duration::from_secs(5), async { 1 }).await, Some(1));
+        let first = kept.get(Duration::from_secs(5), async { Ok(1) }).await;
+        assert!(matches!(first, Ok(1)), "{first:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let never = std::future::pending::<i32>();
-        assert_eq!(kept.get(Duration::from_millis(20), never).await, None);
-        assert_eq!(kept.last(), Some(1));
+        let never = std::future::pending::<Seen<i32>>();
+        let second = kept.get(Duration::from_millis(20), never).await;
+        assert!(matches!(second, Err(Blind::Slow)), "{second:?}");
+        assert!(matches!(kept.last(), Some(Ok(1))));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_took_long_is_not_kept_for_long() {
+        let slow = |seen: Seen<i32>| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            seen
+        };
+        let again = async |first: Seen<i32>| {
+            let kept = Kept::new(Duration::from_millis(10));
+            let _ = kept.get(Duration::from_secs(5), slow(first)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            kept.get(Duration::from_secs(5), slow(Ok(2))).await
+        };
+        assert!(matches!(again(Ok(1)).await, Ok(1)), "a value is");
+        assert!(matches!(again(Err(Blind::Slow)).await, Ok(2)));
     }
 
     #[test]
