@@ -761,6 +761,38 @@ async fn someone_waits(db: &Db) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_requeue_that_loses_a_deadlock_is_tried_again() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let jobs = [db.insert("a", "1").await, db.insert("b", "2").await];
+    let dead = "update send_jobs set state = 'dead', finished_at = created_at";
+    db.run(dead, &[]).await;
+    let mut other = session(&db).await;
+    // Nobody but the requeue finds the deadlock, so it is the one that Postgres ends.
+    let patience = "set lock_timeout = '20s'; set deadlock_timeout = '20s'; begin";
+    does(&mut other, patience).await;
+    let lock = |job| format!("select from send_jobs where id = {job} for update");
+    does(&mut other, &lock(jobs[1])).await;
+    let pool = db.connect().await;
+    let requeue =
+        tokio::spawn(async move { operate::requeue(&pool, &jobs, false, &operator()).await });
+    someone_waits(&db).await;
+    let free = format!("select count(*) from ({} skip locked) f", lock(jobs[0]));
+    assert_eq!(
+        db.int(&free).await,
+        0,
+        "what the other session asks for next"
+    );
+    does(&mut other, &lock(jobs[0])).await;
+    does(&mut other, "commit").await;
+    let requeued = requeue.await.expect("no panic").expect("tried again");
+    let old: Vec<i64> = requeued.iter().map(|new| new.requeued_from).collect();
+    assert_eq!(old, jobs, "once each");
+    assert_eq!(db.int("select count(*) from send_jobs").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn producers_in_opposite_order_wait_for_nobody() {
     let Some(db) = support::postgres().await else {
         return;

@@ -91,13 +91,18 @@ pub async fn apply(
     jobs: &[JobId],
     operator: &Operator,
 ) -> Result<Vec<JobId>> {
+    persist(|| apply_once(pool, verb, jobs, operator)).await
+}
+
+/// Does a verb that changes several jobs, again if it met a ledger in a deadlock.
+async fn persist<T, F: Future<Output = Result<T>>>(once: impl Fn() -> F) -> Result<T> {
     for wait in CONFLICT_WAITS {
-        match apply_once(pool, verb, jobs, operator).await {
+        match once().await {
             Err(error) if error.is_conflict() => tokio::time::sleep(wait).await,
             done => return done,
         }
     }
-    apply_once(pool, verb, jobs, operator).await
+    once().await
 }
 
 /// A verb that met a ledger in a deadlock is tried again after these.
@@ -160,6 +165,15 @@ pub struct Requeued {
 
 /// Sends finished jobs again, as new rows. Those requeued before are skipped without `again`.
 pub async fn requeue(
+    pool: &Pool,
+    jobs: &[JobId],
+    again: bool,
+    operator: &Operator,
+) -> Result<Vec<Requeued>> {
+    persist(|| requeue_once(pool, jobs, again, operator)).await
+}
+
+async fn requeue_once(
     pool: &Pool,
     jobs: &[JobId],
     again: bool,
