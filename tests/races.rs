@@ -410,6 +410,21 @@ both! {
         assert_eq!(worker.deliver_all().await, [here, next]);
     }
 
+    a_verb_that_changes_nothing_leaves_no_trace_in_the_audit_table, |db| {
+        let queued = db.insert("a", "1").await;
+        assert!(!verb(&db, Verb::Release, queued).await);
+        assert!(!verb(&db, Verb::ResolveDead, queued).await);
+        let none = operate::requeue(&db.pool, &[queued], false, &operator()).await.expect("requeues");
+        assert_eq!(none, []);
+        assert!(!operate::resume(&db.pool, "lane:1/id:a", &operator()).await.expect("resumes"));
+        assert_eq!(db.int("select count(*) from send_audit").await, 0);
+        assert!(operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(verb(&db, Verb::Hold, queued).await);
+        assert!(!verb(&db, Verb::Hold, queued).await);
+        assert_eq!(db.text("select min(verb || changed) || max(verb || changed) || count(*) from send_audit").await, "hold1pause12");
+    }
+
     a_pause_while_a_job_is_sent_lets_it_end_and_keeps_the_next_back, |db| {
         for scope in ["all", "page:1", "lane:1/id:a"] {
             let first = db.insert("a", "1").await;

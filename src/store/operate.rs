@@ -235,7 +235,7 @@ pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<boo
 const AUDIT: &str = "-- audit
 insert into send_audit (who, verb, what, changed, why) values ($1, $2, $3, $4, $5)";
 
-/// Writes who changed what, and why.
+/// Writes who changed what, and why. Where nothing changed, nothing is written.
 pub async fn audit(
     tx: &mut Tx,
     operator: &Operator,
@@ -243,6 +243,9 @@ pub async fn audit(
     what: &str,
     changed: usize,
 ) -> Result<()> {
+    if changed == 0 {
+        return Ok(());
+    }
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
     let binds = [
         operator.who.as_str().into(),
