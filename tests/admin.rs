@@ -233,6 +233,14 @@ both! {
         assert!(page.contains("the secret text") && page.contains("77123"), "{page}");
         let (_, all) = server.get("/?payload=1").await;
         assert!(!all.contains("the secret text"));
+        db.run(&format!(
+            "with recursive n (i) as (select 2 union all select i + 1 from n where i < 102)
+             insert into send_attempts (job_id, number, started_at, worker) select {job}, i, {{at: 1}}, 'w1' from n"
+        ), &[]).await;
+        let (_, page) = server.get(&format!("/jobs/{job}")).await;
+        let begins: Vec<_> = page.split("<li value=\"").skip(1).filter_map(|li| li.split('"').next()).collect();
+        let last: Vec<_> = (3..=102).map(|number| number.to_string()).collect();
+        assert_eq!(begins, last, "the last hundred, in order");
         assert_eq!(server.get("/jobs/999999").await.0, 404);
         assert_eq!(server.get("/jobs/x%3Cscript%3E").await.0, 404);
     }
