@@ -11,7 +11,7 @@ use postlane::admin::{Admin, bind, serve};
 use postlane::clock::BootInstant;
 use postlane::events::Events;
 use postlane::store::{Bind, Pool, Use};
-use reqwest::StatusCode;
+use reqwest::{RequestBuilder, Response, StatusCode};
 use secrecy::SecretString;
 use support::Db;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +32,11 @@ impl Server {
     async fn of(db: &Db) -> Self {
         let readers = Pool::open(&db.url, Use::Read, false).await.expect("opens");
         Self::start("127.0.0.1:0", Some(readers), None).await
+    }
+
+    /// On loopback, with no token and no database: what the server does by itself.
+    async fn alone() -> Self {
+        Self::start("127.0.0.1:0", None, None).await
     }
 
     async fn start(at: &str, readers: Option<Pool>, token: Option<&str>) -> Self {
@@ -64,19 +69,27 @@ impl Server {
         format!("http://127.0.0.1:{}{path}", self.at.port())
     }
 
+    /// Sends what is asked, and waits for the head of the answer.
+    async fn ask(&self, request: RequestBuilder) -> Response {
+        request.send().await.expect("answers")
+    }
+
+    async fn fetch(&self, path: &str) -> Response {
+        self.ask(self.client.get(self.url(path))).await
+    }
+
     async fn get(&self, path: &str) -> (u16, String) {
-        let answer = self
-            .client
-            .get(self.url(path))
-            .send()
-            .await
-            .expect("answers");
+        let answer = self.fetch(path).await;
         (answer.status().as_u16(), answer.text().await.expect("text"))
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.at).await.expect("connects")
     }
 
     /// What the server answers to these bytes until it closes.
     async fn raw(&self, bytes: &str) -> String {
-        let mut stream = TcpStream::connect(self.at).await.expect("connects");
+        let mut stream = self.connect().await;
         stream.write_all(bytes.as_bytes()).await.expect("writes");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -85,7 +98,7 @@ impl Server {
 
     async fn status_with(&self, path: &str, header: &str, value: &str) -> u16 {
         let request = self.client.get(self.url(path)).header(header, value);
-        request.send().await.expect("answers").status().as_u16()
+        self.ask(request).await.status().as_u16()
     }
 }
 
@@ -152,7 +165,7 @@ both! {
             db.insert(&format!("person{n}"), "hello").await;
         }
         let server = Server::of(&db).await;
-        let answer = server.client.get(server.url("/metrics")).send().await.expect("answers");
+        let answer = server.fetch("/metrics").await;
         assert_eq!(
             answer.headers()["content-type"],
             "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -220,6 +233,14 @@ both! {
         assert!(page.contains("the secret text") && page.contains("77123"), "{page}");
         let (_, all) = server.get("/?payload=1").await;
         assert!(!all.contains("the secret text"));
+        db.run(&format!(
+            "with recursive n (i) as (select 2 union all select i + 1 from n where i < 102)
+             insert into send_attempts (job_id, number, started_at, worker) select {job}, i, {{at: 1}}, 'w1' from n"
+        ), &[]).await;
+        let (_, page) = server.get(&format!("/jobs/{job}")).await;
+        let begins: Vec<_> = page.split("<li value=\"").skip(1).filter_map(|li| li.split('"').next()).collect();
+        let last: Vec<_> = (3..=102).map(|number| number.to_string()).collect();
+        assert_eq!(begins, last, "the last hundred, in order");
         assert_eq!(server.get("/jobs/999999").await.0, 404);
         assert_eq!(server.get("/jobs/x%3Cscript%3E").await.0, 404);
     }
@@ -298,7 +319,7 @@ both! {
 
 #[tokio::test]
 async fn before_the_database_is_connected_it_is_alive_and_not_ready() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     assert_eq!(server.get("/healthz").await.0, 200);
     let (status, why) = server.get("/readyz").await;
     assert_eq!(
@@ -358,12 +379,7 @@ async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
     ];
     let mut bodies = Vec::new();
     for path in guarded {
-        let answer = server
-            .client
-            .get(server.url(path))
-            .send()
-            .await
-            .expect("answers");
+        let answer = server.fetch(path).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
         assert!(
             answer.headers()["www-authenticate"]
@@ -375,13 +391,8 @@ async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
         bodies.push(answer.text().await.expect("text"));
     }
     for given in &wrong {
-        let answer = server
-            .client
-            .get(server.url("/metrics"))
-            .header("authorization", given)
-            .send()
-            .await
-            .expect("answers");
+        let request = server.client.get(server.url("/metrics"));
+        let answer = server.ask(request.header("authorization", given)).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{given}");
         bodies.push(answer.text().await.expect("text"));
     }
@@ -431,7 +442,7 @@ async fn an_address_that_others_reach_shows_nothing_without_a_token() {
         .header("host", "postlane.internal")
         .header("authorization", "Bearer token");
     assert_eq!(
-        named.send().await.expect("answers").status(),
+        closed.ask(named).await.status(),
         200,
         "any name, since the token decides"
     );
@@ -439,7 +450,7 @@ async fn an_address_that_others_reach_shows_nothing_without_a_token() {
 
 #[tokio::test]
 async fn on_loopback_only_names_of_this_machine_are_answered() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     for host in ["localhost", "localhost:80", "127.0.0.1", "[::1]:9464"] {
         assert_eq!(
             server.status_with("/metrics", "host", host).await,
@@ -470,35 +481,27 @@ async fn on_loopback_only_names_of_this_machine_are_answered() {
 
 #[tokio::test]
 async fn nothing_but_get_and_head_is_taken() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     for path in ["/", "/healthz", "/metrics", "/jobs/1", "/nothing"] {
         for method in [
             "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY",
         ] {
             let method = reqwest::Method::from_bytes(method.as_bytes()).expect("method");
-            let answer = server
-                .client
-                .request(method.clone(), server.url(path))
-                .send()
-                .await
-                .expect("answers");
+            let request = server.client.request(method.clone(), server.url(path));
+            let answer = server.ask(request).await;
             assert_eq!(answer.status(), 405, "{method} {path}");
             assert_eq!(answer.headers()["allow"], "GET, HEAD");
         }
     }
-    let head = server
-        .client
-        .head(server.url("/metrics"))
-        .send()
-        .await
-        .expect("answers");
+    let head = server.client.head(server.url("/metrics"));
+    let head = server.ask(head).await;
     assert_eq!(head.status(), 200);
     assert!(head.text().await.expect("text").is_empty());
 }
 
 #[tokio::test]
 async fn every_answer_carries_the_same_guarding_headers() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     for path in [
         "/",
         "/healthz",
@@ -507,12 +510,7 @@ async fn every_answer_carries_the_same_guarding_headers() {
         "/nothing",
         "/?state=x",
     ] {
-        let answer = server
-            .client
-            .get(server.url(path))
-            .send()
-            .await
-            .expect("answers");
+        let answer = server.fetch(path).await;
         let headers = answer.headers();
         let policy = headers["content-security-policy"].to_str().expect("text");
         for part in [
@@ -535,7 +533,7 @@ async fn every_answer_carries_the_same_guarding_headers() {
 
 #[tokio::test]
 async fn a_large_body_is_refused_and_a_large_head_too() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     let body = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65537\r\nConnection: close\r\n\r\n";
     assert!(server.raw(body).await.contains(" 413 "));
     let head = format!(
@@ -548,10 +546,10 @@ async fn a_large_body_is_refused_and_a_large_head_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_is_closed_and_so_is_a_silent_one() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     let began = BootInstant::now();
     let drip = async {
-        let mut stream = TcpStream::connect(server.at).await.expect("connects");
+        let mut stream = server.connect().await;
         for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
             .iter()
             .cycle()
@@ -566,7 +564,7 @@ async fn a_slow_client_is_closed_and_so_is_a_silent_one() {
         began.elapsed()
     };
     let silent = async {
-        let mut stream = TcpStream::connect(server.at).await.expect("connects");
+        let mut stream = server.connect().await;
         let _ = stream.read(&mut [0; 256]).await;
         began.elapsed()
     };
@@ -592,7 +590,7 @@ async fn a_slow_client_is_closed_and_so_is_a_silent_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_idle_connections_64_are_served_and_the_rest_wait_their_turn() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     let mut idle = Vec::new();
     for _ in 0..300 {
         idle.push(
@@ -624,9 +622,9 @@ async fn of_many_idle_connections_64_are_served_and_the_rest_wait_their_turn() {
 
 #[tokio::test]
 async fn a_stop_closes_the_idle_and_ends_the_server() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     assert_eq!(server.get("/healthz").await.0, 200);
-    let mut idle = TcpStream::connect(server.at).await.expect("connects");
+    let mut idle = server.connect().await;
     idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .expect("writes");
@@ -645,7 +643,7 @@ async fn a_stop_closes_the_idle_and_ends_the_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_its_answers_is_closed() {
-    let server = Server::start("127.0.0.1:0", None, None).await;
+    let server = Server::alone().await;
     let socket = tokio::net::TcpSocket::new_v4().expect("socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut stream = socket.connect(server.at).await.expect("connects");

@@ -60,6 +60,27 @@ async fn a_random_moment(dice: &mut Dice, mock: &Mock, worker: &Worker) {
     sleep(dice.ms(5, 300)).await;
 }
 
+/// A worker that is killed at random moments and started again; the last one, at work, and which
+/// attempts were in flight at the kills.
+async fn killed(
+    setup: &Setup,
+    kills: u64,
+    dice: &mut Dice,
+    mock: &Mock,
+    sql: &Sql,
+) -> (Worker, HashSet<(i64, i64)>) {
+    let mut in_flight = HashSet::new();
+    let mut worker = setup.start();
+    for _ in 0..kills {
+        a_random_moment(dice, mock, &worker).await;
+        worker.kill();
+        in_flight.extend(sql.open_attempts(Some(&worker)).await);
+        worker = setup.start();
+    }
+    work_goes_on(mock, &worker).await;
+    (worker, in_flight)
+}
+
 /// Beside another worker, one may just have nothing to do.
 async fn has_work_in_hand(sql: &Sql, worker: &Worker) {
     let name = worker.signature();
@@ -91,15 +112,7 @@ both! {
         let sql = Sql::open(&db.url);
         let setup = Setup::new(&db.url, &mock.url());
         let producer = Producer::start(sql.clone(), Arc::clone(&mock), Load::default(), dice.roll());
-        let mut in_flight = HashSet::new();
-        let mut worker = setup.start();
-        for _ in 0..kills() {
-            a_random_moment(&mut dice, &mock, &worker).await;
-            worker.kill();
-            in_flight.extend(sql.open_attempts(Some(&worker)).await);
-            worker = setup.start();
-        }
-        work_goes_on(&mock, &worker).await;
+        let (mut worker, in_flight) = killed(&setup, kills(), &mut dice, &mock, &sql).await;
         let accepted = producer.stop().await;
         sql.finished(LONG).await;
         assert_eq!(worker.stop().await, 0);
@@ -152,15 +165,7 @@ both! {
         // What waits behind unknown jobs counts as ahead of the receiver.
         let load = Load { recipients: 5000, ahead: 200 + 50 * faults, ..Load::default() };
         let producer = Producer::start(sql.clone(), Arc::clone(&mock), load, dice.roll());
-        let mut in_flight = HashSet::new();
-        let mut worker = setup.start();
-        for _ in 0..faults {
-            a_random_moment(&mut dice, &mock, &worker).await;
-            worker.kill();
-            in_flight.extend(sql.open_attempts(Some(&worker)).await);
-            worker = setup.start();
-        }
-        work_goes_on(&mock, &worker).await;
+        let (mut worker, in_flight) = killed(&setup, faults, &mut dice, &mock, &sql).await;
         let accepted = producer.stop().await;
         // All that is left stands behind a job that nobody knows of.
         until("only unknown jobs and those behind them are left", LONG, async || {

@@ -410,6 +410,21 @@ both! {
         assert_eq!(worker.deliver_all().await, [here, next]);
     }
 
+    a_verb_that_changes_nothing_leaves_no_trace_in_the_audit_table, |db| {
+        let queued = db.insert("a", "1").await;
+        assert!(!verb(&db, Verb::Release, queued).await);
+        assert!(!verb(&db, Verb::ResolveDead, queued).await);
+        let none = operate::requeue(&db.pool, &[queued], false, &operator()).await.expect("requeues");
+        assert_eq!(none, []);
+        assert!(!operate::resume(&db.pool, "lane:1/id:a", &operator()).await.expect("resumes"));
+        assert_eq!(db.int("select count(*) from send_audit").await, 0);
+        assert!(operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(verb(&db, Verb::Hold, queued).await);
+        assert!(!verb(&db, Verb::Hold, queued).await);
+        assert_eq!(db.text("select min(verb || changed) || max(verb || changed) || count(*) from send_audit").await, "hold1pause12");
+    }
+
     a_pause_while_a_job_is_sent_lets_it_end_and_keeps_the_next_back, |db| {
         for scope in ["all", "page:1", "lane:1/id:a"] {
             let first = db.insert("a", "1").await;
@@ -758,6 +773,38 @@ async fn someone_waits(db: &Db) {
         assert!(tokio::time::Instant::now() < deadline, "nobody waits");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_requeue_that_loses_a_deadlock_is_tried_again() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let jobs = [db.insert("a", "1").await, db.insert("b", "2").await];
+    let dead = "update send_jobs set state = 'dead', finished_at = created_at";
+    db.run(dead, &[]).await;
+    let mut other = session(&db).await;
+    // Nobody but the requeue finds the deadlock, so it is the one that Postgres ends.
+    let patience = "set lock_timeout = '20s'; set deadlock_timeout = '20s'; begin";
+    does(&mut other, patience).await;
+    let lock = |job| format!("select from send_jobs where id = {job} for update");
+    does(&mut other, &lock(jobs[1])).await;
+    let pool = db.connect().await;
+    let requeue =
+        tokio::spawn(async move { operate::requeue(&pool, &jobs, false, &operator()).await });
+    someone_waits(&db).await;
+    let free = format!("select count(*) from ({} skip locked) f", lock(jobs[0]));
+    assert_eq!(
+        db.int(&free).await,
+        0,
+        "what the other session asks for next"
+    );
+    does(&mut other, &lock(jobs[0])).await;
+    does(&mut other, "commit").await;
+    let requeued = requeue.await.expect("no panic").expect("tried again");
+    let old: Vec<i64> = requeued.iter().map(|new| new.requeued_from).collect();
+    assert_eq!(old, jobs, "once each");
+    assert_eq!(db.int("select count(*) from send_jobs").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -144,6 +144,7 @@ async fn worker(shown: &Shown) -> Markup {
 }
 
 fn totals(stats: &Stats) -> Markup {
+    let waiting = &stats.waiting;
     let mut by_state: BTreeMap<&str, i64> = BTreeMap::new();
     let mut by_page: BTreeMap<&str, BTreeMap<&str, i64>> = BTreeMap::new();
     for count in &stats.jobs {
@@ -154,7 +155,7 @@ fn totals(stats: &Stats) -> Markup {
     let of = |counts: &BTreeMap<&str, i64>, state: State| {
         counts.get(state.as_str()).copied().unwrap_or_default()
     };
-    let oldest = match stats.oldest_due_ms {
+    let oldest = match waiting.oldest_due_ms {
         0 => "none".to_owned(),
         waited => span(waited),
     };
@@ -167,10 +168,10 @@ fn totals(stats: &Stats) -> Markup {
             }
         }
         dl.facts {
-            dt { "lanes with work" } dd { (number(stats.lanes)) }
-            dt { "held by a worker" } dd { (number(stats.leased)) }
-            dt { "marks to take in" } dd { (number(stats.inbox)) }
-            dt { "scheduled" } dd { (number(stats.scheduled)) }
+            dt { "lanes with work" } dd { (number(waiting.lanes)) }
+            dt { "held by a worker" } dd { (number(waiting.leased)) }
+            dt { "marks to take in" } dd { (number(waiting.inbox)) }
+            dt { "scheduled" } dd { (number(waiting.scheduled)) }
             dt { "longest overdue" } dd { (oldest) }
         }
         @if by_page.len() > 1 {

@@ -15,8 +15,7 @@ use super::Shown;
 use super::page::{moment, page, sorry, span, state};
 use crate::clock::Millis;
 use crate::job::{JobId, State};
-use crate::store::look::last_attempts;
-use crate::store::read::{Ahead, Attempt, Job, ahead, find};
+use crate::store::read::{Ahead, Attempt, Job, ahead, attempts, find};
 
 /// Attempts shown.
 const ATTEMPTS: i64 = 100;
@@ -47,7 +46,7 @@ pub(super) async fn show(
         let Some(job) = find(&pool, id).await? else {
             return Ok(None);
         };
-        let attempts = last_attempts(&pool, id, ATTEMPTS).await?;
+        let attempts = attempts(&pool, id, ATTEMPTS).await?;
         let waits = job.state == State::Queued.as_str();
         let ahead = if waits {
             Some(ahead(&pool, &job).await?)

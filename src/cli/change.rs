@@ -13,6 +13,7 @@ use super::out::progress;
 use super::{Failure, Globals, Out};
 use crate::job::{JobId, State};
 use crate::store::operate::{Operator, Verb, apply};
+use crate::store::select::Chosen;
 use crate::store::{Pool, Use};
 
 /// The flags of a verb that changes many jobs.
@@ -74,44 +75,27 @@ pub struct Rule {
     pub refusal: fn(State) -> &'static str,
 }
 
-/// What came of it.
-#[derive(Default)]
+/// What came of it, told as it comes.
 pub struct Tally {
+    /// Ids were named: each of them is told of.
+    pub by_id: bool,
+    json: bool,
+    dry_run: bool,
     /// Jobs changed.
     pub changed: usize,
     /// Jobs left as they were, by reason.
-    pub left: BTreeMap<String, usize>,
+    left: BTreeMap<String, usize>,
     /// Named ids without a job.
-    pub missing: usize,
+    missing: usize,
 }
 
 impl Tally {
-    /// The exit: every named id must have been changed, or at least one job of a selector.
-    pub fn end(&self, by_id: bool) -> Result<(), Failure> {
-        let silent = String::new();
-        let left = !self.left.is_empty();
-        match (self.changed, left, self.missing) {
-            (0, true, _) if by_id => Err(Failure::Failed(silent)),
-            (0, _, 0) => Err(Failure::Nothing("nothing matched".to_owned())),
-            (0, _, _) => Err(Failure::Nothing(silent)),
-            _ if by_id && (left || self.missing > 0) => Err(Failure::Failed(silent)),
-            _ => Ok(()),
-        }
-    }
-
     /// Counts and tells a job that is left as it is.
-    pub fn leave(
-        &mut self,
-        job: JobId,
-        state: State,
-        why: &str,
-        told: bool,
-        out: &mut Out,
-        json: bool,
-    ) -> Result<(), Failure> {
-        if json {
+    pub fn leave(&mut self, chosen: Chosen, why: &str, out: &mut Out) -> Result<(), Failure> {
+        let Chosen { job, state } = chosen;
+        if self.json {
             out.json(&json!({"id": job, "changed": false, "state": state, "why": why}))?;
-        } else if told {
+        } else if self.by_id {
             out.note(format_args!("{job} is {state}: {why}"));
         }
         *self.left.entry(format!("{state}: {why}")).or_default() += 1;
@@ -126,13 +110,30 @@ impl Tally {
         self.missing += ids.len();
     }
 
-    /// The last words for people.
-    pub fn sum(&self, done: &str, by_id: bool, out: &mut Out) -> Result<(), Failure> {
+    /// The last words for people, and the exit: every named id must have been changed, or at least
+    /// one job of a selector.
+    pub fn end(&self, done: &str, out: &mut Out) -> Result<(), Failure> {
+        if !self.json {
+            self.sum(done, out)?;
+        }
+        let silent = String::new();
+        let left = !self.left.is_empty();
+        match (self.changed, left, self.missing) {
+            (0, true, _) if self.by_id => Err(Failure::Failed(silent)),
+            (0, _, 0) => Err(Failure::Nothing("nothing matched".to_owned())),
+            (0, _, _) => Err(Failure::Nothing(silent)),
+            _ if self.by_id && (left || self.missing > 0) => Err(Failure::Failed(silent)),
+            _ => Ok(()),
+        }
+    }
+
+    fn sum(&self, done: &str, out: &mut Out) -> Result<(), Failure> {
         if self.changed > 0 {
             let jobs = if self.changed == 1 { "job" } else { "jobs" };
-            out.line(format_args!("{} {jobs} {done}", self.changed))?;
+            let would = if self.dry_run { "would be " } else { "" };
+            out.line(format_args!("{} {jobs} {would}{done}", self.changed))?;
         }
-        if !by_id {
+        if !self.by_id {
             for (why, jobs) in &self.left {
                 out.note(format_args!("{jobs} left as they are, {why}"));
             }
@@ -159,27 +160,32 @@ impl Change {
         Batches::new(pool, ids, selector).await
     }
 
+    /// Nothing done yet.
+    pub fn tally(&self, by_id: bool) -> Tally {
+        Tally {
+            by_id,
+            json: self.json,
+            dry_run: self.dry_run,
+            changed: 0,
+            left: BTreeMap::new(),
+            missing: 0,
+        }
+    }
+
     /// Moves what is meant by `rule`, and tells.
     pub async fn run(&self, globals: &Globals, rule: &Rule, out: &mut Out) -> Result<(), Failure> {
         let (_, pool) = globals.open(Use::Write, out).await?;
         let mut batches = self.batches(&pool, rule.takes).await?;
         let operator = self.asking.operator();
         let bar = progress(batches.total, rule.verb.as_str());
-        let (mut tally, by_id) = (Tally::default(), batches.by_id());
+        let mut tally = self.tally(batches.by_id());
         while let Some(batch) = batches.next(&pool).await? {
             let moved = self.apply(&pool, rule, &batch, &operator).await?;
-            bar.inc(u64::try_from(batch.chosen.len() + batch.missing.len()).unwrap_or_default());
-            bar.suspend(|| self.tell(rule, &batch, &moved, by_id, &mut tally, out))?;
+            bar.inc(batch.jobs());
+            bar.suspend(|| self.tell(rule, &batch, &moved, &mut tally, out))?;
         }
         bar.finish_and_clear();
-        if !self.json {
-            let done = match self.dry_run {
-                true => format!("would be {}", rule.done),
-                false => rule.done.to_owned(),
-            };
-            tally.sum(&done, by_id, out)?;
-        }
-        tally.end(by_id)
+        tally.end(rule.done, out)
     }
 
     async fn apply(
@@ -205,13 +211,12 @@ impl Change {
         rule: &Rule,
         batch: &Batch,
         moved: &[JobId],
-        by_id: bool,
         tally: &mut Tally,
         out: &mut Out,
     ) -> Result<(), Failure> {
         tally.miss(&batch.missing, out);
-        for chosen in &batch.chosen {
-            let (job, state) = (chosen.job, chosen.state);
+        for &chosen in &batch.chosen {
+            let Chosen { job, state } = chosen;
             if moved.binary_search(&job).is_err() {
                 let why = match rule.takes.contains(&state) {
                     // Only a second cancel of a job in flight finds it so without a race.
@@ -221,7 +226,7 @@ impl Change {
                     true => "its state changed at this very moment; try again",
                     false => (rule.refusal)(state),
                 };
-                tally.leave(job, state, why, by_id, out, self.json)?;
+                tally.leave(chosen, why, out)?;
                 continue;
             }
             tally.changed += 1;
@@ -243,11 +248,11 @@ impl Change {
                 let marked = if self.dry_run { "would be" } else { "is" };
                 let text =
                     format!("{job} is being sent: it {marked} marked, and ends after this attempt");
-                match by_id {
+                match tally.by_id {
                     true => out.line(text)?,
                     false => out.note(text),
                 }
-            } else if by_id {
+            } else if tally.by_id {
                 out.line(format_args!("{job}{would} {}", rule.done))?;
             }
         }

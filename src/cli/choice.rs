@@ -144,6 +144,13 @@ pub struct Batch {
     pub chosen: Vec<Chosen>,
 }
 
+impl Batch {
+    /// How many, for a progress bar.
+    pub fn jobs(&self) -> u64 {
+        u64::try_from(self.chosen.len() + self.missing.len()).unwrap_or_default()
+    }
+}
+
 /// All that is meant, a batch at a time. What is enqueued meanwhile is not meant.
 pub struct Batches {
     selector: Selector,

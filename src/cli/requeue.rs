@@ -41,29 +41,22 @@ impl Requeue {
         let mut batches = self.change.batches(&pool, &default).await?;
         let operator = self.change.asking.operator();
         let bar = progress(batches.total, "requeue");
-        let (mut tally, by_id) = (Tally::default(), batches.by_id());
+        let mut tally = self.change.tally(batches.by_id());
         while let Some(batch) = batches.next(&pool).await? {
             let (goes, before) = self.sort(&pool, &batch).await?;
             let new = match self.change.dry_run || goes.is_empty() {
                 true => Vec::new(),
                 false => requeue(&pool, &goes, self.again, &operator).await?,
             };
-            bar.inc(u64::try_from(batch.chosen.len() + batch.missing.len()).unwrap_or_default());
+            bar.inc(batch.jobs());
             bar.suspend(|| -> Result<(), Failure> {
                 tally.miss(&batch.missing, out);
-                self.tell_left(&batch, &goes, &before, by_id, &mut tally, out)?;
+                self.tell_left(&batch, &goes, &before, &mut tally, out)?;
                 self.tell_new(&goes, &new, &mut tally, out)
             })?;
         }
         bar.finish_and_clear();
-        if !self.change.json {
-            let done = match self.change.dry_run {
-                true => "would be requeued",
-                false => "requeued",
-            };
-            tally.sum(done, by_id, out)?;
-        }
-        tally.end(by_id)
+        tally.end("requeued", out)
     }
 
     /// Those that go, and those that went before with their copies.
@@ -87,17 +80,16 @@ impl Requeue {
         batch: &Batch,
         goes: &[JobId],
         before: &BTreeMap<JobId, JobId>,
-        by_id: bool,
         tally: &mut Tally,
         out: &mut Out,
     ) -> Result<(), Failure> {
-        for chosen in &batch.chosen {
+        for &chosen in &batch.chosen {
             if goes.binary_search(&chosen.job).is_ok() {
                 continue;
             }
-            if let Some(copy) = before.get(&chosen.job).filter(|_| by_id) {
+            if let Some(copy) = before.get(&chosen.job).filter(|_| tally.by_id) {
                 let why = format!("it was requeued as {copy} already; --again does it once more");
-                tally.leave(chosen.job, chosen.state, &why, by_id, out, self.change.json)?;
+                tally.leave(chosen, &why, out)?;
                 continue;
             }
             let why = match chosen.state {
@@ -108,7 +100,7 @@ impl Requeue {
                 State::Held => "`postlane release` puts it back",
                 State::Queued | State::Sending => "it is not over yet",
             };
-            tally.leave(chosen.job, chosen.state, why, by_id, out, self.change.json)?;
+            tally.leave(chosen, why, out)?;
         }
         Ok(())
     }

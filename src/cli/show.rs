@@ -69,7 +69,7 @@ impl Show {
         let Some(job) = read::find(pool, id).await? else {
             return Ok(false);
         };
-        let attempts = read::attempts(pool, id).await?;
+        let attempts = read::attempts(pool, id, i64::MAX).await?;
         let ahead = read::ahead(pool, &job).await?;
         let now = pool.now().await?;
         let waits_for = waiting::reasons(&job, &ahead, config, now);

@@ -26,6 +26,7 @@ impl Stats {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
         let (_, pool) = globals.open(Use::Read, out).await?;
         let numbers = read::stats(&pool).await?;
+        let waiting = numbers.waiting;
         if self.json {
             let pauses = numbers.pauses.iter().map(|pause| {
                 let since = utc(pause.since);
@@ -33,11 +34,11 @@ impl Stats {
             });
             return Ok(out.json(&json!({
                 "jobs": numbers.jobs,
-                "lanes": numbers.lanes,
-                "leased": numbers.leased,
-                "inbox": numbers.inbox,
-                "scheduled": numbers.scheduled,
-                "oldest_due_ms": numbers.oldest_due_ms,
+                "lanes": waiting.lanes,
+                "leased": waiting.leased,
+                "inbox": waiting.inbox,
+                "scheduled": waiting.scheduled,
+                "oldest_due_ms": waiting.oldest_due_ms,
                 "pauses": pauses.collect::<Vec<_>>(),
             }))?);
         }
@@ -45,6 +46,7 @@ impl Stats {
     }
 
     async fn tell(&self, pool: &Pool, numbers: &Numbers, out: &mut Out) -> Result<(), Failure> {
+        let waiting = numbers.waiting;
         let mut table = out.new_table(&["PAGE", "STATE", "JOBS"]);
         for count in &numbers.jobs {
             table.add_row([
@@ -61,11 +63,11 @@ impl Stats {
         out.line(format_args!(
             "\nlanes with undelivered work: {} ({} in hand)\nnot yet taken in: {}\n\
              waiting for their send_at: {}\nlongest due: {}",
-            numbers.lanes,
-            numbers.leased,
-            numbers.inbox,
-            numbers.scheduled,
-            span(numbers.oldest_due_ms)
+            waiting.lanes,
+            waiting.leased,
+            waiting.inbox,
+            waiting.scheduled,
+            span(waiting.oldest_due_ms)
         ))?;
         let now = pool.now().await?;
         for pause in &numbers.pauses {

@@ -3,7 +3,6 @@
 //!
 //! Twin of [`super::read`], which answers a person who waits and may read everything once.
 
-use super::read::Attempt;
 use super::{Bind, Pool, Result, Row, one};
 use crate::clock::Millis;
 use crate::job::{JobId, State};
@@ -114,30 +113,7 @@ pub async fn lines(
     })
 }
 
-const LAST_ATTEMPTS: &str = "-- look: the last attempts of a job
-select number, {ms: started_at} as started_at, {ms: finished_at} as finished_at, outcome, http_status, error,
-    response, rule, worker from send_attempts where job_id = $1 order by number desc limit $2";
-
-/// The last attempts of a job, in order. A throttled job can have thousands.
-pub async fn last_attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
-    let attempt = |row: &Row| {
-        Ok(Attempt {
-            number: row.int("number")?,
-            started_at: row.int("started_at")?,
-            finished_at: row.int_opt("finished_at")?,
-            outcome: row.text_opt("outcome")?,
-            http_status: row.int_opt("http_status")?,
-            error: row.text_opt("error")?,
-            response: row.text_opt("response")?,
-            rule: row.text_opt("rule")?,
-            worker: row.text("worker")?,
-        })
-    };
-    let rows = pool.rows(LAST_ATTEMPTS, &[id.into(), limit.into()]).await?;
-    rows.iter().rev().map(attempt).collect()
-}
-
-/// How much waits, for gauges.
+/// How much waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     /// Lanes with undelivered work.
@@ -148,16 +124,18 @@ pub struct Waiting {
     pub inbox: i64,
     /// Jobs waiting for their `send_at`.
     pub scheduled: i64,
+    /// How long the lane that waits longest has been due, in milliseconds; 0 if none is.
+    pub oldest_due_ms: i64,
     /// Scopes that are paused.
     pub pauses: i64,
 }
 
 const WAITING: &str = "-- look: how much waits
-select (select count(*) from send_lanes) as lanes,
-    (select count(*) from send_lanes where leased_by is not null) as leased,
+select count(*) as lanes, count(leased_by) as leased,
+    {now} - min(case when leased_by is null then due_at end) as oldest_due,
     (select count(*) from send_inbox) as inbox,
     (select count(*) from send_timers) as scheduled,
-    (select count(*) from send_pauses) as pauses";
+    (select count(*) from send_pauses) as pauses from send_lanes";
 
 /// How much waits. Reads the small tables once, never `send_jobs`.
 pub async fn waiting(pool: &Pool) -> Result<Waiting> {
@@ -167,6 +145,7 @@ pub async fn waiting(pool: &Pool) -> Result<Waiting> {
         leased: row.int("leased")?,
         inbox: row.int("inbox")?,
         scheduled: row.int("scheduled")?,
+        oldest_due_ms: row.int_opt("oldest_due")?.unwrap_or(0).max(0),
         pauses: row.int("pauses")?,
     })
 }

@@ -91,13 +91,18 @@ pub async fn apply(
     jobs: &[JobId],
     operator: &Operator,
 ) -> Result<Vec<JobId>> {
+    persist(|| apply_once(pool, verb, jobs, operator)).await
+}
+
+/// Does a verb that changes several jobs, again if it met a ledger in a deadlock.
+async fn persist<T, F: Future<Output = Result<T>>>(once: impl Fn() -> F) -> Result<T> {
     for wait in CONFLICT_WAITS {
-        match apply_once(pool, verb, jobs, operator).await {
+        match once().await {
             Err(error) if error.is_conflict() => tokio::time::sleep(wait).await,
             done => return done,
         }
     }
-    apply_once(pool, verb, jobs, operator).await
+    once().await
 }
 
 /// A verb that met a ledger in a deadlock is tried again after these.
@@ -165,6 +170,15 @@ pub async fn requeue(
     again: bool,
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
+    persist(|| requeue_once(pool, jobs, again, operator)).await
+}
+
+async fn requeue_once(
+    pool: &Pool,
+    jobs: &[JobId],
+    again: bool,
+    operator: &Operator,
+) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
     let jobs: Vec<_> = jobs.iter().map(|job| vec![(*job).into()]).collect();
     tx.batch(LOCK, &[], &jobs).await?;
@@ -221,7 +235,7 @@ pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<boo
 const AUDIT: &str = "-- audit
 insert into send_audit (who, verb, what, changed, why) values ($1, $2, $3, $4, $5)";
 
-/// Writes who changed what, and why.
+/// Writes who changed what, and why. Where nothing changed, nothing is written.
 pub async fn audit(
     tx: &mut Tx,
     operator: &Operator,
@@ -229,6 +243,9 @@ pub async fn audit(
     what: &str,
     changed: usize,
 ) -> Result<()> {
+    if changed == 0 {
+        return Ok(());
+    }
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
     let binds = [
         operator.who.as_str().into(),

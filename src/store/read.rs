@@ -3,17 +3,18 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::look::{Waiting, waiting};
 use super::select::Selector;
 use super::{Bind, Pool, Result, Row, one};
 use crate::clock::Millis;
 use crate::job::JobId;
 
-/// A row of `send_jobs` as it is shown.
+/// A row of `send_jobs` as it is shown: every column under its own name, times as unix ms.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The columns, by name; times as unix ms.
+    /// The job.
     pub id: JobId,
-    /// See `contract`: every column under its own name.
+    /// Its page.
     pub page_id: String,
     /// The recipient's JSON.
     pub recipient: String,
@@ -144,10 +145,10 @@ pub struct Attempt {
 
 const ATTEMPTS: &str = "-- show: attempts
 select number, {ms: started_at} as started_at, {ms: finished_at} as finished_at, outcome, http_status, error,
-    response, rule, worker from send_attempts where job_id = $1 order by number";
+    response, rule, worker from send_attempts where job_id = $1 order by number desc limit $2";
 
-/// The attempts of a job, in order.
-pub async fn attempts(pool: &Pool, id: JobId) -> Result<Vec<Attempt>> {
+/// The last attempts of a job, in order. A throttled job can have thousands.
+pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
     let attempt = |row: &Row| {
         Ok(Attempt {
             number: row.int("number")?,
@@ -161,11 +162,8 @@ pub async fn attempts(pool: &Pool, id: JobId) -> Result<Vec<Attempt>> {
             worker: row.text("worker")?,
         })
     };
-    pool.rows(ATTEMPTS, &[id.into()])
-        .await?
-        .iter()
-        .map(attempt)
-        .collect()
+    let rows = pool.rows(ATTEMPTS, &[id.into(), limit.into()]).await?;
+    rows.iter().rev().map(attempt).collect()
 }
 
 /// What a waiting job waits for.
@@ -223,20 +221,12 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
 }
 
 /// How many jobs there are, and what waits.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Stats {
     /// Jobs by page and state.
     pub jobs: Vec<Count>,
-    /// Lanes with undelivered work.
-    pub lanes: i64,
-    /// Of them, those somebody holds.
-    pub leased: i64,
-    /// Marks not yet taken in.
-    pub inbox: i64,
-    /// Jobs waiting for their `send_at`.
-    pub scheduled: i64,
-    /// How long the lane that waits longest has been due, in milliseconds.
-    pub oldest_due_ms: i64,
+    /// What waits.
+    pub waiting: Waiting,
     /// What is paused.
     pub pauses: Vec<Pause>,
 }
@@ -253,7 +243,7 @@ pub struct Count {
 }
 
 /// A scope that must not be sent.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Pause {
     /// `all`, `endpoint`, `page:ID` or `lane:LANE`.
     pub scope: String,
@@ -267,18 +257,11 @@ pub struct Pause {
 
 const COUNTS: &str = "-- stats: jobs by page and state
 select page_id, state, count(*) as jobs from send_jobs group by page_id, state order by page_id, state";
-const WAITING: &str = "-- stats: what waits
-select (select count(*) from send_lanes) as lanes,
-    (select count(*) from send_lanes where leased_by is not null) as leased,
-    (select count(*) from send_inbox) as inbox,
-    (select count(*) from send_timers) as scheduled,
-    (select min(due_at) from send_lanes where leased_by is null) as oldest";
 const PAUSES: &str = "-- stats: what is paused
 select scope, {ms: since} as since, who, why from send_pauses order by scope";
 
 /// Counts everything. Reads the whole of `send_jobs` once.
 pub async fn stats(pool: &Pool) -> Result<Stats> {
-    let now = pool.now().await?;
     let jobs = pool.rows(COUNTS, &[]).await?;
     let jobs = jobs
         .iter()
@@ -290,14 +273,9 @@ pub async fn stats(pool: &Pool) -> Result<Stats> {
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let row = one(pool.rows(WAITING, &[]).await?)?;
     Ok(Stats {
         jobs,
-        lanes: row.int("lanes")?,
-        leased: row.int("leased")?,
-        inbox: row.int("inbox")?,
-        scheduled: row.int("scheduled")?,
-        oldest_due_ms: row.int_opt("oldest")?.map_or(0, |at| (now - at).max(0)),
+        waiting: waiting(pool).await?,
         pauses: pauses(pool).await?,
     })
 }

@@ -46,7 +46,13 @@ both! {
         let claim = worker.claims().await.remove(0);
         worker.answer(claim, 503);
         worker.claims().await;
+        for number in [2_i64, 3, 1] {
+            let text = "insert into send_attempts (job_id, number, started_at, worker) values ($1, $2, {at: 1}, 'w1')";
+            db.run(text, &[second.into(), number.into()]).await;
+        }
         let jobs = on(&db, &["show", "--json", &id(first), &id(second)]).ends(0).json();
+        let order: Vec<_> = jobs[1]["attempts_log"].as_array().expect("a list").iter().map(|a| &a["number"]).collect();
+        assert_eq!(order, [1, 2, 3]);
         let log = &jobs[0]["attempts_log"][0];
         assert_eq!(keys(log), ["number", "started_at", "finished_at", "outcome", "http_status", "error", "response", "rule", "worker"]);
         assert_eq!((&log["number"], &log["http_status"], &log["outcome"]), (&1.into(), &503.into(), &"retryable".into()));
@@ -71,6 +77,14 @@ both! {
         assert_eq!(stats[0]["pauses"][0]["scope"], "all");
         assert_eq!(stats[0]["pauses"][0]["why"], "maintenance");
         assert!(on(&db, &["stats"]).ends(0).out.contains("paused: lane:1/id:a"));
+        assert_eq!((&stats[0]["lanes"], &stats[0]["oldest_due_ms"]), (&0.into(), &0.into()));
+        db.run("insert into send_lanes (lane, page_id, due_at, leased_by) values
+            ('1/id:due', '1', 1000000000, null), ('1/id:later', '1', 2000000000, null), ('1/id:blocked', '1', null, null), ('1/id:taken', '1', 0, 'w1')", &[]).await;
+        let before = db.pool.now().await.expect("now");
+        let stats = on(&db, &["stats", "--json"]).ends(0).json();
+        assert_eq!((&stats[0]["lanes"], &stats[0]["leased"]), (&4.into(), &1.into()));
+        let waited = stats[0]["oldest_due_ms"].as_i64().expect("a number");
+        assert!((before - 1_000_000_000..before - 999_940_000).contains(&waited), "{waited}, the longest that is due and nobody's");
         on(&db, &["resume", "--all"]).ends(0).tells("lane:1/id:a is still paused");
         on(&db, &["resume", "--lane", "1/id:a"]).ends(0);
         assert_eq!(db.int("select count(*) from send_pauses").await, 0);

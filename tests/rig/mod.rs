@@ -33,6 +33,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::support::chance::splitmix;
+
 /// The secret of every page.
 pub const SECRET: &str = "xxxxx";
 
@@ -59,16 +61,12 @@ pub fn until<F: AsyncFnMut() -> bool>(
     }
 }
 
-/// Random numbers from a seed (splitmix64).
+/// Random numbers from a seed.
 pub struct Dice(pub u64);
 
 impl Dice {
     pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix(&mut self.0)
     }
 
     /// A number of `low..high`.
