@@ -43,6 +43,8 @@ pub struct Claim {
     pub delay: Duration,
     /// How long after the claim it may still be sent; none if it never expires.
     pub expires_in: Option<Duration>,
+    /// Its lane was born of this job's mark alone.
+    pub alone: bool,
     /// When it was claimed, on the database's clock.
     pub started: Millis,
     /// When it was claimed, on this machine's boot clock; taken before the database was asked.
@@ -153,7 +155,7 @@ pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
     };
     wire.events.emit(&Event::Attempt {
         job: ended.job,
-        page: ended.lane.split('/').next().unwrap_or_default(),
+        page: &ended.page,
         number: ended.number,
         outcome: ended.outcome,
         rule: &ended.rule,
@@ -178,6 +180,7 @@ fn ended(
     let failed = !matches!(next.state, State::Delivered);
     Ended {
         lane: claim.lane,
+        page: claim.page,
         token: claim.token,
         job: claim.job,
         number: claim.number,
@@ -193,6 +196,7 @@ fn ended(
         reason: next.reason.as_deref().map(clean),
         ambiguous: judgement.outcome == crate::job::Outcome::Ambiguous,
         rest: Duration::ZERO,
+        alone: claim.alone,
     }
 }
 

@@ -128,7 +128,7 @@ impl Ledger {
 
     /// Takes the end of an attempt; it is written by the next cycle, and kept until it is.
     pub fn report(&mut self, ended: Ended) {
-        self.slots.give_back(page_of(&ended.lane));
+        self.slots.give_back(&ended.page);
         self.pending.push(ended);
     }
 
@@ -380,6 +380,7 @@ impl Ledger {
                 lane.head = Some(ended.job);
             }
             let rest = ended.rest.max(self.settings.min_gap);
+            lane.alone &= rest.is_zero() && matches!(ended.state, State::Delivered | State::Dead);
             if rest > Duration::ZERO {
                 cycle
                     .rests
@@ -410,6 +411,8 @@ impl Ledger {
         let hungry = marks.taken == limit && born.len() < slots / 2;
         self.appetite = if hungry { limit * 2 } else { 0 };
         intake::end_garbled(cycle.tx()?, marks.garbled, now).await?;
+        let alone = born.iter().filter(|lane| lane.alone);
+        cycle.alone.extend(alone.map(|lane| lane.lane.clone()));
         self.settle(cycle, born, pages, true).await?;
         step.more |= self.slots.free() > 0;
         Ok(())
@@ -441,6 +444,8 @@ struct Cycle {
     claimed: BootInstant,
     token: i64,
     claims: Vec<Claim>,
+    /// Lanes that were born of one job's mark.
+    alone: HashSet<String>,
     /// Lanes that must rest before their next request.
     rests: HashMap<String, Millis>,
 }
@@ -455,6 +460,7 @@ impl Cycle {
             claimed,
             token: 0,
             claims: Vec::new(),
+            alone: HashSet::new(),
             rests: HashMap::new(),
         }
     }
@@ -472,6 +478,7 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
     let judgement = judge(answer);
     Ended {
         lane: claim.lane.clone(),
+        page: claim.page.clone(),
         token: claim.token,
         job: claim.job,
         number: claim.number,
@@ -487,6 +494,7 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
         reason: Some(judgement.reason),
         ambiguous: false,
         rest: Duration::ZERO,
+        alone: false,
     }
 }
 
@@ -494,10 +502,6 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
 fn one_per_lane(ended: Vec<Ended>) -> (Vec<Ended>, Vec<Ended>) {
     let mut seen = HashSet::new();
     ended.into_iter().partition(|e| seen.insert(e.lane.clone()))
-}
-
-fn page_of(lane: &str) -> &str {
-    lane.split('/').next().unwrap_or_default()
 }
 
 fn span(ms: Millis) -> Duration {

@@ -118,6 +118,16 @@ both! {
         assert_eq!(db.int("select count(*) from send_attempts").await, 1);
     }
 
+    a_job_that_had_expired_when_it_was_inserted_ends_no_earlier_than_it_came, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        // The cycle read the clock before the INSERT.
+        worker.now -= 1_000;
+        let job = db.insert_with("a", "1", &[("expires_at", &db.time(worker.now - 60_000))]).await;
+        assert!(worker.claims().await.is_empty());
+        assert_eq!(db.state(job).await, "dead");
+        assert_eq!(db.int("select count(*) from send_jobs where finished_at < created_at").await, 0);
+    }
+
     a_job_that_expires_in_its_backoff_ends_then_and_the_line_goes_on, |db| {
         let now = db.pool.now().await.expect("now");
         let first = db.insert_with("a", "1", &[("expires_at", &db.time(now + 5_000))]).await;

@@ -67,6 +67,39 @@ async fn failing_commits(db: &Db, fail: &Arc<AtomicBool>) -> Pool {
 }
 
 both! {
+    a_job_inserted_while_the_only_job_of_its_lane_is_in_flight_is_found, |db| {
+        // Its mark is taken before the first job's end is recorded, in the same cycle, or after.
+        for when in ["before", "with", "after"] {
+            let (mut worker, mut other) = (Steps::new(&db, "w1").await, Steps::new(&db, "w2").await);
+            for worker in [&mut worker, &mut other] {
+                worker.pass(Duration::from_secs(5));
+            }
+            let first = db.insert(when, "1").await;
+            let claim = one(worker.claims().await);
+            assert_eq!(claim.job, first);
+            assert!(claim.alone, "its lane was born of one mark");
+            let second = if when == "after" { None } else { Some(db.insert(when, "2").await) };
+            if when == "before" {
+                assert!(other.claims().await.is_empty(), "the lane is leased");
+            }
+            worker.answer(claim, 200);
+            let mut claims = worker.claims().await;
+            let second = match second {
+                Some(second) => second,
+                None => {
+                    assert_eq!(db.int("select count(*) from send_lanes").await, 0);
+                    db.insert(when, "2").await
+                }
+            };
+            claims.extend(worker.claims().await);
+            let claim = one(claims);
+            assert_eq!((claim.job, db.state(first).await.as_str()), (second, "delivered"));
+            worker.answer(claim, 200);
+            assert!(worker.claims().await.is_empty());
+            assert_eq!(db.int("select count(*) from send_lanes").await, 0);
+        }
+    }
+
     a_worker_whose_lease_ran_out_and_nobody_superseded_still_records, |db| {
         let first = db.insert("a", "1").await;
         let second = db.insert("a", "2").await;

@@ -1,6 +1,8 @@
 -- The queue: what producers insert, the lanes workers lease, the history of attempts.
 -- Producers insert into send_jobs alone; the triggers below only append, so an INSERT
 -- waits for nobody and locks nothing that another producer or a worker holds.
+-- Names that are looked up by the thousand are compared byte by byte (collate "C"), not by the
+-- rules of a language.
 
 create table send_jobs (
     id bigint generated always as identity primary key,
@@ -17,7 +19,7 @@ create table send_jobs (
     on_ambiguous text,
     metadata json,
     -- what workers write
-    lane text generated always as (
+    lane text collate "C" generated always as (
         page_id || '/' || case
             when ordering_key is not null then 'key:' || ordering_key
             when recipient -> 'id' is not null then 'id:' || (recipient ->> 'id')
@@ -69,10 +71,11 @@ create table send_jobs (
     constraint on_ambiguous_is_retry_or_hold check (on_ambiguous in ('retry', 'hold')),
     constraint metadata_is_at_most_64_kib check (attempts > 0 or octet_length(metadata::text) <= 65536),
     constraint state_is_known check (
-        state in ('queued', 'sending', 'delivered', 'dead', 'unknown', 'held', 'cancelled')
+        state = 'queued' or state = 'sending' or state = 'delivered' or state = 'dead' or state = 'unknown'
+        or state = 'held' or state = 'cancelled'
     ),
     constraint finished_at_is_set_when_final check (
-        (finished_at is not null) = (state in ('delivered', 'dead', 'cancelled'))
+        (finished_at is not null) = (state = 'delivered' or state = 'dead' or state = 'cancelled')
     )
 );
 
@@ -88,7 +91,7 @@ create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
 -- What ended badly, for producers.
 create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
 -- What retention may take.
-create index send_jobs_finished on send_jobs (finished_at) where state in ('delivered', 'dead', 'cancelled');
+create index send_jobs_finished on send_jobs (finished_at) where finished_at is not null;
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
 -- One row for each request, committed before its first byte.
@@ -105,7 +108,8 @@ create table send_attempts (
     worker text not null,
     primary key (job_id, number),
     constraint outcome_is_known check (
-        outcome in ('delivered', 'refused', 'retryable', 'throttled', 'not_sent', 'ambiguous')
+        outcome = 'delivered' or outcome = 'refused' or outcome = 'retryable' or outcome = 'throttled'
+        or outcome = 'not_sent' or outcome = 'ambiguous'
     ),
     constraint finished_at_comes_with_the_outcome check ((outcome is null) = (finished_at is null))
 ) with (fillfactor = 70);
@@ -113,8 +117,8 @@ create table send_attempts (
 -- One row for each lane with undelivered work. due_at says when anybody may next touch the
 -- lane (unix ms): when its head is due, when its lease ends, or null while it is blocked.
 create table send_lanes (
-    lane text primary key,
-    page_id text not null,
+    lane text collate "C" primary key,
+    page_id text collate "C" not null,
     due_at bigint,
     leased_by text,
     token bigint not null default 0,
@@ -125,9 +129,9 @@ create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not 
 
 -- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
 create table send_inbox (
-    page_id text not null,
+    page_id text collate "C" not null,
     id bigint generated always as identity,
-    lane text not null,
+    lane text collate "C" not null,
     -- wake the lane even while it waits: its line changed other than at its end
     look boolean not null default false,
     primary key (page_id, id)

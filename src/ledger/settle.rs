@@ -50,7 +50,10 @@ impl Ledger {
     ) -> Result<()> {
         let lease = self.lease(cycle);
         let mut parks: Vec<Park> = Vec::new();
-        let mut empty: Vec<String> = Vec::new();
+        // Whose only job has ended, and which no mark has touched, needs no look: what has been
+        // inserted since has a mark that is still to be taken, and the lane is born again of it.
+        let over = lanes.extract_if(.., |lane| !born && lane.alone);
+        let mut empty: Vec<String> = over.map(|lane| lane.lane).collect();
         for round in 0.. {
             if lanes.is_empty() {
                 break;
@@ -102,6 +105,7 @@ impl Ledger {
                             lane: claim.lane,
                             page: claim.page,
                             head: None,
+                            alone: false,
                         });
                     }
                 }
@@ -150,6 +154,7 @@ impl Ledger {
             lane: lane.clone(),
             page: page.clone(),
             head: begun,
+            alone: false,
         };
         match (step, head) {
             // An empty line rests too: the next job may come at once.
@@ -168,7 +173,8 @@ impl Ledger {
             }
             (Turn::Lost, Some(head)) => {
                 plan.again.push(again());
-                plan.lost.push(self.lost_attempt(cycle, &lane, &head));
+                plan.lost
+                    .push(self.lost_attempt(cycle, &lane, &page, &head));
             }
             (Turn::Send(body), Some(head)) => {
                 if let Some(until) = rest {
@@ -185,7 +191,9 @@ impl Ledger {
                         number: head.attempts + 1,
                         born: plan.born,
                     });
-                    plan.claims.push(claim(cycle, lane, page, head, body));
+                    let alone = cycle.alone.contains(&lane);
+                    plan.claims
+                        .push(claim(cycle, alone, lane, page, head, body));
                 } else {
                     plan.parks.push(park(Some(now)));
                 }
@@ -194,7 +202,7 @@ impl Ledger {
     }
 
     /// The attempt of a worker that is gone, as an outcome: it may have arrived.
-    fn lost_attempt(&self, cycle: &Cycle, lane: &str, head: &Head) -> Ended {
+    fn lost_attempt(&self, cycle: &Cycle, lane: &str, page: &str, head: &Head) -> Ended {
         let judgement = judge(&Answer::Lost {
             error: "its worker stopped before the answer was recorded".to_owned(),
         });
@@ -207,6 +215,7 @@ impl Ledger {
         let next = retry::next(&self.settings.policy, attempted, &judgement);
         Ended {
             lane: lane.to_owned(),
+            page: page.to_owned(),
             token: cycle.token,
             job: head.job,
             number: head.attempts,
@@ -222,11 +231,19 @@ impl Ledger {
             reason: next.reason,
             ambiguous: true,
             rest: Duration::ZERO,
+            alone: false,
         }
     }
 }
 
-fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -> Claim {
+fn claim(
+    cycle: &Cycle,
+    alone: bool,
+    lane: String,
+    page: String,
+    head: Head,
+    body: Vec<u8>,
+) -> Claim {
     Claim {
         lane,
         token: cycle.token,
@@ -237,6 +254,7 @@ fn claim(cycle: &Cycle, lane: String, page: String, head: Head, body: Vec<u8>) -
         failures: head.failures,
         on_ambiguous: head.on_ambiguous,
         delay: span(head.delay * 1000),
+        alone,
         expires_in: head.expires.map(|at| span(at - cycle.now)),
         started: cycle.now,
         claimed: cycle.claimed,

@@ -28,13 +28,22 @@ from (select id, lane, look from send_inbox where page_id = $1 order by id limit
 const TAKEN_SQLITE: &str = "-- intake: they are taken
 delete from send_inbox where page_id = $1 and id <= $2";
 
-/// Marks that were taken: each lane once, and whether it must be looked at even while it waits.
+/// What was marked in one lane.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// It must be looked at even while it waits.
+    look: bool,
+    /// It is one job's.
+    single: bool,
+}
+
+/// Marks that were taken: each lane once.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// How many marks there were.
     pub taken: usize,
     /// The lanes they name.
-    pub lanes: BTreeMap<String, bool>,
+    pub lanes: BTreeMap<String, Mark>,
     /// Lanes whose names are no UTF-8 (SQLite takes any bytes as text).
     pub garbled: Vec<Vec<u8>>,
 }
@@ -47,9 +56,14 @@ pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
     let (mut marks, mut last) = (Marks::default(), 0);
     for row in &rows {
-        marks.taken += usize::try_from(row.int("marks")?).unwrap_or_default();
+        let (taken, look) = (row.int("marks")?, row.flag("look")?);
+        let mark = Mark {
+            look,
+            single: taken == 1 && !look,
+        };
+        marks.taken += usize::try_from(taken).unwrap_or_default();
         match String::from_utf8(row.bytes("lane")?) {
-            Ok(lane) => drop(marks.lanes.insert(lane, row.flag("look")?)),
+            Ok(lane) => drop(marks.lanes.insert(lane, mark)),
             Err(garbled) => marks.garbled.push(garbled.into_bytes()),
         }
         if sqlite {
@@ -69,7 +83,7 @@ const WAKE: &str = "-- intake: lanes are born or touched
 insert into send_lanes (lane, page_id, due_at, leased_by, token, touched)
 select r.lane, $1, case when r.born then cast($2 as bigint) else cast($3 as bigint) end,
     case when r.born then $4 end, $5, r.look
-from {rows: lane text, born bool, look bigint} where true order by r.lane
+from {rows: lane text, born bool, look bigint} where true order by {bytes: r.lane}
 on conflict (lane) do update set
     touched = send_lanes.touched + 1,
     due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
@@ -85,8 +99,8 @@ pub async fn wake(
     lease: &Lease,
     slots: usize,
 ) -> Result<Vec<Locked>> {
-    let row = |(at, (lane, look)): (usize, (&String, &bool))| {
-        vec![lane.as_str().into(), (at < slots).into(), (*look).into()]
+    let row = |(at, (lane, mark)): (usize, (&String, &Mark))| {
+        vec![lane.as_str().into(), (at < slots).into(), mark.look.into()]
     };
     let rows: Vec<_> = marks.lanes.iter().enumerate().map(row).collect();
     let binds: [Bind; 5] = [
@@ -101,10 +115,13 @@ pub async fn wake(
         if row.int("token")? == lease.token
             && row.text_opt("leased_by")?.as_deref() == Some(&lease.worker)
         {
+            let lane = row.text("lane")?;
+            let alone = marks.lanes.get(&lane).is_some_and(|mark| mark.single);
             born.push(Locked {
-                lane: row.text("lane")?,
+                lane,
                 page: page.to_owned(),
                 head: None,
+                alone,
             });
         }
     }
@@ -141,7 +158,7 @@ select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id 
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
     let job = |row: &super::Row| Ok(vec![row.int("job")?.into()]);
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
-    tx.batch(LOOK_AGAIN_FOR, &[], &jobs).await?;
+    tx.change(LOOK_AGAIN_FOR, &[], &jobs).await?;
     Ok(())
 }
 

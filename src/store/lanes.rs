@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::record::{Locked, locked};
+use super::record::Locked;
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::Millis;
 use crate::job::{AfterUnknown, Head, JobId, Line, State};
@@ -74,29 +74,35 @@ pub async fn survey(pool: &Pool) -> Result<Survey> {
 }
 
 const TAKE: &str = "-- take: due lanes of a page
-select lane, page_id, head from send_lanes
+select lane, head from send_lanes
 where page_id = $1 and due_at <= $2
 order by due_at limit $3 {skip locked}";
 
 /// Locks up to `limit` due lanes of a page. Lanes that another transaction holds are passed over.
 pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    locked(
-        &tx.rows(TAKE, &[page.into(), now.into(), limit.into()])
-            .await?,
-    )
+    let binds = [page.into(), now.into(), limit.into()];
+    let lane = |row: &Row| {
+        Ok(Locked {
+            lane: row.text("lane")?,
+            page: page.to_owned(),
+            head: row.int_opt("head")?,
+            alone: false,
+        })
+    };
+    tx.rows(TAKE, &binds).await?.iter().map(lane).collect()
 }
 
 // The head is the job in hand; else the one that has begun; else, under block, an unknown one;
 // else the lowest that has joined. Each is one probe of an index that holds nothing finished.
 const LOOK: &str = "-- look: the heads of lanes
-select r.lane, r.page,
+select r.at,
     exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane) as paused,
     j.id, j.state, j.attempts, j.failures, {ms: j.due_at} as due, {ms: j.expires_at} as expires,
     j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay,
     case when j.state = 'sending' then
         (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
-from {rows: lane text, page text, head bigint}
+from {rows: lane text, at bigint, head bigint}
 left join send_jobs j on j.id = coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
     (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
@@ -106,23 +112,20 @@ left join send_jobs j on j.id = coalesce(
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
-    let key = |l: &Locked| {
-        vec![
-            l.lane.as_str().into(),
-            l.page.as_str().into(),
-            l.head.into(),
-        ]
-    };
-    let keys: Vec<_> = lanes.iter().map(key).collect();
+    let key = |(at, l): (i64, &Locked)| vec![l.lane.as_str().into(), at.into(), l.head.into()];
+    let keys: Vec<_> = (0..).zip(lanes).map(key).collect();
     let block = i64::from(after == AfterUnknown::Block);
-    tx.batch(LOOK, &[block.into()], &keys)
-        .await?
-        .iter()
-        .map(line)
-        .collect()
+    let mut lines = Vec::with_capacity(lanes.len());
+    for row in tx.batch(LOOK, &[block.into()], &keys).await? {
+        let at = usize::try_from(row.int("at")?).ok();
+        if let Some(locked) = at.and_then(|at| lanes.get(at)) {
+            lines.push(line(&row, locked)?);
+        }
+    }
+    Ok(lines)
 }
 
-fn line(row: &Row) -> Result<Line> {
+fn line(row: &Row, locked: &Locked) -> Result<Line> {
     let head = match row.int_opt("id")? {
         None => None,
         Some(job) => Some(Head {
@@ -143,8 +146,8 @@ fn line(row: &Row) -> Result<Line> {
         }),
     };
     Ok(Line {
-        lane: row.text("lane")?,
-        page: row.text("page")?,
+        lane: locked.lane.clone(),
+        page: locked.page.clone(),
         paused: row.flag("paused")?,
         head,
     })
@@ -186,8 +189,11 @@ pub struct Begin {
 const CLAIM_JOBS: &str = "-- claim: the heads begin an attempt
 update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
 from {rows: job bigint, number bigint}
-where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
-returning id";
+where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
+
+const BEGAN: &str = "-- claim: which of them began
+select j.id from {rows: job bigint, number bigint}
+join send_jobs j on j.id = r.job and j.state = 'sending' and j.attempts = r.number";
 
 const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
 insert into send_attempts (job_id, number, started_at, worker)
@@ -215,19 +221,23 @@ pub struct Lease {
 pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
     let job = |b: &Begin| vec![b.job.into(), b.number.into()];
     let jobs: Vec<_> = begin.iter().map(job).collect();
-    let mut began = HashSet::with_capacity(begin.len());
-    for row in tx.batch(CLAIM_JOBS, &[], &jobs).await? {
-        began.insert(row.int("id")?);
+    let mut began: HashSet<JobId> = begin.iter().map(|b| b.job).collect();
+    if tx.change(CLAIM_JOBS, &[], &jobs).await? < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
+        let rows = tx.batch(BEGAN, &[], &jobs).await?;
+        began = rows
+            .iter()
+            .map(|row| row.int("id"))
+            .collect::<sqlx::Result<_>>()?;
     }
     let begin = || begin.iter().filter(|b| began.contains(&b.job));
     let jobs: Vec<_> = begin().map(job).collect();
     let worker = Bind::from(lease.worker.as_str());
-    tx.batch(CLAIM_ATTEMPTS, &[lease.now.into(), worker.clone()], &jobs)
+    tx.change(CLAIM_ATTEMPTS, &[lease.now.into(), worker.clone()], &jobs)
         .await?;
     let lane = |b: &Begin| vec![b.lane.as_str().into()];
     let lanes: Vec<_> = begin().filter(|b| !b.born).map(lane).collect();
     let binds = [worker, lease.token.into(), lease.until.into()];
-    tx.batch(CLAIM_LANES, &binds, &lanes).await?;
+    tx.change(CLAIM_LANES, &binds, &lanes).await?;
     Ok(began)
 }
 
@@ -250,7 +260,7 @@ from {rows: lane text, due bigint, head bigint} where send_lanes.lane = r.lane";
 pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
     let row = |p: &Park| vec![p.lane.as_str().into(), p.due.into(), p.head.into()];
     let rows: Vec<_> = lanes.iter().map(row).collect();
-    tx.batch(PARK, &[token.into()], &rows).await?;
+    tx.change(PARK, &[token.into()], &rows).await?;
     Ok(())
 }
 
@@ -263,7 +273,7 @@ pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
         .iter()
         .map(|lane| vec![lane.as_str().into()])
         .collect();
-    tx.batch(EMPTY, &[], &rows).await?;
+    tx.change(EMPTY, &[], &rows).await?;
     Ok(())
 }
 
@@ -287,7 +297,8 @@ pub struct End {
 }
 
 const END: &str = "-- end: jobs that must not be sent
-update send_jobs set state = 'dead', reason = r.reason, finished_at = {at: $1}
+update send_jobs set state = 'dead', reason = r.reason,
+    finished_at = case when created_at > {at: $1} then created_at else {at: $1} end
 from {rows: job bigint, reason text} where send_jobs.id = r.job and send_jobs.state = 'queued'";
 
 /// Ends expired and invalid jobs.
@@ -296,6 +307,6 @@ pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
         .iter()
         .map(|e| vec![e.job.into(), e.reason.as_str().into()])
         .collect();
-    tx.batch(END, &[now.into()], &rows).await?;
+    tx.change(END, &[now.into()], &rows).await?;
     Ok(())
 }

@@ -132,6 +132,8 @@ impl Pool {
             .max_connections(if purpose == Use::Write { 1 } else { 4 })
             // A pool that cannot connect tries again after at most a fifth of this.
             .acquire_timeout(Duration::from_secs(3))
+            // The ledger has one connection and renews it after a failure: no ping before each begin.
+            .test_before_acquire(purpose == Use::Read)
             .connect_with(options)
             .await?;
         Ok(Self::Postgres(pool))
@@ -306,37 +308,45 @@ impl Tx {
         match self {
             _ if rows.is_empty() => {}
             Self::Postgres(tx) => {
-                let text = expand(template, Dialect::Postgres, 0);
-                let query = bind_arrays(postgres(text.sql, binds), text.columns, rows);
-                out.extend(
-                    query
-                        .fetch_all(&mut **tx)
-                        .await?
-                        .into_iter()
-                        .map(Row::Postgres),
-                );
+                let rows = postgres_batch(template, binds, rows)
+                    .fetch_all(&mut **tx)
+                    .await?;
+                out.extend(rows.into_iter().map(Row::Postgres));
             }
             Self::Sqlite(tx) => {
                 for chunk in rows.chunks(SQLITE_BATCH) {
-                    let size = chunk.len().next_power_of_two();
-                    let text = expand(template, Dialect::Sqlite, size);
-                    let width = text.columns.len();
-                    let value = |at: usize| match at.checked_sub(binds.len()) {
-                        None => binds.get(at),
-                        Some(at) => chunk.get(at / width).map(|row| &row[at % width]),
-                    };
-                    let query = bind_sqlite(sqlx::query(text.sql), text.order, value);
-                    out.extend(
-                        query
-                            .fetch_all(&mut **tx)
-                            .await?
-                            .into_iter()
-                            .map(Row::Sqlite),
-                    );
+                    let rows = sqlite_batch(template, binds, chunk)
+                        .fetch_all(&mut **tx)
+                        .await?;
+                    out.extend(rows.into_iter().map(Row::Sqlite));
                 }
             }
         }
         Ok(out)
+    }
+
+    /// Runs a statement over a batch of rows and returns how many rows it changed.
+    pub async fn change(
+        &mut self,
+        template: &'static str,
+        binds: &[Bind],
+        rows: &[Vec<Bind>],
+    ) -> Result<u64> {
+        let mut changed = 0;
+        match self {
+            _ if rows.is_empty() => {}
+            Self::Postgres(tx) => {
+                let query = postgres_batch(template, binds, rows);
+                changed += query.execute(&mut **tx).await?.rows_affected();
+            }
+            Self::Sqlite(tx) => {
+                for chunk in rows.chunks(SQLITE_BATCH) {
+                    let query = sqlite_batch(template, binds, chunk);
+                    changed += query.execute(&mut **tx).await?.rows_affected();
+                }
+            }
+        }
+        Ok(changed)
     }
 
     /// Runs a statement that was put together from literals and `$n`.
@@ -413,6 +423,21 @@ fn postgres(text: &'static str, binds: &[Bind]) -> PgQuery {
 
 fn sqlite(text: Text, binds: &[Bind]) -> LiteQuery {
     bind_sqlite(sqlx::query(text.sql), text.order, |at| binds.get(at))
+}
+
+fn postgres_batch(template: &'static str, binds: &[Bind], rows: &[Vec<Bind>]) -> PgQuery {
+    let text = expand(template, Dialect::Postgres, 0);
+    bind_arrays(postgres(text.sql, binds), text.columns, rows)
+}
+
+fn sqlite_batch(template: &'static str, binds: &[Bind], rows: &[Vec<Bind>]) -> LiteQuery {
+    let text = expand(template, Dialect::Sqlite, rows.len().next_power_of_two());
+    let width = text.columns.len();
+    let value = |at: usize| match at.checked_sub(binds.len()) {
+        None => binds.get(at),
+        Some(at) => rows.get(at / width).map(|row| &row[at % width]),
+    };
+    bind_sqlite(sqlx::query(text.sql), text.order, value)
 }
 
 fn bind_postgres(query: PgQuery, binds: &[Bind]) -> PgQuery {

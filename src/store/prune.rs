@@ -9,7 +9,7 @@ use crate::job::State;
 const PRUNE: &str = "-- prune: finished jobs that retention gives up
 with old as materialized (
     select id from send_jobs
-    where state in ('delivered', 'dead', 'cancelled') and state in ($1, $2) and finished_at < {at: $3}
+    where state in ($1, $2) and finished_at < {at: $3}
     order by finished_at limit $4 {skip locked}
 )
 delete from send_jobs where id in (select id from old) returning id as job";
@@ -49,7 +49,7 @@ pub async fn prune(
 
 const COUNT: &str = "-- prune: how many there are
 select count(*) as jobs from send_jobs
-where state in ('delivered', 'dead', 'cancelled') and state in ($1, $2) and finished_at < {at: $3}";
+where state in ($1, $2) and finished_at < {at: $3}";
 
 /// How many jobs [`prune`] would delete.
 pub async fn count(pool: &Pool, states: [State; 2], age: Duration, now: Millis) -> Result<i64> {

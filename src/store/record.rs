@@ -15,6 +15,8 @@ use crate::job::{JobId, Outcome, State};
 pub struct Ended {
     /// The lane it was sent for.
     pub lane: String,
+    /// The lane's page.
+    pub page: String,
     /// The token its claim was given.
     pub token: i64,
     /// The job.
@@ -45,6 +47,8 @@ pub struct Ended {
     pub ambiguous: bool,
     /// How long the lane rests after it.
     pub rest: Duration,
+    /// Its lane was born of this job's mark alone.
+    pub alone: bool,
 }
 
 /// A lane this transaction has locked.
@@ -56,33 +60,35 @@ pub struct Locked {
     pub page: String,
     /// Its begun job, if it waits in the line.
     pub head: Option<JobId>,
+    /// It was born of the mark of one job, and none has touched it since: nobody else stands in its
+    /// line but jobs whose marks are still to be taken.
+    pub alone: bool,
 }
 
 const LOCK: &str = "-- record: lock the lanes that are still theirs
-select l.lane, l.page_id, l.head
-from {rows: lane text, token bigint}
+select r.at, l.head, l.touched
+from {rows: lane text, token bigint, at bigint}
 join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
 /// Locks the lanes of the worker's reports whose token is still the newest. The worker is asked for
 /// as well because SQLite hands out the token of a transaction that was rolled back once more.
 pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<Locked>> {
-    let keys: Vec<_> = ended
-        .iter()
-        .map(|e| vec![e.lane.as_str().into(), e.token.into()])
-        .collect();
-    locked(&tx.batch(LOCK, &[worker.into()], &keys).await?)
-}
-
-pub(super) fn locked(rows: &[super::Row]) -> Result<Vec<Locked>> {
-    let lane = |row: &super::Row| {
-        Ok(Locked {
-            lane: row.text("lane")?,
-            page: row.text("page_id")?,
-            head: row.int_opt("head")?,
-        })
-    };
-    rows.iter().map(lane).collect()
+    let key = |(at, e): (i64, &Ended)| vec![e.lane.as_str().into(), e.token.into(), at.into()];
+    let keys: Vec<_> = (0..).zip(ended).map(key).collect();
+    let mut lanes = Vec::with_capacity(ended.len());
+    for row in tx.batch(LOCK, &[worker.into()], &keys).await? {
+        let at = usize::try_from(row.int("at")?).ok();
+        if let Some(ended) = at.and_then(|at| ended.get(at)) {
+            lanes.push(Locked {
+                lane: ended.lane.clone(),
+                page: ended.page.clone(),
+                head: row.int_opt("head")?,
+                alone: ended.alone && row.int("touched")? == 0,
+            });
+        }
+    }
+    Ok(lanes)
 }
 
 // A late and definite answer replaces the guess of whoever took the lane over. Who is late names
@@ -130,7 +136,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
         ]
     };
     let jobs: Vec<_> = ended.iter().map(job).collect();
-    tx.batch(JOBS, &["sending".into()], &jobs).await?;
+    tx.change(JOBS, &["sending".into()], &jobs).await?;
     Ok(())
 }
 
@@ -148,7 +154,7 @@ async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Re
         ]
     };
     let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.batch(ATTEMPTS, &[worker.into()], &attempts).await?;
+    tx.change(ATTEMPTS, &[worker.into()], &attempts).await?;
     Ok(())
 }
 

@@ -35,10 +35,9 @@ impl Row {
 
     /// An integer or null.
     pub fn int_opt(&self, column: &str) -> sqlx::Result<Option<i64>> {
-        if self.is_null(column)? {
-            Ok(None)
-        } else {
-            self.int(column).map(Some)
+        match self {
+            Self::Postgres(row) => row.try_get_unchecked(column),
+            Self::Sqlite(row) => row.try_get_unchecked(column),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `{at: X}` unix ms to a stored time | `to_timestamp(X / 1000)` | `X` |
 //! | `{ms: X}` a stored time to unix ms, rounded up | `extract(epoch from X)` | `X` |
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
+//! | `{bytes: X}` text ordered byte by byte | `X collate "C"` | `X` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
 //! | `{skip locked}` | `for update skip locked` | nothing |
 //!
@@ -211,8 +212,9 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
     let _ = match name {
         "at" if postgres => write!(out, "to_timestamp(({argument})::double precision / 1000)"),
         "ms" if postgres => write!(out, "ceil(extract(epoch from {argument}) * 1000)::bigint"),
+        "bytes" if postgres => write!(out, "{argument} collate \"C\""),
         "json" if postgres => write!(out, "({argument})::json"),
-        "at" | "ms" | "json" => write!(out, "{argument}"),
+        "at" | "ms" | "json" | "bytes" => write!(out, "{argument}"),
         "now" if postgres => write!(
             out,
             "floor(extract(epoch from clock_timestamp()) * 1000)::bigint"
@@ -235,12 +237,12 @@ mod tests {
 
     #[test]
     fn every_token_is_spelled_for_each_engine() {
-        let text = "select {ms: a.due_at}, {at: $2} from {rows: lane text, job bigint} {lock l}";
+        let text = "select {ms: a.due_at}, {at: $2} from {rows: lane text, job bigint} order by {bytes: r.lane} {lock l}";
         assert_eq!(
             render(text, Dialect::Sqlite, 2),
             (
                 "select a.due_at, ? from (select column1 as lane, column2 as job from \
-                 (values (?, ?), (?, ?)) where column1 is not null) as r "
+                 (values (?, ?), (?, ?)) where column1 is not null) as r order by r.lane "
                     .to_owned(),
                 vec![1, 2, 3, 4, 5]
             )
@@ -248,7 +250,8 @@ mod tests {
         assert_eq!(
             render(text, Dialect::Postgres, 2).0,
             "select ceil(extract(epoch from a.due_at) * 1000)::bigint, to_timestamp(($2)::double precision / 1000) \
-             from unnest($3::text[], $4::bigint[]) as r(lane, job) for update of l"
+             from unnest($3::text[], $4::bigint[]) as r(lane, job) \
+             order by r.lane collate \"C\" for update of l"
         );
     }
 
