@@ -13,6 +13,7 @@ mod rules;
 mod said;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -44,7 +44,7 @@ pub enum Answer {
 }
 
 words! {
-    /// The part of a request that failed (`joinchat/spec.md` 4.3; issue 3, item 10).
+    /// The part of a request that failed (spec 4.3).
     Phase, "phase", {
         /// Finding the address of the name.
         Resolve = "resolve",

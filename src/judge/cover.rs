@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::answer::Phase;
-use super::rule::{Rule, Seen, Statuses, Transport};
+use super::rule::{Rule, Seen, Transport};
 use super::said::Class;
+use super::value::Statuses;
 use crate::job::Outcome;
 
 /// Fails with a line and what is wrong there.

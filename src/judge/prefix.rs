@@ -1,7 +1,7 @@
 //! What the part of a JSON document that was read already says.
 //!
 //! An answer that is too long, cut or endless can still be an explicit failure
-//! (`joinchat/spec.md` 4.5, rule 5), so its beginning is completed to a document of its own.
+//! (spec 4.5, rule 5), so its beginning is completed to a document of its own.
 
 /// How deep a document may nest; what the JSON reader allows.
 const DEPTH: usize = 127;

@@ -8,19 +8,12 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
 
-use regex::{Regex, RegexBuilder};
-use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::answer::{Answer, Phase};
 use super::said::{Class, Field, Reading, Said, bounded};
+use super::value::{Pattern, Statuses};
 use crate::job::{Outcome, Scope, words};
-
-/// The longest pattern, in bytes, and the room its compiled form may take.
-const PATTERN_LIMIT: usize = 1000;
-const PATTERN_ROOM: usize = 256 * 1024;
-/// The longest wait that a rule may ask for.
-const WAIT_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 words! {
     /// What is certain of an attempt without a status (`when.transport`).
@@ -31,18 +24,6 @@ words! {
         Lost = "lost",
     }
 }
-
-/// Statuses from the first to the last; written `404` or `"500-599"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Statuses(pub(super) u16, pub(super) u16);
-
-/// A text that is looked for: a regular expression, upper and lower case alike.
-#[derive(Debug, Clone)]
-pub(super) struct Pattern(Regex);
-
-/// A wait, such as `"30m"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wait(pub(super) Duration);
 
 /// `rule.when`: all that is named must hold; of a list, one.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -62,7 +43,7 @@ pub(super) struct When {
 }
 
 /// What a rule says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
     pub(super) counts: bool,
@@ -186,7 +167,7 @@ impl Rule {
         holds("code", listed(&when.code, &|| facts.code()))?;
         holds("subcode", listed(&when.subcode, &|| facts.subcode()))?;
         holds("field", when.field.iter().all(has))?;
-        let found = |pattern: &Pattern| pattern.0.is_match(facts.text());
+        let found = |pattern: &Pattern| pattern.is_in(facts.text());
         holds("text", when.text.as_ref().is_none_or(found))
     }
 }
@@ -227,13 +208,13 @@ impl When {
     }
 
     /// True if whatever codes, fields and text `other` asks for, this asks for no less.
-    pub(super) fn is_as_wide_as(&self, other: &Self) -> bool {
+    pub(super) fn is_as_wide_as<'w>(&'w self, other: &'w Self) -> bool {
         let covers = |own: &Option<Vec<i64>>, others: &Option<Vec<i64>>| match (own, others) {
             (None, _) => true,
             (Some(own), Some(others)) => others.iter().all(|code| own.contains(code)),
             (Some(_), None) => false,
         };
-        let text = |when: &Self| when.text.as_ref().map(|text| text.0.as_str().to_owned());
+        let text = |when: &'w Self| when.text.as_ref().map(Pattern::as_str);
         covers(&self.code, &other.code)
             && covers(&self.subcode, &other.subcode)
             && (self.text.is_none() || text(self) == text(other))
@@ -354,74 +335,10 @@ impl fmt::Display for Seen {
     }
 }
 
-impl Statuses {
-    fn holds(self, status: u16) -> bool {
-        (self.0..=self.1).contains(&status)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (100 <= first && first <= last && last <= 999).then_some(Self(first, last))
-    }
-}
-
 fn holds(condition: &'static str, does: bool) -> Result<(), &'static str> {
     does.then_some(()).ok_or(condition)
 }
 
 fn has<T: PartialEq>(list: &Option<Vec<T>>, value: &T) -> bool {
     list.as_ref().is_none_or(|list| list.contains(value))
-}
-
-impl<'de> Deserialize<'de> for Statuses {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = toml::Value::deserialize(from)?;
-        let text = match &value {
-            toml::Value::Integer(status) => status.to_string(),
-            toml::Value::String(range) => range.clone(),
-            _ => String::new(),
-        };
-        let wrong = || {
-            D::Error::custom(format!(
-                "{value}: use a status from 100 to 999, or a range such as \"500-599\""
-            ))
-        };
-        Self::parse(&text).ok_or_else(wrong)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        if text.is_empty() || text.len() > PATTERN_LIMIT {
-            let length = text.len();
-            return Err(D::Error::custom(format!(
-                "text is {length} bytes: use 1 to {PATTERN_LIMIT}"
-            )));
-        }
-        let mut builder = RegexBuilder::new(&text);
-        let built = builder
-            .case_insensitive(true)
-            .size_limit(PATTERN_ROOM)
-            .build();
-        let wrong = |error| {
-            let error = format!("{error}");
-            let error = error.lines().last().unwrap_or_default().trim().to_owned();
-            D::Error::custom(format!("text = {text:?} is no regular expression: {error}"))
-        };
-        built.map(Self).map_err(wrong)
-    }
-}
-
-impl<'de> Deserialize<'de> for Wait {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let span = humantime::parse_duration(&text).ok();
-        let allowed = Duration::from_secs(1)..=WAIT_LIMIT;
-        let wrong = || D::Error::custom(format!("{text:?}: use a duration from \"1s\" to \"24h\""));
-        span.filter(|span| allowed.contains(span))
-            .map(Self)
-            .ok_or_else(wrong)
-    }
 }

@@ -10,8 +10,9 @@ use toml::Spanned;
 
 use super::answer::Answer;
 use super::cover;
-use super::rule::{Facts, Rule, Verdict, Wait, When};
+use super::rule::{Facts, Rule, Verdict, When};
 use super::said::Reading;
+use super::value::Wait;
 use crate::job::{Outcome, Scope};
 
 /// The format of rule sets that this program reads.

@@ -1,6 +1,6 @@
 //! What a body says about itself: failure, success, suspicious or neutral.
 //!
-//! `joinchat/spec.md` 4.5. Which fields say so is data (`[body]` of a rule set); bodies that are
+//! Spec 4.5. Which fields say so is data (`[body]` of a rule set); bodies that are
 //! no JSON, or not whole, are read as far as they go.
 
 use std::borrow::Cow;
