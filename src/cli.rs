@@ -15,6 +15,7 @@ mod cancel;
 mod change;
 mod check;
 mod choice;
+mod classify;
 mod completions;
 mod demo;
 mod enqueue;
@@ -83,6 +84,7 @@ enum Verb {
     Run(run::Run),
     Migrate(migrate::Migrate),
     Check(check::Check),
+    Classify(classify::Classify),
     Enqueue(enqueue::Enqueue),
     List(list::List),
     Show(show::Show),
@@ -127,6 +129,7 @@ impl Cli {
             Verb::Demo(verb) => verb.run(out).await,
             Verb::Migrate(verb) => verb.run(globals, out).await,
             Verb::Check(verb) => verb.run(globals, out).await,
+            Verb::Classify(verb) => verb.run(globals, out),
             Verb::Enqueue(verb) => verb.run(globals, out).await,
             Verb::List(verb) => verb.run(globals, out).await,
             Verb::Show(verb) => verb.run(globals, out).await,

@@ -10,6 +10,7 @@ mod database_url;
 mod keys;
 mod layers;
 mod read;
+mod rules;
 mod secrets;
 mod sections;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -27,9 +29,11 @@ use reqwest::header::HeaderName;
 use secrecy::SecretString;
 
 use crate::job::{AfterUnknown, OnAmbiguous};
+use crate::judge::RuleSet;
 
 pub use database_url::{DatabaseUrl, Engine};
 use layers::Layers;
+pub use rules::rules_of;
 
 /// The files that are looked for when `--config` names none, in this order.
 pub const FILES: [&str; 2] = ["postlane.toml", "/etc/postlane/postlane.toml"];
@@ -45,6 +49,8 @@ pub struct Config {
     pub worker: Worker,
     /// What follows a failed attempt.
     pub retry: Retry,
+    /// What an answer means.
+    pub judge: Judge,
     /// Each page that has keys of its own, and `default` for all others.
     pub pages: BTreeMap<String, Page>,
     /// The lines of jobs.
@@ -117,6 +123,13 @@ pub struct Retry {
     pub max_retry_after: Duration,
     /// What follows an ambiguous attempt where the job does not say.
     pub on_ambiguous: OnAmbiguous,
+}
+
+/// `[judge]`: what an answer means.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    /// The rules; built in, or those of the file that `rules` names.
+    pub rules: Arc<RuleSet>,
 }
 
 /// `[pages.…]`: one page, or `default`.

@@ -14,7 +14,7 @@ use crate::clock::{BootInstant, Millis, millis};
 use crate::events::{Event, Events};
 use crate::http::Http;
 use crate::job::{JobId, OnAmbiguous, State};
-use crate::judge::{Answer, Judgement, judge};
+use crate::judge::{Answer, Judgement, RuleSet, judge};
 use crate::retry::{self, Attempted, Policy};
 use crate::sign::signature;
 use crate::store::record::Ended;
@@ -57,6 +57,8 @@ pub struct Wire {
     pub http: Http,
     /// The secret of a page.
     pub secrets: Arc<dyn Secrets>,
+    /// What an answer means.
+    pub rules: Arc<RuleSet>,
     /// What comes after a failure.
     pub policy: Policy,
     /// How old a claim may be when its first byte is written. Later, its answer could come after
@@ -99,10 +101,10 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
     let mut hurry = wire.hurry.subscribe();
     let answer = tokio::select! {
         answer = AssertUnwindSafe(send(&claim, wire)).catch_unwind() => {
-            answer.unwrap_or_else(|_| Answer::Lost { error: "the sender panicked".to_owned() })
+            answer.unwrap_or_else(|_| Answer::lost("phase=unknown: the sender panicked"))
         }
         _ = hurry.wait_for(|now| *now) => {
-            Answer::Lost { error: "the worker stopped before it was answered".to_owned() }
+            Answer::lost("phase=unknown: the worker stopped before it was answered")
         }
     };
     report(claim, &answer, wire)
@@ -110,21 +112,17 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
 
 async fn send(claim: &Claim, wire: &Wire) -> Answer {
     let Some(signature) = wire.secrets.sign(&claim.page, &claim.body) else {
-        return Answer::NotSent {
-            error: "the page has no secret".to_owned(),
-        };
+        return Answer::not_sent("the page has no secret");
     };
     // The last look before the first byte, on the clock that runs through a suspend.
     let age = claim.claimed.elapsed();
     if age > wire.send_within {
-        return Answer::NotSent {
-            error: format!("claimed {age:.1?} ago, too late to finish within its lease"),
-        };
+        return Answer::not_sent(format!(
+            "claimed {age:.1?} ago, too late to finish within its lease"
+        ));
     }
     if claim.expires_in.is_some_and(|left| age >= left) {
-        return Answer::NotSent {
-            error: EXPIRED.to_owned(),
-        };
+        return Answer::not_sent(EXPIRED);
     }
     let now = (claim.started + millis(age)) / 1000;
     wire.http.post(claim.body.clone(), &signature, now).await
@@ -132,7 +130,7 @@ async fn send(claim: &Claim, wire: &Wire) -> Answer {
 
 /// Turns an answer into what the ledger records.
 pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
-    let judgement = judge(answer);
+    let judgement = judge(&wire.rules, answer);
     let took = claim.claimed.elapsed();
     let attempted = Attempted {
         job: claim.job,
@@ -149,10 +147,14 @@ pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
         delay if wire.delay_on_wire && !delay.is_zero() => delay + API_DELAY_MARGIN,
         _ => Duration::ZERO,
     };
-    let ended = Ended {
+    let mut ended = Ended {
         rest,
         ..ended(claim, &judgement, next, took, status, response)
     };
+    // Expired between the claim and the first byte: the job's time is over, not its attempt's.
+    if matches!(answer, Answer::NotSent { error, .. } if error == EXPIRED) {
+        ended.state = State::Dead;
+    }
     wire.events.emit(&Event::Attempt {
         job: ended.job,
         page: &ended.page,
@@ -168,15 +170,13 @@ pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
 
 fn ended(
     claim: Claim,
-    judgement: &Judgement,
+    judgement: &Judgement<'_>,
     next: retry::Next,
     took: Duration,
     status: Option<u16>,
     response: Option<String>,
 ) -> Ended {
     let finished = claim.started + millis(took);
-    // Expired between the claim and the first byte: the job's time is over, not its attempt's.
-    let expired = judgement.reason == EXPIRED;
     let failed = !matches!(next.state, State::Delivered);
     Ended {
         lane: claim.lane,
@@ -190,13 +190,15 @@ fn ended(
         error: failed.then(|| clean(&judgement.reason)),
         response,
         rule: judgement.rule.to_owned(),
-        state: if expired { State::Dead } else { next.state },
+        state: next.state,
         failed: i64::from(next.failed),
         due: finished + millis(next.after),
         reason: next.reason.as_deref().map(clean),
         ambiguous: judgement.outcome == crate::job::Outcome::Ambiguous,
         rest: Duration::ZERO,
         alone: claim.alone,
+        scope: judgement.scope,
+        pause_after: judgement.pause_after,
     }
 }
 

@@ -126,6 +126,11 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
 }
@@ -135,6 +140,7 @@ struct StateLabel {
 pub struct Events {
     registry: Registry,
     attempts: Family<OutcomeLabel, Counter>,
+    judgements: Family<RuleLabel, Counter>,
     jobs: Family<StateLabel, Counter>,
     attempt_seconds: Histogram,
     commit_seconds: Histogram,
@@ -167,6 +173,12 @@ impl Events {
             "attempts",
             "Attempts that ended, by outcome",
             attempts.clone(),
+        );
+        let judgements = Family::<RuleLabel, Counter>::default();
+        registry.register(
+            "judgements",
+            "Attempts that ended, by the rule that judged them",
+            judgements.clone(),
         );
         let jobs = Family::<StateLabel, Counter>::default();
         registry.register(
@@ -230,6 +242,7 @@ impl Events {
         Self {
             registry,
             attempts,
+            judgements,
             jobs,
             attempt_seconds,
             commit_seconds,
@@ -318,6 +331,11 @@ impl Events {
                         outcome: outcome.as_str(),
                     })
                     .inc();
+                // As many series as there are rules.
+                let rule_label = RuleLabel {
+                    rule: rule.to_owned(),
+                };
+                self.judgements.get_or_create(&rule_label).inc();
                 self.attempt_seconds.observe(took.as_secs_f64());
                 if state != State::Queued {
                     self.jobs

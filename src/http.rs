@@ -4,16 +4,16 @@
 //! The only place that talks to the receiver. It refuses to choose a destination (there is one,
 //! from the configuration), to follow one, and to say what an answer means ([`crate::judge`]).
 
+mod evidence;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Url};
+use evidence::Noted;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Body, Client, Url};
 
-use crate::judge::{Answer, retry_after};
-
-/// How much of an answer is read.
-pub const BODY_LIMIT: usize = 64 * 1024;
+use crate::judge::{Answer, BODY_LIMIT, Evidence, Phase};
 
 /// What the client needs to know.
 #[derive(Debug, Clone)]
@@ -74,37 +74,34 @@ impl Http {
     /// Sends exactly `body` with its signature. `now_unix_secs` reads dates in `Retry-After`.
     pub async fn post(&self, body: Bytes, signature: &str, now_unix_secs: i64) -> Answer {
         let Ok(signature) = HeaderValue::from_str(signature) else {
-            return Answer::NotSent {
-                error: "the signature is no header value".to_owned(),
-            };
+            return Answer::not_sent("the signature is no header value");
         };
+        let (body, asked) = Noted::new(body);
         let request = self
             .client
             .post(self.endpoint.url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(self.endpoint.signature_header.clone(), signature)
-            .body(body);
-        match request.send().await {
-            Err(error) if error.is_connect() || error.is_builder() => Answer::NotSent {
-                error: words(error),
-            },
-            Err(error) => Answer::Lost {
-                error: words(error),
-            },
-            Ok(response) => self.read(response, now_unix_secs).await,
+            .body(Body::wrap(body));
+        let error = match request.send().await {
+            Ok(response) => return self.read(response, now_unix_secs).await,
+            Err(error) => error,
+        };
+        // Nothing was tried: there is nothing to tell of it.
+        if error.is_builder() {
+            return Answer::not_sent(words(error));
+        }
+        let is_https = self.endpoint.url.scheme() == "https";
+        let evidence = Some(evidence::of(&error, &asked, is_https));
+        let is_proof = error.is_connect();
+        let error = words(error);
+        match is_proof {
+            true => Answer::NotSent { error, evidence },
+            false => Answer::Lost { error, evidence },
         }
     }
 
     async fn read(&self, mut response: reqwest::Response, now_unix_secs: i64) -> Answer {
-        let headers = response.headers();
-        let content_type = headers
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_ascii_lowercase);
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|v| retry_after(v.as_bytes(), now_unix_secs, self.endpoint.max_retry_after));
-        let status = response.status().as_u16();
         let mut body = Vec::new();
         let cut = loop {
             match response.chunk().await {
@@ -112,20 +109,27 @@ impl Http {
                     let room = BODY_LIMIT - body.len();
                     body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                     if chunk.len() > room {
-                        break true;
+                        break Some(format!("longer than {BODY_LIMIT} bytes"));
                     }
                 }
-                Ok(None) => break false,
-                Err(_) => break true,
+                Ok(None) => break None,
+                Err(error) => {
+                    let evidence = Evidence {
+                        phase: Phase::Body,
+                        body_sent: true,
+                    };
+                    break Some(format!("{evidence}: {}", words(error)));
+                }
             }
         };
-        Answer::Status {
-            status,
-            content_type,
-            retry_after,
-            body,
-            cut,
-        }
+        let headers = response.headers();
+        Answer::status(
+            response.status().as_u16(),
+            |name| headers.get(name).map(HeaderValue::as_bytes),
+            (body, cut),
+            now_unix_secs,
+            self.endpoint.max_retry_after,
+        )
     }
 }
 
@@ -133,14 +137,12 @@ impl Http {
 fn words(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
+    for cause in evidence::causes(&error) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
             text.push_str(": ");
-            text.push_str(&inner_text);
+            text.push_str(&cause);
         }
-        cause = inner.source();
     }
     text
 }

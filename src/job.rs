@@ -2,9 +2,6 @@
 //!
 //! Plain data. The words are those of the tables, the commands and the metrics.
 
-use std::fmt;
-use std::str::FromStr;
-
 use crate::clock::Millis;
 
 /// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
@@ -14,11 +11,12 @@ pub type JobId = i64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} \"{word}\": use one of {allowed}")]
 pub struct UnknownWord {
-    what: &'static str,
-    word: String,
-    allowed: String,
+    pub(crate) what: &'static str,
+    pub(crate) word: String,
+    pub(crate) allowed: String,
 }
 
+/// An enum whose values are words: one spelling for tables, files, flags and errors.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -35,16 +33,16 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.iter().copied().find(|v| v.as_str() == word).ok_or_else(|| UnknownWord {
+        impl std::str::FromStr for $name {
+            type Err = $crate::job::UnknownWord;
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == word).ok_or_else(|| $crate::job::UnknownWord {
                     what: $what,
                     word: word.to_owned(),
                     allowed: Self::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "),
@@ -53,6 +51,7 @@ macro_rules! words {
         }
     };
 }
+pub(crate) use words;
 
 words! {
     /// Where a job is in its life (`send_jobs.state`).
@@ -96,6 +95,18 @@ words! {
         NotSent = "not_sent",
         /// It may have arrived, and nothing said whether it did.
         Ambiguous = "ambiguous",
+    }
+}
+
+words! {
+    /// How much a judgement asks to be paused, because the fault is not the job's.
+    Scope, "scope", {
+        /// Nothing.
+        None = "none",
+        /// The page: its secret or its token is wrong; after `throttled`, it is too fast.
+        Page = "page",
+        /// All pages: the URL is wrong, or nobody is behind it.
+        Endpoint = "endpoint",
     }
 }
 

@@ -18,8 +18,8 @@ use pages::{Allowance, Pages};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::deliver::{Claim, Secrets};
 use crate::events::{Event, Events};
-use crate::job::{AfterUnknown, Outcome, State};
-use crate::judge::{Answer, judge};
+use crate::job::{AfterUnknown, State};
+use crate::judge::Judgement;
 use crate::pace::Slots;
 use crate::retry::Policy;
 use crate::store::lanes::{self, Lease, Survey};
@@ -293,11 +293,8 @@ impl Ledger {
     /// Ends claims that may or may not be in the database: nothing was sent. They are written before
     /// anything else is recorded or claimed, or one of them could be taken for a later claim.
     async fn close_unsent(&mut self, now: Millis, claimed: BootInstant) -> Result<()> {
-        let answer = Answer::NotSent {
-            error: "the commit of its claim was not confirmed".to_owned(),
-        };
         let mut cycle = Cycle::new(now, claimed);
-        cycle.batch = self.unsent.iter().map(|c| unsent(c, &answer)).collect();
+        cycle.batch = self.unsent.iter().map(unsent).collect();
         cycle.tx = Some(self.pool.begin().await?);
         cycle.token = self.token();
         let lanes = self.write_batch(&mut cycle).await?;
@@ -474,8 +471,9 @@ impl Cycle {
 }
 
 /// A claim that was never sent, as an outcome.
-fn unsent(claim: &Claim, answer: &Answer) -> Ended {
-    let judgement = judge(answer);
+fn unsent(claim: &Claim) -> Ended {
+    let why = "the commit of its claim was not confirmed";
+    let judgement = Judgement::not_sent("ledger.unconfirmed", why);
     Ended {
         lane: claim.lane.clone(),
         page: claim.page.clone(),
@@ -483,11 +481,11 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
         job: claim.job,
         number: claim.number,
         finished: claim.started,
-        outcome: Outcome::NotSent,
+        outcome: judgement.outcome,
         status: None,
         error: Some(judgement.reason.clone()),
         response: None,
-        rule: "ledger.unconfirmed".to_owned(),
+        rule: judgement.rule.to_owned(),
         state: State::Queued,
         failed: 0,
         due: claim.started,
@@ -495,6 +493,8 @@ fn unsent(claim: &Claim, answer: &Answer) -> Ended {
         ambiguous: false,
         rest: Duration::ZERO,
         alone: false,
+        scope: judgement.scope,
+        pause_after: judgement.pause_after,
     }
 }
 

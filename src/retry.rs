@@ -50,7 +50,7 @@ pub struct Attempted {
 }
 
 /// Decides what a judgement means for the job.
-pub fn next(policy: &Policy, attempted: Attempted, judgement: &Judgement) -> Next {
+pub fn next(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Next {
     let done = |state, reason| Next {
         state,
         failed: state != State::Delivered,
@@ -72,7 +72,7 @@ pub fn next(policy: &Policy, attempted: Attempted, judgement: &Judgement) -> Nex
     }
 }
 
-fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement) -> Next {
+fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Next {
     let failures = attempted.failures + i64::from(judgement.counts);
     let most = judgement
         .cap
@@ -128,6 +128,7 @@ pub fn backoff(policy: &Policy, step: i64, job: JobId) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Scope;
 
     fn policy() -> Policy {
         Policy {
@@ -138,7 +139,7 @@ mod tests {
         }
     }
 
-    fn judged(outcome: Outcome, counts: bool) -> Judgement {
+    fn judged(outcome: Outcome, counts: bool) -> Judgement<'static> {
         Judgement {
             outcome,
             rule: "test",
@@ -147,6 +148,8 @@ mod tests {
             retry_after: None,
             hold: false,
             cap: None,
+            scope: Scope::None,
+            pause_after: None,
         }
     }
 
@@ -235,7 +238,7 @@ mod tests {
     #[test]
     fn an_ambiguous_attempt_follows_the_job_then_the_policy_then_the_rule() {
         let ambiguous = judged(Outcome::Ambiguous, true);
-        let state = |own, judgement: &Judgement| {
+        let state = |own, judgement: &Judgement<'_>| {
             next(
                 &policy(),
                 Attempted {

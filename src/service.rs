@@ -100,6 +100,7 @@ impl Config {
         Ok(Wire {
             http,
             secrets: self.secrets(),
+            rules: Arc::clone(&self.judge.rules),
             policy: self.policy(),
             // What starts later could end after the lease.
             send_within: self

@@ -273,12 +273,8 @@ impl World<'_> {
             1 => status_answer(429),
             2 => status_answer(500),
             3 | 4 => status_answer(503),
-            5 => Answer::NotSent {
-                error: "refused".to_owned(),
-            },
-            6 => Answer::Lost {
-                error: "reset".to_owned(),
-            },
+            5 => Answer::not_sent("refused"),
+            6 => Answer::lost("reset"),
             _ => status_answer(200),
         };
         let definite = !matches!(

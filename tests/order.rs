@@ -135,7 +135,7 @@ both! {
         let mut worker = Steps::new(&db, "w1").await;
         let claim = worker.claims().await.remove(0);
         let answer = postlane::judge::Answer::Status {
-            status: 429, content_type: None, retry_after: Some(Duration::from_secs(3000)), body: vec![], cut: false,
+            status: 429, content_type: None, retry_after: Some(Duration::from_secs(3000)), body: vec![], cut: None,
         };
         worker.answer_with(claim, &answer);
         worker.claims().await;
@@ -207,7 +207,7 @@ both! {
         for n in 0..12 {
             let claim = worker.claims().await.remove(0);
             let answer = if n % 2 == 0 { status_answer(429) } else {
-                postlane::judge::Answer::NotSent { error: "refused".to_owned() }
+                postlane::judge::Answer::not_sent("refused")
             };
             worker.answer_with(claim, &answer);
             worker.claims().await;

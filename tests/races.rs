@@ -37,9 +37,7 @@ fn one(mut claims: Vec<Claim>) -> Claim {
 }
 
 fn lost() -> Answer {
-    Answer::Lost {
-        error: "reset".to_owned(),
-    }
+    Answer::lost("reset")
 }
 
 const LEASE: Duration = Duration::from_secs(46);
@@ -366,7 +364,7 @@ both! {
         let second = db.insert("a", "2").await;
         let mut worker = Steps::new(&db, "w1").await;
         let claim = one(worker.claims().await);
-        worker.answer_with(claim, &Answer::Status { status: 429, content_type: None, retry_after: Some(LEASE * 10), body: vec![], cut: false });
+        worker.answer_with(claim, &Answer::Status { status: 429, content_type: None, retry_after: Some(LEASE * 10), body: vec![], cut: None });
         assert!(worker.claims().await.is_empty());
         assert!(verb(&db, Verb::Hold, first).await);
         let claim = one(worker.claims().await);

@@ -284,6 +284,46 @@ async fn a_connection_that_is_refused_has_sent_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_attempt_keeps_how_far_it_came() {
+    let stage = Stage::new().await;
+    for (text, form) in [
+        ("drop", "phase=wait body_sent=yes: %"),
+        ("hang", "phase=wait body_sent=yes: %timed out%"),
+        ("garbage", "phase=head body_sent=yes: %"),
+        (
+            "500 drip-body every=100ms",
+            "HTTP 500, cut: phase=body body_sent=yes: %timed out%",
+        ),
+    ] {
+        let attempt = stage.first(text, script(text)).await;
+        let kept = format!(
+            "send_attempts where job_id = {} and number = 1 and error like '{form}'",
+            attempt.job
+        );
+        assert_eq!(stage.sql.count(&kept).await, 1, "{text}");
+    }
+    let reasons = "send_jobs where reason like '%phase=%body_sent=%'";
+    assert!(stage.sql.count(reasons).await > 0);
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_of_ones_own_judge_and_are_kept_with_the_attempt() {
+    let mine = "[[rule]]\nname = \"mine.teapot\"\nwhen.status = [418]\noutcome = \"retryable\"\n\n";
+    let before = "[[rule]]\nname = \"status.page\"";
+    let rules = postlane::judge::BUILT_IN.replace(before, &format!("{mine}{before}"));
+    let folder = tempfile::tempdir().expect("temp folder");
+    let file = folder.path().join("rules.toml");
+    std::fs::write(&file, rules).expect("writes");
+    let section = format!("[judge]\nrules = \"{}\"\n", file.display());
+    let stage = Stage::with(sqlite().await, receiver(), &section).await;
+    let attempt = stage.first("1", script("418, ok")).await;
+    assert_eq!(attempt.verdict(), ("retryable", "mine.teapot"));
+    stage.sql.finished(LONG).await;
+    stage.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_dies_without_a_status_may_have_delivered() {
     let stage = Stage::new().await;
     for text in ["reset", "close", "drop", "garbage", "reset-before"] {

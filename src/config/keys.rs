@@ -23,6 +23,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("retry.max", "10m"),
     ("retry.max_retry_after", "1h"),
     ("retry.on_ambiguous", "retry"),
+    ("judge.rules", ""),
     ("lanes.after_unknown", "block"),
     ("lanes.min_gap", "0s"),
     ("retention.delivered", "7d"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -11,10 +12,11 @@ use tracing::level_filters::LevelFilter;
 use super::layers::{Form, Layers};
 use super::read::Reader;
 use super::{
-    Admin, Api, Config, DatabaseUrl, Delay, Lanes, Log, LogFormat, Page, PageSecret, Retention,
-    Retry, Source, Worker, database_url, keys,
+    Admin, Api, Config, DatabaseUrl, Delay, Judge, Lanes, Log, LogFormat, Page, PageSecret,
+    Retention, Retry, Source, Worker, database_url, keys, rules_of,
 };
 use crate::job::{AfterUnknown, OnAmbiguous};
+use crate::judge::RuleSet;
 
 /// The shortest span where zero makes no sense; moments are kept in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -38,11 +40,13 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     let api = reader.api();
     let worker = reader.worker(&api);
     let retry = reader.retry();
+    let judge = reader.judge();
     let config = Config {
         database_url: reader.database_url(),
         api,
         worker,
         retry,
+        judge,
         pages: reader.pages(),
         lanes: Lanes {
             after_unknown: reader.choice(
@@ -164,6 +168,17 @@ impl Reader {
                 &words(OnAmbiguous::ALL, OnAmbiguous::as_str),
             ),
         }
+    }
+
+    fn judge(&mut self) -> Judge {
+        let set = self.layers.settings.get("judge.rules");
+        let folder = set.map(|set| Layers::folder(&set.source));
+        let folder = folder.unwrap_or_default();
+        let rules = self.value("judge.rules", Form::Text, |file| match file {
+            "" => Ok(RuleSet::built_in()),
+            file => rules_of(&folder.join(file)).map(Arc::new),
+        });
+        Judge { rules }
     }
 
     fn pages(&mut self) -> BTreeMap<String, Page> {

@@ -14,7 +14,7 @@ use crate::clock::millis;
 use crate::deliver::Claim;
 use crate::events::Event;
 use crate::job::{Head, JobId, Line};
-use crate::judge::{Answer, judge};
+use crate::judge::Judgement;
 use crate::retry::{self, Attempted};
 use crate::store::Result;
 use crate::store::lanes::{self, Begin, End, Park};
@@ -203,9 +203,8 @@ impl Ledger {
 
     /// The attempt of a worker that is gone, as an outcome: it may have arrived.
     fn lost_attempt(&self, cycle: &Cycle, lane: &str, page: &str, head: &Head) -> Ended {
-        let judgement = judge(&Answer::Lost {
-            error: "its worker stopped before the answer was recorded".to_owned(),
-        });
+        let why = "its worker stopped before the answer was recorded";
+        let judgement = Judgement::lost("ledger.lost", why);
         let attempted = Attempted {
             job: head.job,
             number: head.attempts,
@@ -224,7 +223,7 @@ impl Ledger {
             status: None,
             error: Some(judgement.reason),
             response: None,
-            rule: "ledger.lost".to_owned(),
+            rule: judgement.rule.to_owned(),
             state: next.state,
             failed: i64::from(next.failed),
             due: cycle.now + millis(next.after),
@@ -232,6 +231,8 @@ impl Ledger {
             ambiguous: true,
             rest: Duration::ZERO,
             alone: false,
+            scope: judgement.scope,
+            pause_after: judgement.pause_after,
         }
     }
 }

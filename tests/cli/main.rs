@@ -5,6 +5,7 @@ mod support;
 
 mod alone;
 mod changes;
+mod classify;
 mod jobs;
 mod service;
 

@@ -19,7 +19,7 @@ use postlane::deliver::{Claim, Secrets, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
 use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
-use postlane::judge::Answer;
+use postlane::judge::{Answer, RuleSet};
 use postlane::ledger::{Ledger, Settings, Step};
 use postlane::retry::Policy;
 use postlane::store::{Bind, Pool, Row, Use, schema};
@@ -245,6 +245,7 @@ pub fn wire(url: &str, timeout: Duration) -> Arc<Wire> {
     Arc::new(Wire {
         http,
         secrets: Arc::new(AllPages),
+        rules: RuleSet::built_in(),
         policy: policy(),
         send_within: Duration::from_secs(10),
         delay_on_wire: false,
@@ -350,7 +351,7 @@ pub fn status_answer(status: u16) -> Answer {
         content_type: None,
         retry_after: None,
         body: Vec::new(),
-        cut: false,
+        cut: None,
     }
 }
 

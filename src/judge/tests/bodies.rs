@@ -1,0 +1,260 @@
+//! Section 4.5: what a body says.
+
+use super::*;
+use crate::job::Outcome::{Ambiguous, Delivered, Refused, Retryable};
+
+#[test]
+fn a_body_is_a_failure_wherever_it_says_so() {
+    for body in [
+        r#"{"success":false}"#,
+        r#"{"success":"false"}"#,
+        r#"{"success":"FALSE"}"#,
+        r#"{"success":0}"#,
+        r#"{"success":true,"error":"no"}"#,
+        r#"{"recipient_id":"1","errors":{"msg":"no"}}"#,
+        r#"{"error":true}"#,
+        r#"{"errors":["no"]}"#,
+        r#"{"error":{"x":1}}"#,
+        "\u{feff} {\"success\":false} \n",
+    ] {
+        let judgement = status(200, body);
+        is(&judgement, "body.failure", Retryable, Scope::None);
+        assert_eq!((judgement.cap, judgement.counts), (Some(3), true), "{body}");
+        is(&status(400, body), "status.refused", Refused, Scope::None);
+        is(&status(401, body), "status.page", Retryable, Scope::Page);
+        // It may have come after acceptance, whatever the body says.
+        is(
+            &status(500, body),
+            "status.ambiguous",
+            Ambiguous,
+            Scope::None,
+        );
+    }
+}
+
+#[test]
+fn a_body_is_a_success_only_where_it_says_so() {
+    for body in [
+        r#"{"success":true,"recipient_id":"1602407863220595"}"#,
+        r#"{"success":true,"error":null,"errors":{}}"#,
+        r#"{"success":true,"error":false,"errors":[]}"#,
+        r#"{"success":true,"error":"","errors":0}"#,
+        r#"{"recipient_id":"1"}"#,
+        r#"{"message_id":"mid.1"}"#,
+        "ok",
+        " OK\n",
+        "Success",
+    ] {
+        is(&status(200, body), "body.success", Delivered, Scope::None);
+        let torn = status(500, body);
+        is(&torn, "body.contradiction", Ambiguous, Scope::None);
+        assert!(
+            torn.hold && status(302, body).hold && status(404, body).hold,
+            "{body}"
+        );
+    }
+    for body in [
+        "",
+        " ",
+        "{}",
+        "[]",
+        "null",
+        "true",
+        "1",
+        r#""ok""#,
+        r#"{"success":null}"#,
+        r#"{"success":"yes"}"#,
+        r#"{"success":1}"#,
+        r#"{"recipient_id":null,"message_id":""}"#,
+        r#"{"status":"sent"}"#,
+        r#"[{"success":false}]"#,
+    ] {
+        is(&status(200, body), "status.2xx", Delivered, Scope::None);
+    }
+}
+
+#[test]
+fn a_suspicious_2xx_is_held_for_an_operator() {
+    for body in [
+        r#"{"code":401,"msg":"sign error"}"#,
+        r#"{"code":1,"msg":"…"}"#,
+        r#"{"code":"1"}"#,
+        r#"{"errcode":40001,"errmsg":"invalid"}"#,
+        r#"{"error_code":-1}"#,
+        r#"{"code":201,"message":"okay"}"#,
+        r#"{"code":0,"errcode":7}"#,
+        "sent",
+        "okay",
+        "{",
+        r#"{"success":true"#,
+        r#"{"text":"\ud83d"}"#,
+    ] {
+        let judgement = status(200, body);
+        is(&judgement, "body.suspicious", Ambiguous, Scope::None);
+        assert!(judgement.hold, "{body}");
+        is(
+            &judged(&cut(200, body)),
+            "status.2xx",
+            Delivered,
+            Scope::None,
+        );
+    }
+    for body in [
+        r#"{"code":0}"#,
+        r#"{"code":200,"msg":"whatever"}"#,
+        r#"{"code":"200"}"#,
+        r#"{"code":1,"msg":"OK"}"#,
+        r#"{"code":1,"message":"success"}"#,
+        r#"{"code":1,"msg":"成功"}"#,
+        r#"{"code":"E1"}"#,
+        r#"{"data":{"code":7}}"#,
+    ] {
+        is(&status(200, body), "status.2xx", Delivered, Scope::None);
+    }
+    let html = |body| judged(&answer(200, Some("text/html; charset=utf-8"), body));
+    for body in ["<html>login</html>", "{}", "ok"] {
+        is(&html(body), "body.suspicious", Ambiguous, Scope::None);
+    }
+    is(&html(""), "status.2xx", Delivered, Scope::None);
+    is(
+        &html(r#"{"success":true}"#),
+        "body.success",
+        Delivered,
+        Scope::None,
+    );
+    is(
+        &html(r#"{"success":false}"#),
+        "body.failure",
+        Retryable,
+        Scope::None,
+    );
+}
+
+#[test]
+fn a_2xx_that_is_not_read_whole_is_delivered_unless_what_was_read_says_no() {
+    for (body, rule) in [
+        ("", "status.2xx"),
+        (r#"{"succ"#, "status.2xx"),
+        ("<html>", "status.2xx"),
+        (r#"{"x":["#, "status.2xx"),
+        (r#"{"code":401,"msg":"si"#, "status.2xx"),
+        (r#"{"success":true,"x":""#, "body.success"),
+        (r#"{"success":false,"x":""#, "body.failure"),
+        (r#"{"success":false,"error":"no"}"#, "body.failure"),
+        (r#"{"error":{"code":10010,"message":"Recipi"#, "code.10010"),
+        (r#"{"x":[1,2],"success":false,"y":["#, "body.failure"),
+    ] {
+        assert_eq!(judged(&cut(200, body)).rule, rule, "{body}");
+    }
+    assert_eq!(
+        judged(&cut(500, "x")).reason,
+        "HTTP 500, cut: longer",
+        "a failed attempt says that its answer was cut"
+    );
+}
+
+#[test]
+fn words_about_signature_secret_or_page_pause_the_page() {
+    for words in [
+        "Invalid SIGNATURE",
+        "sign error",
+        "invalid sign",
+        "签名错误",
+        "秘钥",
+        "密钥",
+        "私钥",
+        "Unauthorized",
+        "unauthorised",
+        "page 12345 not found",
+        "Page is not bound",
+        "the page was unbound",
+    ] {
+        let failure = format!(r#"{{"success":false,"errors":{{"msg":"{words}"}}}}"#);
+        for http in [200, 400, 404, 422, 500] {
+            let judgement = status(http, &failure);
+            is(&judgement, "body.signature", Retryable, Scope::Page);
+            assert!(!judgement.counts, "a wrong secret must not use up attempts");
+        }
+        for body in [words.to_owned(), format!(r#"{{"code":7,"msg":"{words}"}}"#)] {
+            is(
+                &status(400, &body),
+                "text.signature",
+                Retryable,
+                Scope::Page,
+            );
+            is(
+                &status(500, &body),
+                "status.ambiguous",
+                Ambiguous,
+                Scope::None,
+            );
+        }
+    }
+    // A path that does not exist is the endpoint's, whatever its page says.
+    is(
+        &judged(&answer(404, Some("text/html"), "page not found")),
+        "status.endpoint",
+        Retryable,
+        Scope::Endpoint,
+    );
+    let unknown = r#"{"success":false,"code":1,"msg":"sign error"}"#;
+    is(
+        &status(200, unknown),
+        "body.signature",
+        Retryable,
+        Scope::Page,
+    );
+    for words in ["assigned", "sign", "authorized", "not found", "bound"] {
+        let failure = format!(r#"{{"success":false,"errors":"{words}"}}"#);
+        is(
+            &status(200, &failure),
+            "body.failure",
+            Retryable,
+            Scope::None,
+        );
+        is(&status(400, words), "status.refused", Refused, Scope::None);
+    }
+}
+
+#[test]
+fn a_reason_names_status_code_and_words() {
+    for (code, body, reason) in [
+        (503, "", "HTTP 503"),
+        (
+            503,
+            r#"{"message":"Service Unavailable"}"#,
+            "HTTP 503: Service Unavailable",
+        ),
+        (
+            200,
+            r#"{"success":false,"errors":"Unknow errors"}"#,
+            "refused (HTTP 200): Unknow errors",
+        ),
+        (
+            400,
+            r#"{"errors":{"message":"Order not found"}}"#,
+            "HTTP 400: Order not found",
+        ),
+        (
+            200,
+            "<p>",
+            "HTTP 200, but the body is text that is not JSON",
+        ),
+        (
+            200,
+            r#"{"code":401,"msg":"sign error"}"#,
+            "HTTP 200, code 401, but the body is JSON with a code that is no success: sign error",
+        ),
+    ] {
+        assert_eq!(status(code, body).reason, reason, "{body}");
+    }
+    assert_eq!(
+        status(400, &graph(100, 2_018_001, "No matching user found")).reason,
+        "no such person (HTTP 400, code 100/2018001): No matching user found"
+    );
+    let long = format!(r#"{{"error":"{}"}}"#, "é".repeat(5000));
+    assert_eq!(
+        status(400, &long).reason.chars().count(),
+        "HTTP 400: ".len() + 200
+    );
+}
