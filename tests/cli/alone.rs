@@ -55,6 +55,7 @@ fn help_names_every_verb_and_each_verb_has_examples() {
         "run",
         "migrate",
         "check",
+        "check-message",
         "enqueue",
         "list",
         "show",
