@@ -143,7 +143,7 @@ fn every_rule_in_the_list_is_broken_by_a_break() {
     let texts = [
         ("json.utf8", b"\"\xff\"".as_slice()),
         ("json.syntax", b"{"),
-        ("json.lone_surrogate", br#"{"tag":"\ud83d"}"#),
+        ("json.lone_surrogate", br#"{"page_id":"\ud83d"}"#),
         ("json.duplicate_key", br#"{"tag":1,"tag":1}"#),
         ("request.object", b"[]"),
     ];
