@@ -37,8 +37,9 @@
 //! A message without a button that must have one does not compile:
 //!
 //! ```compile_fail
-//! use postlane::message::Message;
-//! let none = Message::buttons("Next?", []);
+//! use postlane::message::{Button, Message};
+//! let none: [Button; 0] = [];
+//! let message = Message::buttons("Next?", none);
 //! ```
 
 use schemars::JsonSchema;
