@@ -14,6 +14,7 @@ use crate::store::{self, Pool, Use, schema};
 mod cancel;
 mod change;
 mod check;
+mod check_message;
 mod choice;
 mod classify;
 mod completions;
@@ -30,6 +31,7 @@ mod out;
 mod pause;
 mod prune;
 mod release;
+mod requests;
 mod requeue;
 mod resolve;
 mod resume;
@@ -85,6 +87,7 @@ enum Verb {
     Migrate(migrate::Migrate),
     Check(check::Check),
     Classify(classify::Classify),
+    CheckMessage(check_message::CheckMessage),
     Enqueue(enqueue::Enqueue),
     List(list::List),
     Show(show::Show),
@@ -130,6 +133,7 @@ impl Cli {
             Verb::Migrate(verb) => verb.run(globals, out).await,
             Verb::Check(verb) => verb.run(globals, out).await,
             Verb::Classify(verb) => verb.run(globals, out),
+            Verb::CheckMessage(verb) => verb.run(globals, out),
             Verb::Enqueue(verb) => verb.run(globals, out).await,
             Verb::List(verb) => verb.run(globals, out).await,
             Verb::Show(verb) => verb.run(globals, out).await,
@@ -183,6 +187,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The end of a verb that found so many invalid lines.
+    fn of_invalid(lines: usize) -> Result<(), Self> {
+        match lines {
+            0 => Ok(()),
+            1 => Err(Self::Failed("1 line is invalid".to_owned())),
+            n => Err(Self::Failed(format!("{n} lines are invalid"))),
+        }
+    }
+
     /// The exit code and the text.
     fn parts(&self) -> (u8, &str) {
         match self {

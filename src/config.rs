@@ -30,6 +30,7 @@ use secrecy::SecretString;
 
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
+use crate::validate::{Limits, PageForm, PayloadForm};
 
 pub use database_url::{DatabaseUrl, Engine};
 use layers::Layers;
@@ -45,6 +46,9 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// The receiver, and how long it may take.
     pub api: Api,
+    /// What messages are judged by (`[message]`), and how the body spells what it may spell in two
+    /// ways (`api.page_id`, `api.payload`).
+    pub message: Limits,
     /// This process.
     pub worker: Worker,
     /// What follows a failed attempt.
@@ -70,6 +74,8 @@ pub struct Config {
 /// `[api]`: the receiver.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Api {
+    /// The document of the vendor that presets `url` and `signature_header`: `2020-11` or `2019-07`.
+    pub version: &'static str,
     /// Where requests go. https, except to loopback or with `allow_http`.
     pub url: Url,
     /// Lets `url` be plain http to another machine, as between containers.
@@ -84,6 +90,10 @@ pub struct Api {
     pub tcp_user_timeout: Duration,
     /// Who waits for a job's delay.
     pub delay: Delay,
+    /// How `page_id` goes out.
+    pub page_id: PageForm,
+    /// How an object as postback payload goes out.
+    pub payload: PayloadForm,
 }
 
 /// Who waits for a job's `delay` (`api.delay`).
@@ -226,6 +236,8 @@ pub struct Resolved {
 pub enum Source {
     /// Built in.
     Default,
+    /// A version of the API, chosen with `api.version`.
+    Preset(String),
     /// A file and a line in it, from 1.
     File(PathBuf, usize),
     /// An environment variable.
@@ -238,6 +250,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Preset(version) => write!(f, "preset {version}"),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Env(name) => f.write_str(name),
             Self::Flag(name) => f.write_str(name),

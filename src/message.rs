@@ -1,25 +1,72 @@
 //! The nouns of the send API: a request, its recipient, its tag and the five messages.
 //!
-//! For producers written in Rust: they build a message here and store its JSON. Plain data in
-//! the vendor's field names, without fields the vendor does not document, and without rules: a
-//! title may be too long here, and [`crate::validate`] says so. The worker itself never reads
-//! through these types, since that would change the producer's bytes.
+//! For producers written in Rust: they build a request here, have it judged, and insert its parts.
+//! Plain data in the vendor's field names, without fields the vendor does not document. What the
+//! types can rule out they do (two kinds of recipient, a message without its buttons, a second
+//! button under a row); what depends on figures, which are configurable, is judged by
+//! [`Request::check`] with the same rules and refusals that the worker has. The worker itself never
+//! reads through these types, since that would change the producer's bytes.
+//!
+//! ```
+//! use postlane::message::{Button, Card, Message, PageId, Recipient, Request, Tag};
+//! use postlane::validate::Limits;
+//!
+//! let message = Message::generic([
+//!     Card::new("A hat").subtitle("Warm").button(Button::postback("Buy", "buy-7")),
+//!     Card::new("A scarf").image("https://shop.example/scarf.png"),
+//! ]);
+//! let page = PageId::new(12345).expect("not zero");
+//! let request = Request::new(page, Recipient::id("123456"), message).tag(Tag::HumanAgent);
+//!
+//! // The values for the INSERT. Only a request that breaks no rule has any.
+//! let columns = request.check(&Limits::default())?;
+//! assert_eq!(columns.page_id(), "12345");
+//! assert_eq!(columns.recipient(), r#"{"id":"123456"}"#);
+//! assert!(columns.message().starts_with(r#"{"template_type":"generic","elements":[{"title":"A hat""#));
+//! assert_eq!((columns.tag(), columns.delay()), (Some("HUMAN_AGENT"), 0));
+//!
+//! // A refusal names the rule, the place, the figure and the bound.
+//! let long = Message::buttons("Next?", [Button::web_url("x".repeat(21), "https://shop.example")]);
+//! let refusal = long.check(&Limits::default()).unwrap_err();
+//! assert_eq!(refusal.rule, "button.title.max_20");
+//! assert_eq!(refusal.place, "message.buttons[0].title");
+//! assert_eq!(refusal.detail, "is 21 characters, at most 20");
+//! # Ok::<(), postlane::validate::Refusal>(())
+//! ```
+//!
+//! A message without a button that must have one does not compile:
+//!
+//! ```compile_fail
+//! use postlane::message::{Button, Message};
+//! let none: [Button; 0] = [];
+//! let message = Message::buttons("Next?", none);
+//! ```
 
-use std::fmt;
-
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod at_least;
 mod button;
+mod card;
+mod list;
+mod page;
 mod receipt;
+mod tag;
 
-pub use button::{Button, DefaultAction, HeightRatio, Payload, Postback, Target, WebUrl};
+pub use at_least::{AtLeast, TooFew};
+pub use button::{BlockId, Button, DefaultAction, HeightRatio, Payload, Postback, Target, WebUrl};
+pub use card::{AspectRatio, Card, Generic};
+pub use list::{List, Row, TopElementStyle};
+pub use page::PageId;
 pub use receipt::{Address, Adjustment, Receipt, ReceiptElement, Summary};
+pub use tag::Tag;
 
 /// One whole API request, the form that `postlane enqueue` reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// The Facebook page that sends.
-    pub page_id: u64,
+    pub page_id: PageId,
     /// Who receives it.
     pub recipient: Recipient,
     /// What is sent.
@@ -29,25 +76,79 @@ pub struct Request {
     pub tag: Option<Tag>,
     /// How long to wait before it is sent: 0 to 10 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maximum" = "delay_max"))]
     pub delay: Option<u8>,
 }
 
-/// Who receives a message: exactly one of four kinds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl Request {
+    /// A request without tag and delay.
+    pub const fn new(page_id: PageId, recipient: Recipient, message: Message) -> Self {
+        Self {
+            page_id,
+            recipient,
+            message,
+            tag: None,
+            delay: None,
+        }
+    }
+
+    /// With a message tag.
+    #[must_use]
+    pub fn tag(self, tag: Tag) -> Self {
+        Self {
+            tag: Some(tag),
+            ..self
+        }
+    }
+
+    /// With a delay of so many seconds, 0 to 10.
+    #[must_use]
+    pub fn delay(self, seconds: u8) -> Self {
+        Self {
+            delay: Some(seconds),
+            ..self
+        }
+    }
+}
+
+/// Who receives a message: exactly one of four kinds, never blank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipient {
     /// The Facebook id (PSID).
-    Id(String),
+    Id(#[schemars(extend("pattern" = "name"))] String),
     /// The phone that the user has bound.
-    Phone(String),
+    Phone(#[schemars(extend("pattern" = "name"))] String),
     /// The e-mail address that the user has bound.
-    Email(String),
+    Email(#[schemars(extend("pattern" = "name"))] String),
     /// The JoinChat uuid of the Send-to-Messenger plugin.
-    Uuid(String),
+    Uuid(#[schemars(extend("pattern" = "name"))] String),
+}
+
+impl Recipient {
+    /// By Facebook id (PSID).
+    pub fn id(id: impl Into<String>) -> Self {
+        Self::Id(id.into())
+    }
+
+    /// By phone.
+    pub fn phone(phone: impl Into<String>) -> Self {
+        Self::Phone(phone.into())
+    }
+
+    /// By e-mail address.
+    pub fn email(email: impl Into<String>) -> Self {
+        Self::Email(email.into())
+    }
+
+    /// By JoinChat uuid.
+    pub fn uuid(uuid: impl Into<String>) -> Self {
+        Self::Uuid(uuid.into())
+    }
 }
 
 /// One of the five messages, told apart by `template_type`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "template_type", rename_all = "lowercase")]
 pub enum Message {
     /// Plain text.
@@ -67,169 +168,62 @@ impl Message {
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(Text { text: text.into() })
     }
+
+    /// A text with buttons under it.
+    pub fn buttons(text: impl Into<String>, buttons: impl Into<AtLeast<1, Button>>) -> Self {
+        Self::Button(TextWithButtons {
+            text: text.into(),
+            buttons: buttons.into(),
+            sharable: None,
+        })
+    }
+
+    /// Cards side by side.
+    pub fn generic(cards: impl Into<AtLeast<1, Card>>) -> Self {
+        Self::Generic(Generic {
+            elements: cards.into(),
+            sharable: None,
+            image_aspect_ratio: None,
+        })
+    }
+
+    /// Rows one below the other.
+    pub fn list(rows: impl Into<AtLeast<2, Row>>) -> Self {
+        Self::List(List {
+            top_element_style: None,
+            elements: rows.into(),
+            button: None,
+            sharable: None,
+        })
+    }
+}
+
+impl From<Receipt> for Message {
+    fn from(receipt: Receipt) -> Self {
+        Self::Receipt(Box::new(receipt))
+    }
 }
 
 /// Plain text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Text {
-    /// 1 to 640 characters.
+    /// 1 to 640 characters, not only blanks.
+    #[schemars(extend("pattern" = "filled", "maxLength" = "text_max"))]
     pub text: String,
 }
 
 /// Text with buttons under it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TextWithButtons {
-    /// 1 to 640 characters.
+    /// 1 to 640 characters, not only blanks.
+    #[schemars(extend("pattern" = "filled", "maxLength" = "text_max"))]
     pub text: String,
     /// 1 to 3.
-    pub buttons: Vec<Button>,
+    #[schemars(extend("maxItems" = "buttons_max"))]
+    pub buttons: AtLeast<1, Button>,
     /// Whether it may be shared on; false if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharable: Option<bool>,
-}
-
-/// Cards side by side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generic {
-    /// 1 to 10.
-    pub elements: Vec<Element>,
-    /// Whether it may be shared on; false if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sharable: Option<bool>,
-    /// The shape of the images; horizontal if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_aspect_ratio: Option<AspectRatio>,
-}
-
-/// The shape of a card's image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AspectRatio {
-    /// Wider than high.
-    Horizontal,
-    /// As wide as high.
-    Square,
-}
-
-/// Rows one below the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct List {
-    /// How the first row looks; large if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top_element_style: Option<TopElementStyle>,
-    /// 2 to 4.
-    pub elements: Vec<Element>,
-    /// The button below the rows: 1 at most.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buttons: Vec<Button>,
-    /// Whether it may be shared on; false if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sharable: Option<bool>,
-}
-
-/// How the first row of a list looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TopElementStyle {
-    /// Like the others.
-    Compact,
-    /// Over its image, which it must have.
-    Large,
-}
-
-/// A card of a generic message or a row of a list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Element {
-    /// 1 to 80 characters.
-    pub title: String,
-    /// At most 80 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subtitle: Option<String>,
-    /// An absolute http or https URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_url: Option<String>,
-    /// What a tap on it opens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default_action: Option<DefaultAction>,
-    /// At most 3 in a card, 1 in a row.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buttons: Vec<Button>,
-}
-
-macro_rules! tags {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal, $retired:literal;)+) => {
-        /// Why a message may be sent outside the conversation window.
-        ///
-        /// The first 17 are those of the vendor's page; Meta has since replaced nearly all of
-        /// them, and whether JoinChat maps them is not known.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum Tag { $($(#[$doc])* #[serde(rename = $word)] $variant,)+ }
-
-        impl Tag {
-            /// Every tag, in the order of the vendor's page, then Meta's later ones.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The word on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-
-            /// True if Meta no longer takes it (replaced in March 2020, or refused since
-            /// 2026-04-27).
-            pub const fn is_retired(self) -> bool {
-                match self { $(Self::$variant => $retired,)+ }
-            }
-        }
-    };
-}
-
-tags! {
-    /// Offers to businesses that are the page's customers.
-    BusinessProductivity = "BUSINESS_PRODUCTIVITY", true;
-    /// Emergencies and utilities.
-    CommunityAlert = "COMMUNITY_ALERT", true;
-    /// An event the user signed up for.
-    ConfirmedEventReminder = "CONFIRMED_EVENT_REMINDER", true;
-    /// Subscriptions that do not advertise; only registered news pages still may.
-    NonPromotionalSubscription = "NON_PROMOTIONAL_SUBSCRIPTION", false;
-    /// A match between the user and somebody else.
-    PairingUpdate = "PAIRING_UPDATE", true;
-    /// An application the user made.
-    ApplicationUpdate = "APPLICATION_UPDATE", true;
-    /// A change of the user's account; the tag of every sample on the vendor's pages.
-    AccountUpdate = "ACCOUNT_UPDATE", true;
-    /// A payment.
-    PaymentUpdate = "PAYMENT_UPDATE", true;
-    /// The user's money.
-    PersonalFinanceUpdate = "PERSONAL_FINANCE_UPDATE", true;
-    /// A parcel.
-    ShippingUpdate = "SHIPPING_UPDATE", true;
-    /// A reservation.
-    ReservationUpdate = "RESERVATION_UPDATE", true;
-    /// A customer's complaint.
-    IssueResolution = "ISSUE_RESOLUTION", true;
-    /// An appointment.
-    AppointmentUpdate = "APPOINTMENT_UPDATE", true;
-    /// A game the user plays.
-    GameEvent = "GAME_EVENT", true;
-    /// A trip.
-    TransportationUpdate = "TRANSPORTATION_UPDATE", true;
-    /// A new feature of a bot.
-    FeatureFunctionalityUpdate = "FEATURE_FUNCTIONALITY_UPDATE", true;
-    /// A ticket for an event.
-    TicketUpdate = "TICKET_UPDATE", true;
-    /// Meta's later tag for events.
-    ConfirmedEventUpdate = "CONFIRMED_EVENT_UPDATE", true;
-    /// Meta's later tag for orders.
-    PostPurchaseUpdate = "POST_PURCHASE_UPDATE", true;
-    /// A human's answer within 7 days.
-    HumanAgent = "HUMAN_AGENT", false;
-}
-
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 #[cfg(test)]
@@ -238,22 +232,11 @@ mod tests {
 
     #[test]
     fn a_request_in_code_is_the_documented_example() {
-        let request = Request {
-            page_id: 12345,
-            recipient: Recipient::Id("123456".to_owned()),
-            message: Message::text("Hello World"),
-            tag: Some(Tag::AccountUpdate),
-            delay: Some(1),
-        };
+        let page = PageId::new(12345).unwrap();
+        let request = Request::new(page, Recipient::id("123456"), Message::text("Hello World"))
+            .tag(Tag::AccountUpdate)
+            .delay(1);
         let example = include_str!("../tests/data/joinchat/samples/000-php-body.txt");
         assert_eq!(serde_json::to_string(&request).unwrap(), example);
-    }
-
-    #[test]
-    fn every_tag_is_written_as_its_word() {
-        for tag in Tag::ALL {
-            assert_eq!(serde_json::to_string(tag).unwrap(), format!("\"{tag}\""));
-        }
-        assert_eq!(Tag::ALL.len(), 20);
     }
 }

@@ -22,7 +22,6 @@ use crate::retry::Policy;
 use crate::store::wake::Waker;
 use crate::store::{self, Pool, Use, schema};
 use crate::sweep::{Retention, sweep};
-use crate::validate::Limits;
 use crate::worker::{Stop, Worker};
 
 /// Why a service cannot start.
@@ -79,7 +78,7 @@ impl Config {
             policy: self.policy(),
             after_unknown: self.lanes.after_unknown,
             min_gap: self.lanes.min_gap,
-            limits: Limits::default(),
+            limits: self.message.clone(),
             delay_on_wire: self.api.delay == Delay::Api,
             rates: rates.collect(),
             default_rate: self.pages.get("default").and_then(|page| page.rate),

@@ -77,7 +77,7 @@ fn send(line: &Line, head: &Head, limits: &Limits, delay_on_wire: bool) -> Turn 
     };
     // A payload that panics a rule must not come back and panic the next worker.
     let judged = std::panic::catch_unwind(|| {
-        validate::request(&request, limits).map(|_warnings| validate::body(&request))
+        validate::request(&request, limits).map(|_warnings| validate::body(&request, limits.form))
     });
     match judged {
         Ok(Ok(body)) => Turn::Send(body),

@@ -4,7 +4,8 @@
 //! its rule and its place. Pure and synchronous: no clock, no I/O, no logging; never panics,
 //! whatever the bytes. What only the API can know (white-listed domains, bound phones, unique
 //! order numbers) is not judged here, and nothing is rewritten except an object as postback
-//! payload, which goes out as a string.
+//! payload, which goes out as a string. The JSON Schema for producers in other languages is made
+//! here too, of the nouns and the same bounds.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,12 +16,20 @@ mod check;
 mod document;
 mod envelope;
 mod json;
+mod limits;
 mod receipt;
+mod rules;
+mod schema;
 mod template;
+mod typed;
 
-pub use body::body;
+pub use body::{PageForm, PayloadForm, WireForm, body};
 pub use document::{Document, document};
 pub use envelope::recipient;
+pub use limits::Limits;
+pub use rules::rules;
+pub use schema::{schema, schema_text};
+pub use typed::Columns;
 
 use check::{Place, Review};
 
@@ -87,65 +96,6 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The bounds that the rules check, all inclusive; lengths in Unicode code points.
-///
-/// The defaults are those of the vendor's page. Names of rules follow the bound: with a
-/// `text_max` of 2000 the rule is `text.max_2000`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// The text of a text or button message: 640.
-    pub text_max: usize,
-    /// The title of a button: 20.
-    pub button_title_max: usize,
-    /// The title of a generic or list element: 80.
-    pub element_title_max: usize,
-    /// The subtitle of a generic or list element: 80.
-    pub element_subtitle_max: usize,
-    /// The buttons of a button message or a generic element: 3.
-    pub buttons_max: usize,
-    /// The elements of a generic message: 10.
-    pub generic_elements_max: usize,
-    /// The elements of a list message: 4.
-    pub list_elements_max: usize,
-    /// The elements of a receipt: 100.
-    pub receipt_elements_max: usize,
-    /// A postback payload: 1000 (Meta's error 100 above it).
-    pub payload_max: usize,
-    /// The delay: 10 seconds.
-    pub delay_max: i64,
-    /// The text of the message object: 65536 bytes.
-    pub message_bytes_max: usize,
-    /// The tags that are sent: the 17 of the vendor's page and three of Meta's later ones.
-    pub tags: Vec<String>,
-    /// The tags that get a warning, because Meta refuses them since 2026-04-27 or earlier.
-    pub tags_retired: Vec<String>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        use crate::message::Tag;
-        Self {
-            text_max: 640,
-            button_title_max: 20,
-            element_title_max: 80,
-            element_subtitle_max: 80,
-            buttons_max: 3,
-            generic_elements_max: 10,
-            list_elements_max: 4,
-            receipt_elements_max: 100,
-            payload_max: 1000,
-            delay_max: 10,
-            message_bytes_max: 64 * 1024,
-            tags: Tag::ALL.iter().map(|tag| tag.as_str().to_owned()).collect(),
-            tags_retired: Tag::ALL
-                .iter()
-                .filter(|tag| tag.is_retired())
-                .map(|tag| tag.as_str().to_owned())
-                .collect(),
-        }
-    }
-}
-
 /// Judges a whole request: the first rule it breaks, or what to be warned of.
 pub fn request(request: &Request<'_>, limits: &Limits) -> Result<Vec<Warning>, Refusal> {
     let mut review = Review::new(limits);
@@ -154,5 +104,12 @@ pub fn request(request: &Request<'_>, limits: &Limits) -> Result<Vec<Warning>, R
     envelope::tag(request.tag, &mut review)?;
     envelope::delay(request.delay.unwrap_or_default(), limits)?;
     template::message(request.message, &mut review)?;
+    Ok(review.warnings)
+}
+
+/// Judges a message alone, given as its JSON text: what goes into the column `message`.
+pub fn message(json: &[u8], limits: &Limits) -> Result<Vec<Warning>, Refusal> {
+    let mut review = Review::new(limits);
+    template::message(json, &mut review)?;
     Ok(review.warnings)
 }

@@ -1,16 +1,11 @@
 //! `enqueue`: requests from a file or a pipe, each validated in full, inserted in one transaction.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
-
 use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::line::{self, LONGEST, Read};
 use super::out::{progress, safe};
-use super::{Failure, Globals, Out};
+use super::requests::{self, Division};
+use super::{Failure, Globals, Out, line};
 use crate::job::JobId;
 use crate::store::enqueue::{NewJob, insert};
 use crate::store::{Error, Pool, Tx, Use};
@@ -51,7 +46,8 @@ struct Line {
 
 impl Enqueue {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
-        let (valid, invalid) = self.read(out)?;
+        let limits = globals.load()?.message;
+        let (valid, invalid) = self.read(&limits, out)?;
         if self.dry_run {
             out.note(format_args!("{} valid, {invalid} invalid", valid.len()));
         } else if !valid.is_empty() {
@@ -64,71 +60,36 @@ impl Enqueue {
                 }
             }
         }
-        match invalid {
-            0 => Ok(()),
-            1 => Err(Failure::Failed("1 line is invalid".to_owned())),
-            n => Err(Failure::Failed(format!("{n} lines are invalid"))),
-        }
+        Failure::of_invalid(invalid)
     }
 
     /// All valid lines, and how many are invalid, which are told.
-    fn read(&self, out: &mut Out) -> Result<(Vec<Line>, usize), Failure> {
-        if self.file == "-" {
-            let stdin = std::io::stdin().lock();
-            return lines(stdin, &ProgressBar::hidden(), out);
-        }
-        let path = Path::new(&self.file);
-        let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
-        let file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let bar = progress(length, "read");
-        let done = lines(file, &bar, out);
-        bar.finish_and_clear();
-        done
-    }
-}
-
-fn lines(
-    from: impl std::io::Read,
-    bar: &ProgressBar,
-    out: &mut Out,
-) -> Result<(Vec<Line>, usize), Failure> {
-    let mut from = BufReader::with_capacity(64 * 1024, from);
-    let (limits, mut text) = (Limits::default(), Vec::new());
-    let (mut valid, mut invalid, mut number) = (Vec::new(), 0, 0);
-    loop {
-        number += 1;
-        let judged = match line::read(&mut from, &mut text)
-            .map_err(|error| Failure::Failed(format!("line {number}: {error}")))?
-        {
-            Read::End => return Ok((valid, invalid)),
-            Read::TooLong(taken) => {
-                bar.inc(u64::try_from(taken).unwrap_or_default());
-                Err(format!(
-                    "request.max_bytes: request: is over {LONGEST} bytes"
-                ))
-            }
-            Read::Line(taken) => {
-                bar.inc(u64::try_from(taken).unwrap_or_default());
-                if text.iter().all(u8::is_ascii_whitespace) {
-                    continue;
+    fn read(&self, limits: &Limits, out: &mut Out) -> Result<(Vec<Line>, usize), Failure> {
+        let (mut valid, mut invalid) = (Vec::new(), 0);
+        let judge = |text: &[u8]| line::parse(text, limits);
+        requests::each(
+            &self.file,
+            Division::Lines,
+            out,
+            judge,
+            |out, number, judged| {
+                match judged {
+                    Ok((job, warnings)) => {
+                        for warning in warnings {
+                            let warning = safe(&warning.to_string());
+                            out.note(format_args!("line {number}: warning: {warning}"));
+                        }
+                        valid.push(Line { number, job });
+                    }
+                    Err(why) => {
+                        invalid += 1;
+                        out.note(format_args!("line {number}: {}", safe(&why.to_string())));
+                    }
                 }
-                line::parse(&text, &limits)
-            }
-        };
-        match judged {
-            Ok((job, warnings)) => {
-                for warning in warnings {
-                    let warning = safe(&warning.to_string());
-                    bar.suspend(|| out.note(format_args!("line {number}: warning: {warning}")));
-                }
-                valid.push(Line { number, job });
-            }
-            Err(why) => {
-                invalid += 1;
-                bar.suspend(|| out.note(format_args!("line {number}: {}", safe(&why))));
-            }
-        }
+                Ok(())
+            },
+        )?;
+        Ok((valid, invalid))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A line of `enqueue`: read with a bound, judged in full, turned into a row.
+//! A line of requests: read with a bound, judged in full, turned into a row.
 //!
 //! What the message rules do not cover is checked here against the bounds of the columns, so that
 //! no valid line can be refused by the database for anything but a key that is taken.
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::clock::Millis;
 use crate::store::enqueue::NewJob;
-use crate::validate::{Limits, Warning, document};
+use crate::validate::{Limits, Refusal, Warning, document};
 
 /// The longest line, in bytes.
 pub const LONGEST: usize = 1024 * 1024;
@@ -27,12 +27,8 @@ const EXTRA: [&str; 6] = [
 
 /// The longest `ordering_key` and `idempotency_key`, in bytes.
 const KEY_MAX: usize = 1024;
-/// The longest `recipient`, in bytes.
-const RECIPIENT_MAX: usize = 1024;
 /// The longest `metadata`, in bytes.
 const METADATA_MAX: usize = 64 * 1024;
-/// The longest `page_id`, in digits.
-const PAGE_MAX: usize = 40;
 /// The last moment a column takes.
 const LAST: Millis = 253_402_128_000_000;
 
@@ -80,20 +76,9 @@ pub fn read(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Read> {
     }
 }
 
-/// Judges a line: the row it makes, or `rule: place: detail`.
-pub fn parse(line: &[u8], limits: &Limits) -> Result<(NewJob, Vec<Warning>), String> {
-    let document = document(line, &EXTRA, limits).map_err(|refusal| refusal.to_string())?;
-    if document.page_id.len() > PAGE_MAX {
-        return Err(format!(
-            "page_id.max_{PAGE_MAX}: page_id: is longer than {PAGE_MAX} digits"
-        ));
-    }
-    if document.recipient.len() > RECIPIENT_MAX {
-        return Err(format!(
-            "recipient.max_bytes: recipient: is {} bytes, at most {RECIPIENT_MAX}",
-            document.recipient.len()
-        ));
-    }
+/// Judges a line: the row it makes, and what to be warned of.
+pub fn parse(line: &[u8], limits: &Limits) -> Result<(NewJob, Vec<Warning>), Refusal> {
+    let document = document(line, &EXTRA, limits)?;
     let mut job = NewJob {
         page_id: document.page_id,
         recipient: document.recipient.to_owned(),
@@ -111,7 +96,24 @@ pub fn parse(line: &[u8], limits: &Limits) -> Result<(NewJob, Vec<Warning>), Str
     Ok((job, document.warnings))
 }
 
-fn extra(job: &mut NewJob, key: &str, value: &RawValue) -> Result<(), String> {
+/// The refusal of a line that is too long to be read.
+pub fn too_long() -> Refusal {
+    refuse(
+        "request",
+        "max_bytes",
+        format!("is over {LONGEST} bytes, the longest line"),
+    )
+}
+
+fn refuse(key: &str, rule: &str, detail: impl Into<String>) -> Refusal {
+    Refusal {
+        rule: format!("{key}.{rule}").into(),
+        place: key.to_owned(),
+        detail: detail.into(),
+    }
+}
+
+fn extra(job: &mut NewJob, key: &str, value: &RawValue) -> Result<(), Refusal> {
     match key {
         "send_at" => job.send_at = Some(moment(key, value)?),
         "expires_at" => job.expires_at = Some(moment(key, value)?),
@@ -119,17 +121,16 @@ fn extra(job: &mut NewJob, key: &str, value: &RawValue) -> Result<(), String> {
         "idempotency_key" => job.idempotency_key = Some(name(key, value)?),
         "on_ambiguous" => {
             let word = string(key, value)?;
-            let word = word.parse().map_err(|_| {
-                "on_ambiguous.one_of: on_ambiguous: use \"retry\" or \"hold\"".to_owned()
-            })?;
+            let word = word
+                .parse()
+                .map_err(|_| refuse(key, "one_of", "use \"retry\" or \"hold\""))?;
             job.on_ambiguous = Some(word);
         }
         _ => {
             let bytes = value.get().len();
             if bytes > METADATA_MAX {
-                return Err(format!(
-                    "metadata.max_bytes: metadata: is {bytes} bytes, at most {METADATA_MAX}"
-                ));
+                let detail = format!("is {bytes} bytes, at most {METADATA_MAX}");
+                return Err(refuse(key, "max_bytes", detail));
             }
             job.metadata = Some(value.get().to_owned());
         }
@@ -137,26 +138,24 @@ fn extra(job: &mut NewJob, key: &str, value: &RawValue) -> Result<(), String> {
     Ok(())
 }
 
-fn string(key: &str, value: &RawValue) -> Result<String, String> {
-    serde_json::from_str(value.get()).map_err(|_| format!("{key}.type: {key}: must be a string"))
+fn string(key: &str, value: &RawValue) -> Result<String, Refusal> {
+    serde_json::from_str(value.get()).map_err(|_| refuse(key, "type", "must be a string"))
 }
 
-fn name(key: &str, value: &RawValue) -> Result<String, String> {
+fn name(key: &str, value: &RawValue) -> Result<String, Refusal> {
     let name = string(key, value)?;
     if name.is_empty() || name.len() > KEY_MAX {
-        let bytes = name.len();
-        return Err(format!(
-            "{key}.length: {key}: is {bytes} bytes, 1 to {KEY_MAX}"
-        ));
+        let detail = format!("is {} bytes, 1 to {KEY_MAX}", name.len());
+        return Err(refuse(key, "length", detail));
     }
     if name.contains('\0') {
-        return Err(format!("{key}.no_nul: {key}: holds a NUL character"));
+        return Err(refuse(key, "no_nul", "holds a NUL character"));
     }
     Ok(name)
 }
 
 /// Unix milliseconds as a number, or an RFC 3339 time as a string.
-fn moment(key: &str, value: &RawValue) -> Result<Millis, String> {
+fn moment(key: &str, value: &RawValue) -> Result<Millis, Refusal> {
     let text = value.get();
     let at = if text.starts_with('"') {
         let time: Option<Timestamp> = string(key, value)?.parse().ok();
@@ -164,17 +163,10 @@ fn moment(key: &str, value: &RawValue) -> Result<Millis, String> {
     } else {
         text.parse().ok()
     };
-    let wrong = || {
-        format!(
-            "{key}.time: {key}: use an RFC 3339 time such as \"2026-11-22T14:00:00Z\" or whole \
-             unix milliseconds"
-        )
-    };
-    let at = at.ok_or_else(wrong)?;
+    let wrong = "use an RFC 3339 time such as \"2026-11-22T14:00:00Z\" or whole unix milliseconds";
+    let at = at.ok_or_else(|| refuse(key, "time", wrong))?;
     if !(0..=LAST).contains(&at) {
-        return Err(format!(
-            "{key}.range: {key}: must lie between 1970 and 9999"
-        ));
+        return Err(refuse(key, "range", "must lie between 1970 and 9999"));
     }
     Ok(at)
 }
@@ -183,7 +175,7 @@ fn moment(key: &str, value: &RawValue) -> Result<Millis, String> {
 mod tests {
     use super::*;
 
-    fn with(more: &str) -> Result<NewJob, String> {
+    fn with(more: &str) -> Result<NewJob, Refusal> {
         let line = format!(
             r#"{{"page_id":1,"recipient":{{"id":"a"}},"message":{{"template_type":"text","text":"x"}}{more}}}"#
         );
@@ -216,7 +208,7 @@ mod tests {
             (r#","sendat":1"#, "request.unknown_key"),
         ] {
             let refused = with(more).expect_err(more);
-            assert!(refused.starts_with(rule), "{more}: {refused}");
+            assert_eq!(refused.rule, rule, "{more}: {refused}");
         }
     }
 

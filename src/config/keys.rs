@@ -6,6 +6,7 @@
 /// Every key outside `[pages]` with its default as an operator would write it; empty is "not set".
 pub(super) const KEYS: &[(&str, &str)] = &[
     ("database_url", "sqlite://postlane.db"),
+    ("api.version", "2020-11"),
     ("api.url", "https://joinchat.ai/api/send_message"),
     ("api.allow_http", "false"),
     ("api.signature_header", "x-joinchat-signature"),
@@ -13,6 +14,34 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("api.connect_timeout", "5s"),
     ("api.tcp_user_timeout", "10s"),
     ("api.delay", "worker"),
+    ("api.page_id", "number"),
+    ("api.payload", "string"),
+    ("message.text_max", "640"),
+    ("message.button_title_max", "20"),
+    ("message.element_title_max", "80"),
+    ("message.element_subtitle_max", "80"),
+    ("message.payload_max", "1000"),
+    ("message.buttons_max", "3"),
+    ("message.generic_elements_max", "10"),
+    ("message.list_elements_max", "4"),
+    ("message.receipt_elements_max", "100"),
+    (
+        "message.tags",
+        "BUSINESS_PRODUCTIVITY, COMMUNITY_ALERT, CONFIRMED_EVENT_REMINDER, \
+         NON_PROMOTIONAL_SUBSCRIPTION, PAIRING_UPDATE, APPLICATION_UPDATE, ACCOUNT_UPDATE, \
+         PAYMENT_UPDATE, PERSONAL_FINANCE_UPDATE, SHIPPING_UPDATE, RESERVATION_UPDATE, \
+         ISSUE_RESOLUTION, APPOINTMENT_UPDATE, GAME_EVENT, TRANSPORTATION_UPDATE, \
+         FEATURE_FUNCTIONALITY_UPDATE, TICKET_UPDATE, CONFIRMED_EVENT_UPDATE, \
+         POST_PURCHASE_UPDATE, HUMAN_AGENT",
+    ),
+    (
+        "message.tags_retired",
+        "BUSINESS_PRODUCTIVITY, COMMUNITY_ALERT, CONFIRMED_EVENT_REMINDER, PAIRING_UPDATE, \
+         APPLICATION_UPDATE, ACCOUNT_UPDATE, PAYMENT_UPDATE, PERSONAL_FINANCE_UPDATE, \
+         SHIPPING_UPDATE, RESERVATION_UPDATE, ISSUE_RESOLUTION, APPOINTMENT_UPDATE, GAME_EVENT, \
+         TRANSPORTATION_UPDATE, FEATURE_FUNCTIONALITY_UPDATE, TICKET_UPDATE, \
+         CONFIRMED_EVENT_UPDATE, POST_PURCHASE_UPDATE",
+    ),
     ("worker.name", ""),
     ("worker.concurrency", "256"),
     ("worker.shutdown_timeout", "30s"),
@@ -34,6 +63,33 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("log.format", "human"),
     ("log.level", "info"),
 ];
+
+/// What `api.version` presets: a document of the vendor, by the month of its last edit, and the keys
+/// that it settles where nothing else does. The first is the default and says what [`KEYS`] says.
+///
+/// The older page names two paths, `/api/send/message` under its heading and `/api/send/messenger`
+/// in its example; the one before it had only the latter, so the heading is the newer.
+pub(super) const VERSIONS: [(&str, [(&str, &str); 2]); 2] = [
+    (
+        "2020-11",
+        [
+            ("api.url", "https://joinchat.ai/api/send_message"),
+            ("api.signature_header", "x-joinchat-signature"),
+        ],
+    ),
+    (
+        "2019-07",
+        [
+            ("api.url", "https://joinchat.ai/api/send/message"),
+            ("api.signature_header", "x_joinchat_signature"),
+        ],
+    ),
+];
+
+/// True for a key whose value is a list.
+pub(super) fn takes_list(path: &str) -> bool {
+    matches!(path, "message.tags" | "message.tags_retired")
+}
 
 /// The keys of one page, `pages.PAGE.KEY`; none has a default.
 pub(super) const PAGE_KEYS: &[&str] = &["secret_env", "secret_file", "secret", "rate"];

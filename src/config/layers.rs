@@ -19,6 +19,7 @@ pub(super) enum Form {
     Integer,
     Float,
     Boolean,
+    List,
     Any,
 }
 
@@ -109,7 +110,7 @@ impl Layers {
                 self.problems.push(format!(
                     "{place}: unknown key {path:?}; did you mean \"{nearest}\"?"
                 ));
-            } else if let Some((text, form)) = scalar(value) {
+            } else if let Some((text, form)) = written(value, keys::takes_list(&path)) {
                 self.settings.insert(
                     path,
                     Setting {
@@ -120,9 +121,12 @@ impl Layers {
                 );
             } else {
                 let kind = value.get_ref().type_str();
-                self.problems.push(format!(
-                    "{place}: {path} takes one value, not a TOML {kind}"
-                ));
+                let takes = match keys::takes_list(&path) {
+                    true => "a list of strings",
+                    false => "one value",
+                };
+                let problem = format!("{place}: {path} takes {takes}, not a TOML {kind}");
+                self.problems.push(problem);
             }
         }
     }
@@ -208,6 +212,19 @@ impl Layers {
         }
     }
 
+    /// Lays under what is there what nobody has set but `version` presets.
+    pub(super) fn preset(&mut self, version: &str, values: &[(&str, &str)]) {
+        for (path, text) in values {
+            self.settings
+                .entry((*path).to_owned())
+                .or_insert_with(|| Setting {
+                    text: (*text).to_owned(),
+                    form: Form::Any,
+                    source: Source::Preset(version.to_owned()),
+                });
+        }
+    }
+
     /// The folder that a path written at `source` is relative to: that of the file, else here.
     pub(super) fn folder(source: &Source) -> PathBuf {
         match source {
@@ -217,7 +234,9 @@ impl Layers {
     }
 }
 
-fn scalar(value: &Spanned<DeValue<'_>>) -> Option<(String, Form)> {
+/// A value as text, and its form. A list is its strings with commas between them, as a variable
+/// has it.
+fn written(value: &Spanned<DeValue<'_>>, list: bool) -> Option<(String, Form)> {
     Some(match value.get_ref() {
         DeValue::String(text) => (text.clone().into_owned(), Form::Text),
         DeValue::Integer(number) => {
@@ -229,6 +248,14 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Option<(String, Form)> {
         }
         DeValue::Float(number) => (number.as_str().to_owned(), Form::Float),
         DeValue::Boolean(truth) => (truth.to_string(), Form::Boolean),
+        DeValue::Array(items) if list => {
+            let strings = items.iter().map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.as_ref()),
+                _ => None,
+            });
+            let strings: Vec<&str> = strings.collect::<Option<_>>()?;
+            (strings.join(", "), Form::List)
+        }
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => return None,
     })
 }

@@ -15,6 +15,12 @@ use super::{PageSecret, Resolved, Source, database_url, keys, secrets};
 /// The longest span: added to any moment it stays far from the end of 64 bits.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
+/// The longest name in a list, in bytes: that of the column `tag`.
+const NAME_MAX: usize = 100;
+
+/// The longest list of names.
+const NAMES_MAX: usize = 100;
+
 /// What was set, while it is being understood.
 pub(super) struct Reader {
     pub(super) layers: Layers,
@@ -78,6 +84,25 @@ impl Reader {
         })
     }
 
+    /// Names with commas between them; in the file a list of strings.
+    pub(super) fn names(&mut self, key: &'static str) -> Vec<String> {
+        self.value(key, Form::List, |text| {
+            let names = text.split(',').map(str::trim);
+            let names: Vec<_> = names.filter(|_| !text.trim().is_empty()).collect();
+            let plain = |name: &&str| {
+                let bytes = name.bytes();
+                (1..=NAME_MAX).contains(&name.len())
+                    && bytes.into_iter().all(|b| b.is_ascii_graphic())
+            };
+            match names.len() <= NAMES_MAX && names.iter().all(plain) {
+                true => Ok(names.into_iter().map(str::to_owned).collect()),
+                false => Err(format!(
+                    "use at most {NAMES_MAX} names of 1 to {NAME_MAX} letters, digits and signs"
+                )),
+            }
+        })
+    }
+
     /// What is set at `key` if it is of the right form and `parse` takes it, else the default.
     pub(super) fn value<T>(
         &mut self,
@@ -95,6 +120,7 @@ impl Reader {
                     match form {
                         Form::Integer | Form::Float => "write a number without quotes",
                         Form::Boolean => "write true or false without quotes",
+                        Form::List => "write a list of strings, such as [\"A\", \"B\"]",
                         Form::Text | Form::Any => "write a string in quotes",
                     },
                 ),

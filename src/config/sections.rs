@@ -17,6 +17,7 @@ use super::{
 };
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
+use crate::validate::{Limits, PageForm, PayloadForm, WireForm};
 
 /// The shortest span where zero makes no sense; moments are kept in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -38,12 +39,14 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         unread: Vec::new(),
     };
     let api = reader.api();
+    let message = reader.message(&api);
     let worker = reader.worker(&api);
     let retry = reader.retry();
     let judge = reader.judge();
     let config = Config {
         database_url: reader.database_url(),
         api,
+        message,
         worker,
         retry,
         judge,
@@ -91,8 +94,10 @@ impl Reader {
     }
 
     fn api(&mut self) -> Api {
+        let version = self.version();
         let allow_http = self.truth("api.allow_http");
         Api {
+            version,
             url: self.value("api.url", Form::Text, |url| receiver(url, allow_http)),
             allow_http,
             signature_header: self.value("api.signature_header", Form::Text, |name| {
@@ -111,6 +116,54 @@ impl Reader {
                 "api.delay",
                 &[("worker", Delay::Worker), ("api", Delay::Api)],
             ),
+            page_id: self.choice(
+                "api.page_id",
+                &[("number", PageForm::Number), ("string", PageForm::String)],
+            ),
+            payload: self.choice(
+                "api.payload",
+                &[
+                    ("string", PayloadForm::String),
+                    ("as_given", PayloadForm::AsGiven),
+                ],
+            ),
+        }
+    }
+
+    /// The version of the API, with what it presets laid under what is set.
+    fn version(&mut self) -> &'static str {
+        let words = keys::VERSIONS.map(|(version, _)| (version, version));
+        let version = self.choice("api.version", &words);
+        let chosen = self.layers.settings.contains_key("api.version");
+        let preset = keys::VERSIONS.iter().find(|(name, _)| *name == version);
+        if let Some((_, values)) = preset.filter(|_| chosen) {
+            self.layers.preset(version, values);
+        }
+        version
+    }
+
+    /// `[message]`, and the forms of `[api]` that the rules must know.
+    fn message(&mut self, api: &Api) -> Limits {
+        // No message is longer than 64 KiB.
+        let bound = 1..=65_536;
+        Limits {
+            text_max: self.number("message.text_max", bound.clone()),
+            button_title_max: self.number("message.button_title_max", bound.clone()),
+            element_title_max: self.number("message.element_title_max", bound.clone()),
+            element_subtitle_max: self.number("message.element_subtitle_max", bound.clone()),
+            payload_max: self.number("message.payload_max", bound.clone()),
+            buttons_max: self.number("message.buttons_max", bound.clone()),
+            generic_elements_max: self.number("message.generic_elements_max", bound.clone()),
+            // A list has at least two.
+            list_elements_max: self.number("message.list_elements_max", 2..=65_536),
+            receipt_elements_max: self.number("message.receipt_elements_max", bound),
+            tags: self.names("message.tags"),
+            tags_retired: self.names("message.tags_retired"),
+            form: WireForm {
+                page_id: api.page_id,
+                payload: api.payload,
+            },
+            ..Limits::default()
         }
     }
 

@@ -1,6 +1,7 @@
 //! The layers, the keys and the values that are allowed; defaults and secrets in `tests/`.
 
 mod defaults;
+mod messages;
 mod secrets;
 
 use std::fs;

@@ -1,10 +1,11 @@
 //! A receipt: an order as a message. Numbers keep the spelling they are given in (`75.00`).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 /// An order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     /// Who ordered.
     pub recipient_name: String,
@@ -16,9 +17,11 @@ pub struct Receipt {
     pub payment_method: String,
     /// The order's page, an absolute http or https URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "url"))]
     pub order_url: Option<String>,
     /// When it was ordered: seconds since 1970, as digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]+$"))]
     pub timestamp: Option<String>,
     /// Where it goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +33,7 @@ pub struct Receipt {
     pub adjustments: Vec<Adjustment>,
     /// What was ordered: at most 100, shown in any order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = "receipt_elements_max"))]
     pub elements: Vec<ReceiptElement>,
     /// Whether it may be shared on; false if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +41,7 @@ pub struct Receipt {
 }
 
 /// What an order costs, in the receipt's currency.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Before shipping and tax.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,9 +57,10 @@ pub struct Summary {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReceiptElement {
-    /// What it is.
+    /// What it is; not only blanks.
+    #[schemars(extend("pattern" = "filled"))]
     pub title: String,
     /// More about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,17 +69,19 @@ pub struct ReceiptElement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<Number>,
     /// The price of the line; 0 is allowed, less is not.
+    #[schemars(extend("minimum" = 0))]
     pub price: Number,
     /// The currency of the price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
     /// An absolute http or https URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "url"))]
     pub image_url: Option<String>,
 }
 
 /// Where an order goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
     /// Street and number.
     pub street_1: String,
@@ -88,11 +95,12 @@ pub struct Address {
     /// State or region.
     pub state: String,
     /// Two letters, for example `US`.
+    #[schemars(extend("pattern" = "^[A-Za-z]{2}$"))]
     pub country: String,
 }
 
 /// What was taken off an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjustment {
     /// Why.
     pub name: String,

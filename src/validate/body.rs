@@ -2,8 +2,8 @@
 //!
 //! Puts the producer's own text of recipient and message between the keys of the documented
 //! example, in its order. The one change it makes: an object as postback payload becomes a
-//! string that holds it (the newer page's type; Meta takes only strings). It judges nothing, and
-//! what it cannot read it leaves as it is.
+//! string that holds it (the newer page's type; Meta takes only strings), unless it is told to
+//! leave it as given. It judges nothing, and what it cannot read it leaves as it is.
 
 use std::borrow::Cow;
 
@@ -11,15 +11,47 @@ use super::Request;
 use super::envelope::is_page_id;
 use super::json::{self, Node, Value};
 
-/// The exact body of a request.
+/// How the body spells what the API takes in two ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WireForm {
+    /// `page_id` (spec section 5, no. 4).
+    pub page_id: PageForm,
+    /// An object as postback payload (spec section 5, no. 5).
+    pub payload: PayloadForm,
+}
+
+/// How `page_id` goes out (`api.page_id`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PageForm {
+    /// As a number, as in every sample of the vendor; as a string if it does not fit 64 bits.
+    #[default]
+    Number,
+    /// As a string, as in the newer page's table.
+    String,
+}
+
+/// How an object as postback payload goes out (`api.payload`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PayloadForm {
+    /// As a string that holds it without blanks: the newer page's type, and all that Meta takes.
+    #[default]
+    String,
+    /// As the producer wrote it.
+    AsGiven,
+}
+
+/// The exact body of a request, spelt as `form` says.
 ///
-/// `page_id` is a number when it fits a `u64` and a string beyond; `tag` and `delay` are there
-/// only if they are given. The same row gives the same bytes at every attempt.
-pub fn body(request: &Request<'_>) -> Vec<u8> {
+/// `tag` and `delay` are there only if they are given. The same row and the same form give the
+/// same bytes at every attempt.
+pub fn body(request: &Request<'_>, form: WireForm) -> Vec<u8> {
     let size = request.recipient.len() + request.message.len() + request.page_id.len() + 128;
     let mut out = Vec::with_capacity(size);
     out.extend_from_slice(b"{\"page_id\":");
-    if is_page_id(request.page_id) && request.page_id.parse::<u64>().is_ok() {
+    let number = form.page_id == PageForm::Number
+        && is_page_id(request.page_id)
+        && request.page_id.parse::<u64>().is_ok();
+    if number {
         out.extend_from_slice(request.page_id.as_bytes());
     } else {
         push_string(&mut out, request.page_id);
@@ -27,7 +59,10 @@ pub fn body(request: &Request<'_>) -> Vec<u8> {
     out.extend_from_slice(b",\"recipient\":");
     out.extend_from_slice(request.recipient);
     out.extend_from_slice(b",\"message\":");
-    push_message(&mut out, request.message);
+    match form.payload {
+        PayloadForm::String => push_message(&mut out, request.message),
+        PayloadForm::AsGiven => out.extend_from_slice(request.message),
+    }
     if let Some(tag) = request.tag {
         out.extend_from_slice(b",\"tag\":");
         push_string(&mut out, tag);

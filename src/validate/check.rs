@@ -216,11 +216,14 @@ impl<'n, 'a> Item<'n, 'a> {
     /// An absolute http or https URL.
     pub(super) fn url(&self) -> Result<&'n str, Refusal> {
         let text = self.text()?;
-        // The parser repairs what it can (blanks, tabs, `https:host`); what is sent is the text.
-        let clean =
-            text.contains("://") && !text.contains(|c: char| c.is_whitespace() || c.is_control());
-        let url = Url::parse(text).ok().filter(|url| clean && url.has_host());
-        match url.is_some_and(|url| matches!(url.scheme(), "http" | "https")) {
+        // The parser repairs what it can (blanks, tabs, `https:host`, `https:///host`); what is
+        // sent is the text.
+        let clean = text.split_once("://").is_some_and(|(scheme, rest)| {
+            let known = ["http", "https"].map(|name| scheme.eq_ignore_ascii_case(name));
+            let blank = |c: char| c.is_whitespace() || c.is_control();
+            known.contains(&true) && !rest.starts_with(['/', '\\']) && !rest.contains(blank)
+        });
+        match clean && Url::parse(text).is_ok_and(|url| url.has_host()) {
             true => Ok(text),
             false => Err(self.refuse("format", "must be an absolute http or https URL")),
         }

@@ -10,6 +10,11 @@ use super::{Limits, Refusal};
 /// The four ways to name a recipient; exactly one is given.
 const KINDS: [&str; 4] = ["id", "phone", "email", "uuid"];
 
+/// The longest page id, in digits: that of the column.
+const PAGE_ID_MAX: usize = 40;
+/// The longest recipient, in bytes of its JSON text: that of the column.
+const RECIPIENT_MAX: usize = 1024;
+
 const PAGE_ID: Place<'_> = Place::Root("page_id");
 const TAG: Place<'_> = Place::Root("tag");
 const DELAY: Place<'_> = Place::Root("delay");
@@ -17,6 +22,11 @@ const DELAY: Place<'_> = Place::Root("delay");
 /// The recipient's part of a lane: the kind and the decoded value, for example
 /// `("id", "123456")`. The value is not folded: not trimmed, not put into lower case.
 pub fn recipient(json: &[u8]) -> Result<(&'static str, String), Refusal> {
+    if json.len() > RECIPIENT_MAX {
+        let detail = format!("is {} bytes, at most {RECIPIENT_MAX}", json.len());
+        let rule = format!("recipient.max_{RECIPIENT_MAX}_bytes");
+        return Err(Refusal::new(rule, &Place::Root("recipient"), detail));
+    }
     let node = json::parse(json, "recipient")?;
     let root = Item {
         place: Place::Root("recipient"),
@@ -85,10 +95,16 @@ pub(super) fn is_page_id(text: &str) -> bool {
 }
 
 pub(super) fn page_id(text: &str) -> Result<(), Refusal> {
-    match is_page_id(text) {
-        true => Ok(()),
-        false => Err(not_a_page_id()),
+    if !is_page_id(text) {
+        let detail = "must be a positive whole number, or a string of its digits";
+        return Err(Refusal::new("page_id.type", &PAGE_ID, detail));
     }
+    if text.len() > PAGE_ID_MAX {
+        let detail = format!("is {} digits, at most {PAGE_ID_MAX}", text.len());
+        let rule = format!("page_id.max_{PAGE_ID_MAX}");
+        return Err(Refusal::new(rule, &PAGE_ID, detail));
+    }
+    Ok(())
 }
 
 /// The page of a document, a number or a string there, as decimal digits.
@@ -102,11 +118,6 @@ pub(super) fn page_id_of(raw: Option<&str>) -> Result<String, Refusal> {
     };
     page_id(&text)?;
     Ok(text)
-}
-
-fn not_a_page_id() -> Refusal {
-    let detail = "must be a positive whole number, or a string of its digits";
-    Refusal::new("page_id.type", &PAGE_ID, detail)
 }
 
 pub(super) fn tag(tag: Option<&str>, review: &mut Review<'_>) -> Result<(), Refusal> {

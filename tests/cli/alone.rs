@@ -1,6 +1,6 @@
 //! What needs no database: usage, help, secrets, and input that is only read.
 
-use crate::{GOOD, Said, postlane, run, run_with_input};
+use crate::{GOOD, Said, keys, postlane, run, run_with_input};
 
 #[test]
 fn the_demo_ends_as_meant_whatever_the_environment_says() {
@@ -56,6 +56,7 @@ fn help_names_every_verb_and_each_verb_has_examples() {
         "migrate",
         "check",
         "classify",
+        "check-message",
         "enqueue",
         "list",
         "show",
@@ -148,6 +149,108 @@ fn enqueue_validates_without_a_database() {
     run_with_input(&["enqueue", "--dry-run"], &long)
         .ends(1)
         .tells("line 1: request.max_bytes");
+}
+
+/// A button with a title of 21 characters, a text with a retired tag, and what is no JSON.
+const MIXED: &str = r#"{"page_id":1,"recipient":{"id":"a"},"message":{"template_type":"button","text":"t","buttons":[{"type":"postback","title":"aaaaaaaaaaaaaaaaaaaaa","payload":"p"}]}}
+
+{"page_id":1,"recipient":{"id":"a"},"message":{"template_type":"text","text":"t"},"tag":"ACCOUNT_UPDATE","send_at":5}
+{"page_id":
+"#;
+
+#[test]
+fn check_message_explains_each_refusal_and_each_warning() {
+    let said = run_with_input(&["check-message"], &format!("{MIXED}{GOOD}")).ends(1);
+    assert_eq!(
+        said.out,
+        "line 1: button.title.max_20: message.buttons[0].title: is 21 characters, at most 20\n\
+         line 3: warning: tag.retired: tag: ACCOUNT_UPDATE is retired, Meta may refuse the message\n\
+         line 4: json.syntax: request: is not JSON: EOF while parsing a value at line 1 column 11\n\
+         2 valid, 2 invalid; warnings: 1\n"
+    );
+    assert_eq!(said.err, "postlane: 2 lines are invalid\n");
+    let said = run_with_input(&["check-message", "-", "--json"], MIXED).ends(1);
+    let lines = said.json();
+    assert_eq!(lines.len(), 3);
+    for line in &lines {
+        let wanted = ["line", "valid", "rule", "place", "detail", "warnings"];
+        assert_eq!(keys(line), wanted);
+    }
+    assert_eq!(lines[0]["line"], 1);
+    assert_eq!(lines[0]["valid"], false);
+    assert_eq!(lines[0]["rule"], "button.title.max_20");
+    assert_eq!(lines[0]["place"], "message.buttons[0].title");
+    assert_eq!(lines[0]["detail"], "is 21 characters, at most 20");
+    assert_eq!(lines[1]["valid"], true);
+    assert!(lines[1]["rule"].is_null());
+    assert_eq!(lines[1]["warnings"][0]["rule"], "tag.retired");
+    assert_eq!(lines[2]["rule"], "json.syntax");
+
+    let said = run_with_input(&["check-message"], GOOD).ends(0);
+    assert_eq!(
+        (said.out.as_str(), said.err.as_str()),
+        ("1 valid, 0 invalid; warnings: 0\n", "")
+    );
+    run_with_input(&["check-message"], "\n \n")
+        .ends(3)
+        .tells("nothing to check");
+    run(&["check-message", "/nowhere"])
+        .ends(1)
+        .tells("/nowhere");
+    run(&["check-message", "--schema", "--json"]).ends(2);
+}
+
+#[test]
+fn check_message_takes_one_request_on_many_lines_and_messages_alone() {
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/joinchat/samples");
+    let sample = format!("{samples}/001-receipt.json");
+    run(&["check-message", &sample]).ends(0);
+    run(&["enqueue", "--dry-run", &sample])
+        .ends(1)
+        .tells("line 1: json.syntax");
+    let message = r#"{"template_type":"text","text":""}"#;
+    run_with_input(&["check-message"], message).ends(1);
+    let said = run_with_input(&["check-message", "--message"], message).ends(1);
+    assert!(
+        said.out
+            .starts_with("line 1: text.nonempty: message.text: is blank\n"),
+        "{}",
+        said.out
+    );
+    // More than is looked at for a single request: line by line all the same.
+    let many = format!("{GOOD}\n").repeat(20_000);
+    assert!(many.len() > 1024 * 1024);
+    let said = run_with_input(&["check-message"], &many).ends(0);
+    assert_eq!(said.out, "20000 valid, 0 invalid; warnings: 0\n");
+}
+
+#[test]
+fn check_message_and_enqueue_go_by_the_configured_bounds() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let file = folder.path().join("postlane.toml");
+    std::fs::write(&file, "[message]\ntext_max = 1\ntags = [\"MINE\"]\n").expect("writes");
+    let file = file.to_str().expect("UTF-8");
+    for verb in [&["check-message"][..], &["enqueue", "--dry-run"]] {
+        let said = run_with_input(&[verb, &["--config", file]].concat(), GOOD).ends(1);
+        let all = said.out + &said.err;
+        let refusal = "line 1: text.max_1: message.text: is 2 characters, at most 1";
+        assert!(all.contains(refusal), "{all}");
+    }
+    let schema = run(&["check-message", "--schema", "--config", file])
+        .ends(0)
+        .out;
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    assert_eq!(
+        schema["$defs"]["Text"]["properties"]["text"]["maxLength"],
+        1
+    );
+    let rules = run(&["check-message", "--rules", "--config", file])
+        .ends(0)
+        .out;
+    assert!(rules.lines().any(|rule| rule == "text.max_1"), "{rules}");
+    let shipped = include_str!("../../schema/request.schema.json");
+    assert_eq!(run(&["check-message", "--schema"]).ends(0).out, shipped);
+    run(&["check-message", "--config", "/nowhere.toml"]).ends(2);
 }
 
 #[test]

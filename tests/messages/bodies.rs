@@ -1,7 +1,7 @@
 //! The bytes that are signed and sent.
 
 use postlane::sign::signature;
-use postlane::validate::{self, Limits, Request};
+use postlane::validate::{self, Limits, PageForm, PayloadForm, Request, WireForm};
 use serde_json::Value;
 
 const RECIPIENT: &[u8] = br#"{"id":"123456"}"#;
@@ -15,7 +15,7 @@ fn body(page_id: &str, message: &str, tag: Option<&str>, delay: Option<i64>) -> 
         tag,
         delay,
     };
-    String::from_utf8(validate::body(&request)).unwrap()
+    String::from_utf8(validate::body(&request, WireForm::default())).unwrap()
 }
 
 /// The message part of the body.
@@ -57,13 +57,14 @@ fn each_vector_that_is_a_request_comes_out_of_its_parts() {
             continue;
         }
         let document = validate::document(given.as_bytes(), &[], &Limits::default()).unwrap();
-        let body = validate::body(&Request {
+        let request = Request {
             page_id: &document.page_id,
             recipient: document.recipient.as_bytes(),
             message: document.message.as_bytes(),
             tag: document.tag.as_deref(),
             delay: Some(document.delay),
-        });
+        };
+        let body = validate::body(&request, WireForm::default());
         assert_eq!(String::from_utf8(body).unwrap(), given, "{name}");
         reproduced += 1;
     }
@@ -140,4 +141,33 @@ fn the_older_pages_payload_object_gives_the_published_signature() {
         vector["signature_base64"],
         signature(b"xxxxx", body.as_bytes())
     );
+}
+
+#[test]
+fn the_switches_change_the_page_and_the_payload_and_nothing_else() {
+    let message = r#"{"buttons":[{"type":"postback","payload": { "block_id" : 1 } }],"n":75.00}"#;
+    let request = Request {
+        page_id: "12345",
+        recipient: RECIPIENT,
+        message: message.as_bytes(),
+        tag: None,
+        delay: None,
+    };
+    let body = |page_id, payload| {
+        let form = WireForm { page_id, payload };
+        String::from_utf8(validate::body(&request, form)).unwrap()
+    };
+    let sent = |page: &str, message: &str| {
+        format!(r#"{{"page_id":{page},"recipient":{{"id":"123456"}},"message":{message}}}"#)
+    };
+    let compact = message.replace(r#"{ "block_id" : 1 }"#, r#""{\"block_id\":1}""#);
+    let (number, string) = (PageForm::Number, PageForm::String);
+    let as_given = PayloadForm::AsGiven;
+    assert_eq!(body(number, PayloadForm::String), sent("12345", &compact));
+    assert_eq!(body(number, as_given), sent("12345", message));
+    assert_eq!(
+        body(string, PayloadForm::String),
+        sent("\"12345\"", &compact)
+    );
+    assert_eq!(body(string, as_given), sent("\"12345\"", message));
 }

@@ -1,7 +1,7 @@
 //! Generated messages: valid ones pass, one broken rule is the one that is named, and no bytes
 //! at all make the rules panic.
 
-use postlane::validate::{self, Limits, Request};
+use postlane::validate::{self, Limits, Request, WireForm};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -24,12 +24,13 @@ proptest! {
             tag: document.tag.as_deref(),
             delay: Some(document.delay),
         };
-        let body = validate::body(&row);
-        prop_assert_eq!(&body, &validate::body(&row));
+        let body = validate::body(&row, WireForm::default());
+        prop_assert_eq!(&body, &validate::body(&row, WireForm::default()));
         // The body is a valid request too, and nothing in it is left to turn into a string.
         let again = validate::document(&body, &[], &Limits::default());
         let again = again.map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
-        let sent = validate::body(&Request { message: again.message.as_bytes(), ..row });
+        let row = Request { message: again.message.as_bytes(), ..row };
+        let sent = validate::body(&row, WireForm::default());
         prop_assert_eq!(sent, body);
     }
 
@@ -127,8 +128,38 @@ fn survives(bytes: &[u8]) {
     let _ = validate::request(&good, &limits);
     let _ = validate::recipient(bytes);
     let _ = validate::document(bytes, &["a"], &limits);
-    assert!(!validate::body(&request).is_empty());
-    assert!(!validate::body(&good).is_empty());
+    assert!(!validate::body(&request, WireForm::default()).is_empty());
+    assert!(!validate::body(&good, WireForm::default()).is_empty());
+}
+
+#[test]
+fn every_rule_in_the_list_is_broken_by_a_break() {
+    let mut left = validate::rules(&Limits::default());
+    assert_eq!(left.len(), 143);
+    for broken in breaks() {
+        left.retain(|rule| *rule != broken.rule);
+    }
+    // What is no JSON value at all is broken as text.
+    let texts = [
+        ("json.utf8", b"\"\xff\"".as_slice()),
+        ("json.syntax", b"{"),
+        ("json.lone_surrogate", br#"{"page_id":"\ud83d"}"#),
+        ("json.duplicate_key", br#"{"tag":1,"tag":1}"#),
+        ("request.object", b"[]"),
+    ];
+    let depth = [b"[".repeat(200), b"]".repeat(200)].concat();
+    let depth = [
+        br#"{"page_id":1,"recipient":{"id":"1"},"message":"#,
+        depth.as_slice(),
+        b"}",
+    ]
+    .concat();
+    for (rule, text) in texts.into_iter().chain([("json.depth", depth.as_slice())]) {
+        let judged = validate::document(text, &[], &Limits::default());
+        let refusal = judged.expect_err("refused");
+        left.retain(|left| left != rule || refusal.rule != rule);
+    }
+    assert!(left.is_empty(), "nothing breaks {left:?}");
 }
 
 #[test]

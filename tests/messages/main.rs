@@ -2,7 +2,8 @@
 //!
 //! `published` holds the vendor's samples and the list of cases, `bounds` both sides of every
 //! bound, `broken` generated messages that break exactly one of the rules in `breaks`, `bodies`
-//! the bytes that go out, `documents` how a request splits. No database and no network.
+//! the bytes that go out, `documents` how a request splits, `damage` what any damage meets, `schema`
+//! whether rules and schema agree, `typed` requests built in Rust. No database and no network.
 
 #![expect(clippy::unwrap_used, reason = "a test without its data fails")]
 
@@ -10,9 +11,13 @@ mod bodies;
 mod bounds;
 mod breaks;
 mod broken;
+mod checker;
+mod damage;
 mod documents;
 mod generate;
 mod published;
+mod schema;
+mod typed;
 
 use postlane::validate::{self, Limits, Refusal, Warning};
 use serde_json::{Value, json};

@@ -41,6 +41,7 @@ fn the_documented_example_holds_the_defaults() {
     let default = Config::default();
     assert_eq!(config.database_url.expose(), default.database_url.expose());
     assert_eq!(config.api, default.api);
+    assert_eq!(config.message, default.message);
     assert_eq!(config.worker, default.worker);
     assert_eq!(config.retry, default.retry);
     assert_eq!(config.lanes, default.lanes);
@@ -69,6 +70,8 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.api.connect_timeout, seconds(5));
     assert_eq!(config.api.tcp_user_timeout, seconds(10));
     assert_eq!(config.api.delay, Delay::Worker);
+    assert_eq!(config.api.version, "2020-11");
+    assert_eq!(config.message, Limits::default());
     assert_eq!(config.api.shortest_lease(), seconds(43));
     assert_eq!(
         config.worker,
