@@ -13,8 +13,10 @@ mod order;
 mod playbook;
 mod record;
 mod referee;
+mod rules;
 mod script;
 mod serve;
+mod vendor;
 mod wire;
 
 use std::collections::HashMap;
@@ -35,6 +37,7 @@ use serve::Core;
 
 pub use playbook::{Binding, Target};
 pub use record::{MockStats, Received};
+pub use rules::{Breach, Rules, check};
 pub use script::{Manner, Script, ScriptError, Step, WORDS};
 
 /// How long to wait when the system has no socket left to accept with.

@@ -2,7 +2,8 @@
 //!
 //! `published` holds the vendor's samples and the list of cases, `bounds` both sides of every
 //! bound, `broken` generated messages that break exactly one of the rules in `breaks`, `bodies`
-//! the bytes that go out, `documents` how a request splits. No database and no network.
+//! the bytes that go out, `documents` how a request splits, `sandbox` that the mock, which has
+//! rules of its own, judges all of them alike. No database and no network.
 
 #![expect(clippy::unwrap_used, reason = "a test without its data fails")]
 
@@ -13,6 +14,7 @@ mod broken;
 mod documents;
 mod generate;
 mod published;
+mod sandbox;
 
 use postlane::validate::{self, Limits, Refusal, Warning};
 use serde_json::{Value, json};
