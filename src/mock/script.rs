@@ -9,6 +9,8 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::vendor;
+
 pub use words::WORDS;
 
 /// A text that is no script, no target or no script file, and why.
@@ -104,6 +106,14 @@ impl Step {
         Self {
             status,
             ..PLAIN.clone()
+        }
+    }
+
+    /// A refusal with a code, in the vendor's words.
+    pub(super) fn refusal(code: i64, msg: &str) -> Self {
+        Self {
+            body: Some(vendor::failure(code, msg).into_bytes()),
+            ..Self::answer(400)
         }
     }
 

@@ -24,10 +24,13 @@ pub(super) enum Method {
 }
 
 /// What a path leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Send,
-    Page,
+    Inbox,
+    /// The rest of the path: whose conversation.
+    Chat(String),
+    Style,
     Received,
     Stats,
     Script,
@@ -51,6 +54,8 @@ pub(super) enum Length {
 pub(super) struct Head {
     pub method: Method,
     pub route: Route,
+    /// The page is to load itself again.
+    pub follow: bool,
     pub length: Length,
     /// `None` if there is none, more than one, or none that can be decoded.
     pub signature: Option<Signature>,
@@ -80,17 +85,23 @@ impl Head {
             _ => Method::Other,
         };
         let target = request.path.unwrap_or_default();
-        let route = match target.split_once('?').map_or(target, |(path, _)| path) {
-            at if at == path => Route::Send,
-            "/" => Route::Page,
+        let (at, query) = target.split_once('?').unwrap_or((target, ""));
+        let route = match at {
+            _ if at == path => Route::Send,
+            "/" => Route::Inbox,
+            "/style.css" => Route::Style,
             "/received" => Route::Received,
             "/stats" => Route::Stats,
             "/script" => Route::Script,
-            _ => Route::Unknown,
+            _ => match at.strip_prefix("/chat/") {
+                Some(lane) => Route::Chat(lane.to_owned()),
+                None => Route::Unknown,
+            },
         };
         let mut head = Self {
             method,
             route,
+            follow: query == "follow",
             length: Length::Absent,
             signature: None,
             keep_alive: request.version == Some(1),
