@@ -165,12 +165,12 @@ impl Record {
     /// What is wrong with it, in words.
     pub fn troubles(&self) -> impl Iterator<Item = String> {
         let late = |highest| format!("after #{highest}");
-        let invalid = |why: &Box<str>| format!("is invalid: {why}");
+        let invalid = |why: &str| format!("is invalid: {why}");
         let all = [
             self.overlaps.then(|| "overlaps another request".to_owned()),
             (self.verdict.duplicate).then(|| "was taken in before".to_owned()),
             self.verdict.late.map(late),
-            self.breach.as_ref().map(invalid),
+            self.breach.as_deref().map(invalid),
         ];
         all.into_iter().flatten()
     }

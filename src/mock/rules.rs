@@ -12,6 +12,7 @@
 mod tables;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Number, Value};
 
@@ -158,30 +159,33 @@ fn judge(kind: &Kind, value: &Value, at: &Place<'_>) -> Result<(), Breach> {
         Kind::Choice(key, shapes) => {
             let given = object(value, at)?;
             let word = given.get(*key).and_then(Value::as_str);
-            match shapes.iter().find(|(name, _)| word == Some(name)) {
-                Some((_, shape)) => fields(shape, given, at),
-                None => {
-                    let names: Vec<_> = shapes.iter().map(|(name, _)| *name).collect();
-                    let place = Place::Key(at, key);
-                    place.breaks(format!("is none of {}", names.join(", ")))
-                }
-            }
+            let shape = shapes.iter().find(|(name, _)| word == Some(name));
+            let names = || shapes.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            let unknown =
+                || Place::Key(at, key).breach(format!("is none of {}", names().join(", ")));
+            fields(shape.ok_or_else(unknown)?.1, given, at)
         }
-        Kind::List(least, most, kind) => {
-            let Some(items) = value.as_array() else {
-                return at.breaks("is no array");
-            };
-            if !(*least..=*most).contains(&items.len()) {
-                let count = items.len();
-                return Err(Breach {
-                    code: vendor::COUNT,
-                    ..at.breach(format!("has {count} items, from {least} to {most}"))
-                });
-            }
-            let mut numbered = items.iter().enumerate();
-            numbered.try_for_each(|(index, item)| judge(kind, item, &Place::Item(at, index)))
-        }
+        Kind::List(least, most, kind) => list(value, *least..=*most, kind, at),
     }
+}
+
+fn list(
+    value: &Value,
+    bounds: RangeInclusive<usize>,
+    kind: &Kind,
+    at: &Place<'_>,
+) -> Result<(), Breach> {
+    let items = value.as_array().ok_or_else(|| at.breach("is no array"))?;
+    let (count, least, most) = (items.len(), bounds.start(), bounds.end());
+    if !bounds.contains(&count) {
+        let what = format!("has {count} items, from {least} to {most}");
+        return Err(Breach {
+            code: vendor::COUNT,
+            ..at.breach(what)
+        });
+    }
+    let mut numbered = items.iter().enumerate();
+    numbered.try_for_each(|(index, item)| judge(kind, item, &Place::Item(at, index)))
 }
 
 fn fields(shape: &Shape, given: &Map<String, Value>, at: &Place<'_>) -> Result<(), Breach> {

@@ -16,7 +16,7 @@ async fn says(text: &str) -> (u16, Value) {
         (mock.stats().accepted, mock.received()[0].taken),
         (0, false)
     );
-    (status, serde_json::from_str(&body).unwrap())
+    (status, serde_json::from_str(&body).expect("JSON"))
 }
 
 #[tokio::test]
