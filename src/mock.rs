@@ -1,9 +1,10 @@
 //! The sandbox API: JoinChat's send endpoint as we understand it, on this machine.
 //!
-//! It checks signatures, answers by script, misbehaves on demand, and keeps the record that tests
-//! are judged by: order, duplicates, and requests of one recipient that overlap. The verb `mock`,
-//! the demo, the tests and the benchmark all talk to this one. It shares nothing with the worker
-//! but the clock: a judge that used the defendant's code would repeat its mistakes.
+//! It checks signatures and messages, answers by script, misbehaves on demand, shows people what
+//! they would see on a phone, and keeps the record that tests are judged by: order, duplicates, and
+//! requests of one recipient that overlap. The verb `mock`, the demo, the tests and the benchmark
+//! all talk to this one. It shares nothing with the worker but the clock: a judge that used the
+//! defendant's code would repeat its mistakes.
 
 mod act;
 mod board;
