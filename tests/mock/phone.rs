@@ -216,6 +216,17 @@ async fn what_is_wrong_with_a_message_stands_below_it() {
 }
 
 #[tokio::test]
+async fn the_conversation_with_the_newest_message_comes_first() {
+    let (mock, client) = (mock(), client());
+    for (recipient, text) in [("7", "hidden"), ("8", "two"), ("9", "three"), ("7", "four")] {
+        send(&client, &mock, recipient, text).await;
+    }
+    let inbox = text(&client, &mock, "/").await;
+    shows(&inbox, &["id: 7", "four", "id: 9", "three", "id: 8", "two"]);
+    assert!(!inbox.contains("hidden"), "{inbox}");
+}
+
+#[tokio::test]
 async fn what_is_no_message_is_shown_as_it_came() {
     let (mock, client) = (mock(), client());
     for message in [
