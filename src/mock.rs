@@ -1,20 +1,27 @@
 //! The sandbox API: JoinChat's send endpoint as we understand it, on this machine.
 //!
-//! It checks signatures, answers by script, misbehaves on demand, and keeps the record that tests
-//! are judged by: order, duplicates, and requests of one recipient that overlap. The verb `mock`,
-//! the demo, the tests and the benchmark all talk to this one. It shares nothing with the worker
-//! but the clock: a judge that used the defendant's code would repeat its mistakes.
+//! It checks signatures and messages, answers by script, misbehaves on demand, shows people what
+//! they would see on a phone, and keeps the record that tests are judged by: order, duplicates, and
+//! requests of one recipient that overlap. The verb `mock`, the demo, the tests and the benchmark
+//! all talk to this one. It shares nothing with the worker but the clock: a judge that used the
+//! defendant's code would repeat its mistakes.
 
+mod act;
 mod board;
+mod history;
 mod inspect;
 mod journal;
 mod keyring;
+mod lane;
 mod order;
+mod phone;
 mod playbook;
 mod record;
 mod referee;
+mod rules;
 mod script;
 mod serve;
+mod vendor;
 mod wire;
 
 use std::collections::HashMap;
@@ -29,12 +36,14 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use board::Board;
+use history::History;
 use journal::Journal;
 use keyring::Keyring;
 use serve::Core;
 
 pub use playbook::{Binding, Target};
 pub use record::{MockStats, Received};
+pub use rules::{Breach, Rules, check};
 pub use script::{Manner, Script, ScriptError, Step, WORDS};
 
 /// How long to wait when the system has no socket left to accept with.
@@ -63,6 +72,10 @@ pub struct MockConfig {
     pub keep: usize,
     /// Whether their bodies are remembered, too.
     pub keep_bodies: bool,
+    /// How many bytes of bodies are remembered: what is older is forgotten whole.
+    pub keep_bytes: usize,
+    /// Whether requests are held against the vendor's rules, see [`check`].
+    pub rules: Rules,
     /// Appends one JSON line per event to this file.
     pub log: Option<PathBuf>,
     /// Whether each of these lines is forced to disk before the server goes on.
@@ -82,6 +95,8 @@ impl Default for MockConfig {
             idle_close: None,
             keep: usize::MAX,
             keep_bodies: false,
+            keep_bytes: usize::MAX,
+            rules: Rules::Off,
             log: None,
             log_sync: false,
         }
@@ -110,7 +125,8 @@ impl Mock {
         let addr = listener.local_addr()?;
         let open = |path: PathBuf| Journal::open(&path, config.log_sync);
         let journal = config.log.map(open).transpose()?;
-        let board = Board::new(config.keep, config.keep_bodies, journal);
+        let bytes = config.keep_bodies.then_some(config.keep_bytes);
+        let board = Board::new(History::new(config.keep, bytes), journal);
         board.set_latency(config.latency);
         config
             .scripts
@@ -126,6 +142,7 @@ impl Mock {
             path: config.path,
             signature_header: config.signature_header,
             idle_close: config.idle_close,
+            rules: config.rules,
             keyring: RwLock::new(keyring),
             board,
         });
@@ -194,7 +211,7 @@ impl Mock {
 
     /// The remembered requests that were read whole with a good signature, whatever was answered.
     pub fn received(&self) -> Vec<Received> {
-        self.core.board.received(usize::MAX)
+        self.core.board.received()
     }
 
     /// How many requests were read whole with a good signature.

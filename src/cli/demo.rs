@@ -19,7 +19,7 @@ use crate::clock::BootInstant;
 use crate::config::{Config, Overrides};
 use crate::events::Events;
 use crate::job::State;
-use crate::mock::{Mock, MockConfig, MockStats, ScriptError};
+use crate::mock::{Mock, MockConfig, MockStats, Rules, ScriptError};
 use crate::service::Service;
 use crate::store::read::{self, Job};
 use crate::store::select::Selector;
@@ -85,7 +85,8 @@ async fn demo(folder: &Path, out: &mut Out) -> Result<(), Failure> {
     sandbox.shutdown().await;
     let wrong = show(&jobs, out)?;
     tell(&stats, out)?;
-    let clean = stats.bad_signatures + stats.duplicates + stats.order_violations == 0;
+    let faults = stats.bad_signatures + stats.invalid + stats.duplicates + stats.order_violations;
+    let clean = faults == 0;
     if wrong > 0 || !clean || unwritten > 0 {
         return Err(Failure::Failed(format!(
             "{wrong} of {} jobs did not end as meant; please report this",
@@ -108,6 +109,7 @@ fn sandbox() -> Result<Mock, Failure> {
     let config = MockConfig {
         default_secrets: vec![SECRET.to_owned()],
         scripts: scripts.map_err(|error| Failure::Failed(error.to_string()))?,
+        rules: Rules::Enforce,
         ..MockConfig::default()
     };
     Mock::start(config).map_err(|error| Failure::Failed(format!("the sandbox: {error}")))

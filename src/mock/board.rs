@@ -4,26 +4,28 @@
 //! A request is in flight from the moment its head was seen until right before the first byte of
 //! its answer, so a sender that waits for answers cannot look as if it did not.
 
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::history::History;
 use super::journal::Journal;
+use super::lane::Lane;
 use super::order::Order;
-use super::playbook::{Binding, Cursor, Playbook};
-use super::record::{MockStats, Name, Received, Record, Seen};
-use super::referee::Line;
+use super::playbook::{Binding, Playbook};
+use super::record::{MockStats, Received, Record, Seen, TurnedAway};
+use super::rules::Breach;
 use super::script::{Manner, PLAIN, Step};
 use crate::clock::BootInstant;
 
 /// The most findings kept in words; the counts go on.
 const MAX_FINDINGS: usize = 100;
+/// The longest body kept of a request whose signature is not good; no message may be longer.
+const MAX_STRANGE_BODY: usize = 64 * 1024;
 
 /// What the server has to do about one request.
 pub(super) struct Turn {
@@ -33,9 +35,9 @@ pub(super) struct Turn {
     seen: Seen,
     lane: usize,
     /// 0 if the script hides the request.
-    seq: u64,
+    pub seq: u64,
     /// True if it stands in the lane's `waiting`.
-    waits: bool,
+    pub waits: bool,
 }
 
 impl Turn {
@@ -60,25 +62,24 @@ pub(super) enum End {
     ClientGone,
 }
 
-struct Lane {
-    name: Arc<Name>,
-    cursor: Cursor,
-    line: Line,
-    /// Requests in flight whose turn takes no time.
-    open: usize,
-    /// Those in flight whose turn takes time, with a handle to see whether the client is still there.
-    waiting: Vec<(u64, std::net::TcpStream)>,
-    answered_ns: u64,
+/// A request that was read whole, with a good signature.
+pub(super) struct Arrival<'a> {
+    pub order: Order<'a>,
+    pub body: &'a [u8],
+    pub seen: Seen,
+    /// The rule that it breaks, if anybody looked.
+    pub breach: Option<Breach>,
+    /// What to do with it, whatever its recipient's script says.
+    pub refusal: Option<Arc<Step>>,
 }
 
-#[derive(Default)]
 struct State {
     stats: MockStats,
     playbook: Playbook,
     latency: Duration,
     index: HashMap<Box<str>, usize>,
     lanes: Vec<Lane>,
-    records: VecDeque<Record>,
+    history: History,
     findings: Vec<String>,
 }
 
@@ -88,20 +89,25 @@ pub(super) struct Board {
     changed: Notify,
     requests: AtomicU64,
     resets_unread: AtomicBool,
-    keep: usize,
-    keep_bodies: bool,
     pub journal: Option<Journal>,
 }
 
 impl Board {
-    pub fn new(keep: usize, keep_bodies: bool, journal: Option<Journal>) -> Self {
+    pub fn new(history: History, journal: Option<Journal>) -> Self {
+        let state = State {
+            stats: MockStats::default(),
+            playbook: Playbook::default(),
+            latency: Duration::ZERO,
+            index: HashMap::new(),
+            lanes: Vec::new(),
+            history,
+            findings: Vec::new(),
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Notify::new(),
             requests: AtomicU64::new(0),
             resets_unread: AtomicBool::new(false),
-            keep,
-            keep_bodies,
             journal,
         }
     }
@@ -139,15 +145,23 @@ impl Board {
         self.changed.notify_waiters();
     }
 
-    /// A request was read whole: enters it and says what to do. `key` is scratch space.
-    pub fn begin(
-        &self,
-        order: &Order<'_>,
-        body: &[u8],
-        seen: Seen,
-        stream: &TcpStream,
-        key: &mut String,
-    ) -> Turn {
+    /// A request was read whole, and its signature is not good.
+    pub fn turn_away(&self, order: &Order<'_>, seen: Seen, body: &[u8]) {
+        let mut state = self.state();
+        state.stats.bad_signatures += 1;
+        let body = state.history.body(body);
+        state.history.turn_away(TurnedAway {
+            name: order.name(),
+            seen,
+            body: body.filter(|body| body.len() <= MAX_STRANGE_BODY),
+        });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Enters a request and says what to do. `key` is scratch space.
+    pub fn begin(&self, arrival: Arrival<'_>, stream: &TcpStream, key: &mut String) -> Turn {
+        let order = &arrival.order;
         key.clear();
         for part in [&order.page_id, "/", order.kind, ":", &order.recipient] {
             key.push_str(part);
@@ -159,7 +173,7 @@ impl Board {
             latency,
             index,
             lanes,
-            records,
+            history,
             findings,
         } = &mut *state;
         let at = index.get(key.as_str()).copied().unwrap_or_else(|| {
@@ -169,11 +183,13 @@ impl Board {
             lanes.len() - 1
         });
         let lane = &mut lanes[at];
-        let step = playbook.next(&mut lane.cursor, &order.page_id, &order.recipient);
+        let step = arrival
+            .refusal
+            .or_else(|| playbook.next(&mut lane.cursor, &order.page_id, &order.recipient));
         let mut turn = Turn {
             step,
             wait: Duration::ZERO,
-            seen,
+            seen: arrival.seen,
             lane: at,
             seq: 0,
             waits: false,
@@ -188,46 +204,31 @@ impl Board {
 
         stats.received += 1;
         turn.seq = stats.received;
-        let overlaps = lane.in_flight() || lane.answered_ns > seen.head_ns;
-        let verdict = lane.line.enter(order.number, body, turn.step().takes());
-        let mut find = |what: &str| {
-            if findings.len() < MAX_FINDINGS {
-                let message = order
-                    .number
-                    .map_or("a message".to_owned(), |n| format!("#{n}"));
-                findings.push(format!("{key} (received {}): {message} {what}", turn.seq));
-            }
+        let record = Record {
+            lane: at,
+            seen: arrival.seen,
+            answer: None,
+            number: order.number,
+            overlaps: lane.in_flight() || lane.answered_ns > arrival.seen.head_ns,
+            taken: turn.step().takes(),
+            verdict: lane
+                .line
+                .enter(order.number, arrival.body, turn.step().takes()),
+            breach: arrival.breach.map(|breach| breach.to_string().into()),
+            body: history.body(arrival.body),
         };
-        if overlaps {
-            stats.overlaps += 1;
-            find("overlaps another request");
-        }
-        if verdict.duplicate {
-            stats.duplicates += 1;
-            find("was taken in before");
-        }
-        if let Some(highest) = verdict.late {
-            stats.order_violations += 1;
-            find(&format!("after #{highest}"));
-        }
-        stats.repeats += u64::from(verdict.repeat);
-        stats.late_echoes += u64::from(verdict.echo);
-
-        lane.open(&mut turn, stream);
-        if self.keep > 0 {
-            let (name, number) = (Arc::clone(&lane.name), order.number);
-            let body = self.keep_bodies.then(|| Bytes::copy_from_slice(body));
-            records.push_back(Record {
-                name,
-                seen,
-                answer: None,
-                number,
-                body,
-            });
-            if records.len() > self.keep {
-                records.pop_front();
+        stats.count(&record);
+        for what in record.troubles() {
+            if findings.len() == MAX_FINDINGS {
+                break;
             }
+            let message = order
+                .number
+                .map_or("a message".to_owned(), |n| format!("#{n}"));
+            findings.push(format!("{key} (received {}): {message} {what}", turn.seq));
         }
+        lane.open(&mut turn, stream);
+        history.push(record);
         drop(state);
         self.changed.notify_waiters();
         turn
@@ -254,7 +255,7 @@ impl Board {
         let State {
             stats,
             lanes,
-            records,
+            history,
             ..
         } = &mut *state;
         let lane = &mut lanes[turn.lane];
@@ -267,14 +268,7 @@ impl Board {
         if !matches!(end, End::ClientGone) {
             lane.answered_ns = now;
         }
-        let first = stats.received + 1 - records.len() as u64;
-        let place = turn
-            .seq
-            .checked_sub(first)
-            .and_then(|place| usize::try_from(place).ok());
-        if let Some(record) = place.and_then(|place| records.get_mut(place))
-            && answers
-        {
+        if answers && let Some(record) = history.get_mut(turn.seq) {
             record.answer = Some((now, status));
         }
         drop(state);
@@ -302,14 +296,16 @@ impl Board {
         self.state().findings.clone()
     }
 
-    /// The last `limit` records, oldest first.
-    pub fn received(&self, limit: usize) -> Vec<Received> {
+    /// All records, oldest first.
+    pub fn received(&self) -> Vec<Received> {
         let state = self.state();
-        let kept = state.records.len();
-        let skip = kept.saturating_sub(limit);
-        let first = state.stats.received + 1 - kept as u64;
-        let numbered = (first..).zip(&state.records).skip(skip);
-        numbered.map(|(seq, record)| record.show(seq)).collect()
+        let show = |(seq, record): (u64, &Record)| record.show(seq, &state.lanes[record.lane].name);
+        state.history.records().map(show).collect()
+    }
+
+    /// The newest of those whose signature was not good, oldest first.
+    pub fn turned_away(&self) -> Vec<TurnedAway> {
+        self.state().history.turned_away().cloned().collect()
     }
 
     /// Waits until the counts are as wanted; no time limit.
@@ -322,52 +318,6 @@ impl Board {
                 return;
             }
             changed.await;
-        }
-    }
-}
-
-impl Lane {
-    fn new(order: &Order<'_>) -> Self {
-        let (page_id, recipient) = (order.page_id.to_string(), order.recipient.to_string());
-        Self {
-            name: Arc::new(Name {
-                page_id,
-                kind: order.kind,
-                recipient,
-            }),
-            cursor: Cursor::default(),
-            line: Line::default(),
-            open: 0,
-            waiting: Vec::new(),
-            answered_ns: 0,
-        }
-    }
-
-    /// True if a request is in flight whose client has not hung up; forgets the others.
-    fn in_flight(&mut self) -> bool {
-        self.waiting
-            .retain(|(_, stream)| match stream.peek(&mut [0]) {
-                Ok(read) => read > 0,
-                Err(why) => why.kind() == std::io::ErrorKind::WouldBlock,
-            });
-        self.open > 0 || !self.waiting.is_empty()
-    }
-
-    fn open(&mut self, turn: &mut Turn, stream: &TcpStream) {
-        let slow = !turn.wait.is_zero() || turn.step().manner == Manner::Hang;
-        if slow && let Ok(handle) = stream.as_fd().try_clone_to_owned() {
-            self.waiting.push((turn.seq, handle.into()));
-            turn.waits = true;
-        } else {
-            self.open += 1;
-        }
-    }
-
-    fn close(&mut self, turn: &Turn) {
-        if turn.waits {
-            self.waiting.retain(|(seq, _)| *seq != turn.seq);
-        } else {
-            self.open -= 1;
         }
     }
 }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::record::Name;
+
 /// A request as the sandbox sees it.
 pub(super) struct Order<'a> {
     pub page_id: Cow<'a, str>,
@@ -50,6 +52,15 @@ struct Message<'a> {
 }
 
 impl<'a> Order<'a> {
+    /// Whose it is.
+    pub fn name(&self) -> Name {
+        Name {
+            page_id: self.page_id.to_string(),
+            kind: self.kind,
+            recipient: self.recipient.to_string(),
+        }
+    }
+
     /// Reads a body; the error is the `msg` of the answer 400.
     pub fn parse(body: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(body).map_err(|why| why.to_string())?;

@@ -1,9 +1,9 @@
 //! What is remembered: one record per received request, and the counts.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde::Serialize;
+
+use super::referee::Verdict;
 
 /// The counts of a sandbox since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -24,6 +24,9 @@ pub struct MockStats {
     pub bad_signatures: u64,
     /// Requests that were no send request at all.
     pub bad_requests: u64,
+    /// Received requests that break a rule of the vendor's; 0 if nobody looks.
+    #[serde(default)]
+    pub invalid: u64,
     /// First receipts of a number below one already received for the same recipient.
     pub order_violations: u64,
     /// Receipts of a number received before, after a higher one.
@@ -36,6 +39,18 @@ pub struct MockStats {
     pub overlaps: u64,
     /// Lines that could not be written to the log file.
     pub log_errors: u64,
+}
+
+impl MockStats {
+    /// Counts what was found when a request was received.
+    pub(super) fn count(&mut self, record: &Record) {
+        self.invalid += u64::from(record.breach.is_some());
+        self.overlaps += u64::from(record.overlaps);
+        self.duplicates += u64::from(record.verdict.duplicate);
+        self.order_violations += u64::from(record.verdict.late.is_some());
+        self.repeats += u64::from(record.verdict.repeat);
+        self.late_echoes += u64::from(record.verdict.echo);
+    }
 }
 
 /// One request, read whole and with a good signature. Times are nanoseconds of the boot clock.
@@ -61,9 +76,40 @@ pub struct Received {
     pub recipient: String,
     /// The number its text ends with.
     pub number: Option<u64>,
+    /// True if the person gets the message.
+    pub taken: bool,
+    /// True if it was received before, whatever became of it.
+    pub repeat: bool,
+    /// True if it was taken in before.
+    pub duplicate: bool,
+    /// A higher number that was received before it, if that makes it an order violation.
+    pub after: Option<u64>,
+    /// True if another request of this recipient was in flight.
+    pub overlaps: bool,
+    /// The rule of the vendor's that it breaks, in words; `None` if nobody looked.
+    pub invalid: Option<String>,
     /// The exact bytes, if bodies are kept.
     #[serde(serialize_with = "as_text")]
     pub body: Option<Bytes>,
+}
+
+impl Received {
+    pub(super) fn name(&self) -> Name {
+        Name {
+            page_id: self.page_id.clone(),
+            kind: self.kind,
+            recipient: self.recipient.clone(),
+        }
+    }
+
+    pub(super) fn is_for(&self, name: &Name) -> bool {
+        (&self.page_id, self.kind, &self.recipient) == (&name.page_id, name.kind, &name.recipient)
+    }
+
+    /// True if it should not have come, not like this, or not now.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.duplicate || self.after.is_some() || self.overlaps || self.invalid.is_some()
+    }
 }
 
 fn as_text<S: serde::Serializer>(body: &Option<Bytes>, to: S) -> Result<S::Ok, S::Error> {
@@ -81,23 +127,55 @@ pub(super) struct Seen {
 }
 
 /// Whose line it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Name {
     pub page_id: String,
     pub kind: &'static str,
     pub recipient: String,
 }
 
+/// A request whose signature was wrong or missing. Whoever sent it may have lied about everything.
+#[derive(Clone)]
+pub(super) struct TurnedAway {
+    pub name: Name,
+    pub seen: Seen,
+    pub body: Option<Bytes>,
+}
+
 /// A [`Received`] as it is kept: nothing twice.
 pub(super) struct Record {
-    pub name: Arc<Name>,
+    /// Its place on the board.
+    pub lane: usize,
     pub seen: Seen,
     pub answer: Option<(u64, Option<u16>)>,
     pub number: Option<u64>,
+    pub overlaps: bool,
+    pub taken: bool,
+    pub verdict: Verdict,
+    pub breach: Option<Box<str>>,
     pub body: Option<Bytes>,
 }
 
 impl Record {
-    pub fn show(&self, seq: u64) -> Received {
+    /// Bytes of the body that is kept.
+    pub fn weight(&self) -> usize {
+        self.body.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// What is wrong with it, in words.
+    pub fn troubles(&self) -> impl Iterator<Item = String> {
+        let late = |highest| format!("after #{highest}");
+        let invalid = |why: &str| format!("is invalid: {why}");
+        let all = [
+            self.overlaps.then(|| "overlaps another request".to_owned()),
+            (self.verdict.duplicate).then(|| "was taken in before".to_owned()),
+            self.verdict.late.map(late),
+            self.breach.as_deref().map(invalid),
+        ];
+        all.into_iter().flatten()
+    }
+
+    pub fn show(&self, seq: u64, name: &Name) -> Received {
         Received {
             seq,
             request: self.seen.request,
@@ -105,10 +183,16 @@ impl Record {
             body_ns: self.seen.body_ns,
             answer_ns: self.answer.map(|(at, _)| at),
             status: self.answer.and_then(|(_, status)| status),
-            page_id: self.name.page_id.clone(),
-            kind: self.name.kind,
-            recipient: self.name.recipient.clone(),
+            page_id: name.page_id.clone(),
+            kind: name.kind,
+            recipient: name.recipient.clone(),
             number: self.number,
+            taken: self.taken,
+            repeat: self.verdict.repeat,
+            duplicate: self.verdict.duplicate,
+            after: self.verdict.late,
+            overlaps: self.overlaps,
+            invalid: self.breach.as_deref().map(str::to_owned),
             body: self.body.clone(),
         }
     }

@@ -1,26 +1,22 @@
 //! Scripts: what the sandbox does with the next requests of a recipient.
 //!
 //! A script is a list of steps, one per request; after the last comes `ok` for ever, or the last
-//! step again if a `*` follows it. The text form is meant to be typed: `500 x2, ok`. This file
-//! knows the words and nothing of sockets.
+//! step again if a `*` follows it. The form that people type is in `words`; nothing here knows of
+//! sockets.
 
-use std::str::FromStr;
+mod words;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The words a step may consist of; every error message ends with them.
-pub const WORDS: &str = "ok, a status (500), status NNN, delay 200ms, redirect URL, hang, reset, \
-    reset-before, reset-mid, drop, close, cut, drip, drip-body, endless, garbage, raw=BYTES, \
-    body=JSON, header=Name:Value, retry-after=VALUE, every=100ms, x3 (three times), \
-    * (the last step for ever)";
+use super::vendor;
 
-/// The most often one step may be repeated with `xN`.
-const MAX_REPEAT: usize = 10_000;
+pub use words::WORDS;
 
 /// A text that is no script, no target or no script file, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ScriptError(pub(super) String);
+pub struct ScriptError(pub(in crate::mock) String);
 
 /// How an answer goes out, if it goes out at all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +75,10 @@ pub struct Step {
     pub headers: Vec<(String, String)>,
     /// The body; `None` is what JoinChat says to this status.
     pub body: Option<Vec<u8>>,
+    /// Adds `Retry-After` with the date so long after the answer.
+    pub retry_date: Option<Duration>,
+    /// The person gets the message although the answer, or its absence, says otherwise.
+    pub taken: bool,
     /// How the answer goes out.
     pub manner: Manner,
 }
@@ -89,6 +89,8 @@ pub(super) static PLAIN: Step = Step {
     status: 200,
     headers: Vec::new(),
     body: None,
+    retry_date: None,
+    taken: false,
     manner: Manner::Whole,
 };
 
@@ -101,13 +103,17 @@ impl Default for Step {
 impl Step {
     /// A whole answer with this status and its usual body.
     pub fn answer(status: u16) -> Self {
-        let manner = Manner::Whole;
         Self {
-            delay: Duration::ZERO,
             status,
-            headers: Vec::new(),
-            body: None,
-            manner,
+            ..PLAIN.clone()
+        }
+    }
+
+    /// A refusal with a code, in the vendor's words.
+    pub(super) fn refusal(code: i64, msg: &str) -> Self {
+        Self {
+            body: Some(vendor::failure(code, msg).into_bytes()),
+            ..Self::answer(400)
         }
     }
 
@@ -129,7 +135,7 @@ impl Step {
 
     /// True if the person gets the message, whatever the client is told.
     pub(super) fn takes(&self) -> bool {
-        self.manner == Manner::Drop || self.accepts()
+        self.taken || self.manner == Manner::Drop || self.accepts()
     }
 }
 
@@ -185,182 +191,4 @@ impl Script {
         let resets = |step: &Arc<Step>| step.manner == Manner::ResetBefore;
         self.repeat_last && !self.steps.is_empty() && self.steps.iter().all(resets)
     }
-}
-
-impl FromStr for Script {
-    type Err = ScriptError;
-
-    fn from_str(text: &str) -> Result<Self, ScriptError> {
-        let mut script = Self::default();
-        let steps = split(text)?;
-        let count = steps.len();
-        for (index, words) in steps.iter().enumerate() {
-            let number = index + 1;
-            let (words, star) = match words.split_last() {
-                Some((last, rest)) if last == "*" => (rest, true),
-                _ => (words.as_slice(), false),
-            };
-            if star && number < count {
-                return Err(ScriptError(format!(
-                    "step {number}: \"*\" ends a script, nothing may follow"
-                )));
-            }
-            script.repeat_last = star;
-            if words.is_empty() && star && number > 1 {
-                continue; // `500, *` is `500 *`
-            }
-            let (step, times) = parse_step(words)
-                .map_err(|why| ScriptError(format!("step {number}: {why}; use {WORDS}")))?;
-            script
-                .steps
-                .extend(std::iter::repeat_n(Arc::new(step), times));
-        }
-        Ok(script)
-    }
-}
-
-/// Steps split at commas and words split at blanks, both outside of quotes and brackets.
-fn split(text: &str) -> Result<Vec<Vec<String>>, ScriptError> {
-    let (mut steps, mut words, mut word) = (Vec::new(), Vec::new(), String::new());
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for c in text.chars() {
-        let outside = depth == 0 && !quoted;
-        if outside && (c == ',' || c.is_whitespace()) {
-            if !word.is_empty() {
-                words.push(std::mem::take(&mut word));
-            }
-            if c == ',' {
-                steps.push(std::mem::take(&mut words));
-            }
-            continue;
-        }
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '{' | '[' if !quoted => depth += 1,
-            '}' | ']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        word.push(c);
-    }
-    if quoted || depth > 0 {
-        return Err(ScriptError(format!(
-            "a quote or bracket is never closed in \"{text}\""
-        )));
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    steps.push(words);
-    Ok(steps)
-}
-
-fn parse_step(words: &[String]) -> Result<(Step, usize), String> {
-    let (mut step, mut times, mut every) = (Step::default(), 1, Duration::from_millis(100));
-    let (mut status, mut manner) = (None, None);
-    let mut words = words.iter().map(String::as_str).peekable();
-    if words.peek().is_none() {
-        return Err("it is empty".to_owned());
-    }
-    while let Some(word) = words.next() {
-        let mut operand = |what: &str| words.next().ok_or(format!("\"{word}\" needs {what}"));
-        let how = match word {
-            "ok" => set(&mut status, 200, word).map(|()| None)?,
-            "status" => set(&mut status, number(operand("a status")?)?, word).map(|()| None)?,
-            "redirect" => {
-                set(&mut status, 302, word)?;
-                step.headers
-                    .push(("location".to_owned(), operand("a URL")?.to_owned()));
-                None
-            }
-            "delay" => {
-                step.delay = duration(operand("a duration")?)?;
-                None
-            }
-            "hang" => Some(Manner::Hang),
-            "reset" => Some(Manner::Reset),
-            "reset-before" => Some(Manner::ResetBefore),
-            "reset-mid" => Some(Manner::ResetMid),
-            "drop" => Some(Manner::Drop),
-            "close" => Some(Manner::Close),
-            "cut" => Some(Manner::Cut),
-            "drip" => Some(Manner::Drip(every)),
-            "drip-body" => Some(Manner::DripBody(every)),
-            "endless" => Some(Manner::Endless),
-            "garbage" => Some(Manner::Raw(
-                b"\x00\xff\x16\x03 this is not HTTP\r\n\r\n".to_vec(),
-            )),
-            _ if word.bytes().all(|b| b.is_ascii_digit()) => {
-                set(&mut status, number(word)?, word).map(|()| None)?
-            }
-            _ if word.starts_with('x') && word[1..].parse::<usize>().is_ok() => {
-                times = word[1..].parse().unwrap_or_default();
-                if !(1..=MAX_REPEAT).contains(&times) {
-                    return Err(format!("\"{word}\" is not within x1..x{MAX_REPEAT}"));
-                }
-                None
-            }
-            _ => option(word, &mut step, &mut every)?,
-        };
-        if let Some(how) = how {
-            set(&mut manner, how, word)?;
-        }
-    }
-    step.status = status.unwrap_or(200);
-    step.manner = match manner {
-        Some(Manner::Drip(_)) => Manner::Drip(every),
-        Some(Manner::DripBody(_)) => Manner::DripBody(every),
-        other => other.unwrap_or_default(),
-    };
-    Ok((step, times))
-}
-
-/// The words of the form `name=value`.
-fn option(word: &str, step: &mut Step, every: &mut Duration) -> Result<Option<Manner>, String> {
-    let unknown = || format!("unknown word \"{word}\"");
-    let (name, value) = word.split_once('=').ok_or_else(unknown)?;
-    let value = unquote(value)?;
-    match name {
-        "body" => step.body = Some(value.into_bytes()),
-        "raw" => return Ok(Some(Manner::Raw(value.into_bytes()))),
-        "every" => *every = duration(&value)?,
-        "retry-after" => step.headers.push((name.to_owned(), value)),
-        "header" => {
-            let (name, value) = value
-                .split_once(':')
-                .ok_or(format!("no colon in \"{word}\""))?;
-            step.headers
-                .push((name.trim().to_owned(), value.trim().to_owned()));
-        }
-        _ => return Err(unknown()),
-    }
-    Ok(None)
-}
-
-/// A value in quotes is a JSON string (`\u0000` and friends); any other stands for itself.
-fn unquote(value: &str) -> Result<String, String> {
-    if !value.starts_with('"') {
-        return Ok(value.to_owned());
-    }
-    serde_json::from_str(value).map_err(|why| format!("{value} is not a JSON string ({why})"))
-}
-
-fn set<T>(slot: &mut Option<T>, value: T, word: &str) -> Result<(), String> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(format!("\"{word}\" contradicts a word before it")),
-    }
-}
-
-fn number(word: &str) -> Result<u16, String> {
-    let status = word
-        .parse()
-        .ok()
-        .filter(|status| (100..=999).contains(status));
-    status.ok_or(format!("\"{word}\" is not a status of three digits"))
-}
-
-fn duration(word: &str) -> Result<Duration, String> {
-    humantime::parse_duration(word).map_err(|why| format!("\"{word}\" is not a duration ({why})"))
 }

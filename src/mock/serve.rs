@@ -12,31 +12,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::board::{Board, End, Turn};
+use super::act::act;
+use super::board::{Arrival, Board};
 use super::inspect;
 use super::keyring::Keyring;
 use super::order::Order;
 use super::record::Seen;
-use super::script::Manner;
+use super::rules::{self, Breach, Rules};
+use super::script::Step;
 use super::wire::{self, Head, Length, MAX_BODY, Method, Route};
 use crate::clock::BootInstant;
 
 /// How long a refused body may go on before the connection is closed under it.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Between half an answer and the RST after it, so that the half arrives.
-const BEFORE_RESET: Duration = Duration::from_millis(20);
 
 /// What all connections share.
 pub(super) struct Core {
     pub path: String,
     pub signature_header: String,
     pub idle_close: Option<Duration>,
+    pub rules: Rules,
     pub keyring: RwLock<Keyring>,
     pub board: Board,
 }
 
 /// What becomes of the connection after a request.
-enum Next {
+pub(super) enum Next {
     /// The next request; this one had so many bytes.
     Keep(usize),
     Close,
@@ -100,7 +101,7 @@ impl Connection {
                 return Ok(Next::Close);
             }
         };
-        match (head.route, head.method) {
+        match (&head.route, head.method) {
             (Route::Send, Method::Post) => return self.send(&head).await,
             (Route::Script, Method::Post) => return self.script(&head).await,
             (Route::Unknown, _) => return self.refuse(Some(&head), 404, "no such path", "").await,
@@ -109,7 +110,7 @@ impl Connection {
                     .refuse(Some(&head), 405, "use POST", "allow: POST\r\n")
                     .await;
             }
-            (_, Method::Get) => inspect::show(&mut self.out, &self.core.board, head.route),
+            (_, Method::Get) => inspect::show(&mut self.out, &self.core.board, &head),
             _ => {
                 return self
                     .refuse(Some(&head), 405, "use GET", "allow: GET\r\n")
@@ -157,8 +158,8 @@ impl Connection {
         }
         let order = match order {
             Ok(order) if signed => order,
-            Ok(_) => {
-                board.count(|stats| stats.bad_signatures += 1);
+            Ok(order) => {
+                board.turn_away(&order, seen, body);
                 return self.refuse(Some(head), 401, "sign error", "").await;
             }
             Err(why) => {
@@ -166,15 +167,22 @@ impl Connection {
                 return self.refuse(Some(head), 400, &why, "").await;
             }
         };
-        let turn = board.begin(&order, body, seen, &self.stream, &mut self.key);
-        let keep = act(
-            board,
-            &mut self.stream,
-            &mut self.out,
-            &turn,
-            order.recipient_json,
-        )
-        .await?;
+        let breach = match core.rules {
+            Rules::Off => None,
+            Rules::Note | Rules::Enforce => rules::check(body).err(),
+        };
+        let refuse = |breach: &Breach| Arc::new(Step::refusal(breach.code, &breach.to_string()));
+        let refused = breach.as_ref().filter(|_| core.rules == Rules::Enforce);
+        let recipient = order.recipient_json;
+        let arrival = Arrival {
+            order,
+            body,
+            seen,
+            refusal: refused.map(refuse),
+            breach,
+        };
+        let turn = board.begin(arrival, &self.stream, &mut self.key);
+        let keep = act(board, &mut self.stream, &mut self.out, &turn, recipient).await?;
         Ok(match keep {
             Next::Keep(_) if head.keep_alive => Next::Keep(end),
             Next::Keep(_) => Next::Close,
@@ -182,8 +190,8 @@ impl Connection {
         })
     }
 
-    /// `POST /script`: a line `recipient=TARGET`, then a script. For this machine only, and not
-    /// for a web page that happens to be open on it.
+    /// `POST /script`: one script or a file of them. For this machine only, and not for a web page
+    /// that happens to be open on it.
     async fn script(&mut self, head: &Head) -> io::Result<Next> {
         if !self.peer.ip().is_loopback() || head.has_origin {
             return self
@@ -194,8 +202,8 @@ impl Connection {
             Ok(end) => end,
             Err(next) => return Ok(next),
         };
-        match inspect::read_binding(&self.buffer[head.size..end]) {
-            Ok(binding) => self.core.board.bind(binding),
+        match inspect::read_bindings(&self.buffer[head.size..end]) {
+            Ok(bindings) => bindings.into_iter().for_each(|b| self.core.board.bind(b)),
             Err(why) => return self.refuse(Some(head), 400, &why, "").await,
         }
         wire::answer(&mut self.out, 200, "text/plain", "", b"ok\n");
@@ -266,98 +274,5 @@ fn after(head: &Head) -> Next {
         Length::Absent => Next::Keep(head.size),
         Length::Bytes(bytes) => Next::Keep(head.size.saturating_add(bytes)),
         Length::Chunked | Length::Bad => Next::Drain,
-    }
-}
-
-/// Acts out a turn. The board hears of its end before the client can.
-async fn act(
-    board: &Board,
-    stream: &mut TcpStream,
-    out: &mut Vec<u8>,
-    turn: &Turn,
-    recipient_json: &str,
-) -> io::Result<Next> {
-    if !turn.wait.is_zero() && timeout(turn.wait, client_gone(stream)).await.is_ok() {
-        board.finish(turn, End::ClientGone);
-        return Ok(Next::Close);
-    }
-    if turn.is_plain() {
-        wire::ok(out, recipient_json);
-        board.finish(turn, End::Answer);
-        stream.write_all(out).await?;
-        return Ok(Next::Keep(0));
-    }
-    let step = turn.step();
-    match step.manner {
-        Manner::Hang => {
-            client_gone(stream).await;
-            board.finish(turn, End::ClientGone);
-            return Ok(Next::Close);
-        }
-        Manner::Drop | Manner::Close => {
-            board.finish(turn, End::Silence);
-            return Ok(Next::Close);
-        }
-        Manner::Reset | Manner::ResetBefore => {
-            board.finish(turn, End::Silence);
-            return Ok(Next::Reset);
-        }
-        _ => {}
-    }
-    let endless = step.manner == Manner::Endless;
-    let (start, plain) = wire::scripted(out, step, recipient_json, endless);
-    let half = start + (out.len() - start) / 2;
-    board.finish(turn, End::Answer);
-    match &step.manner {
-        Manner::Drip(every) => drip(stream, out, *every).await?,
-        Manner::DripBody(every) => {
-            stream.write_all(&out[..start]).await?;
-            drip(stream, &out[start..], *every).await?;
-        }
-        Manner::Cut => {
-            stream.write_all(&out[..half]).await?;
-            return Ok(Next::Close);
-        }
-        Manner::ResetMid => {
-            stream.write_all(&out[..half]).await?;
-            tokio::time::sleep(BEFORE_RESET).await;
-            return Ok(Next::Reset);
-        }
-        Manner::Endless => endlessly(stream, &out[..start], &out[start..]).await?,
-        Manner::Raw(bytes) => {
-            stream.write_all(bytes).await?;
-            return Ok(Next::Close);
-        }
-        _ => stream.write_all(out).await?,
-    }
-    Ok(if plain { Next::Keep(0) } else { Next::Close })
-}
-
-/// Returns when the client has closed or reset the connection.
-async fn client_gone(stream: &TcpStream) {
-    if matches!(stream.peek(&mut [0]).await, Ok(1..)) {
-        // It sends the next request before this one's answer: it waits, too.
-        std::future::pending::<()>().await;
-    }
-}
-
-async fn drip(stream: &mut TcpStream, bytes: &[u8], every: Duration) -> io::Result<()> {
-    for byte in bytes {
-        stream.write_all(&[*byte]).await?;
-        tokio::time::sleep(every).await;
-    }
-    Ok(())
-}
-
-/// The body as one chunk, then blanks for ever: JSON that never ends and never becomes wrong.
-async fn endlessly(stream: &mut TcpStream, head: &[u8], body: &[u8]) -> io::Result<()> {
-    stream.write_all(head).await?;
-    let mut chunk = format!("{:x}\r\n", body.len()).into_bytes();
-    chunk.extend_from_slice(body);
-    chunk.extend_from_slice(b"\r\n");
-    stream.write_all(&chunk).await?;
-    let blanks = format!("4000\r\n{:16384}\r\n", "");
-    loop {
-        stream.write_all(blanks.as_bytes()).await?;
     }
 }

@@ -4,9 +4,11 @@
 //! works on byte buffers and never touches a socket.
 
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use super::keyring::{self, Signature};
 use super::script::Step;
+use super::vendor;
 
 /// The most bytes of a head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -22,10 +24,13 @@ pub(super) enum Method {
 }
 
 /// What a path leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Send,
-    Page,
+    Inbox,
+    /// The rest of the path: whose conversation.
+    Chat(String),
+    Style,
     Received,
     Stats,
     Script,
@@ -49,6 +54,8 @@ pub(super) enum Length {
 pub(super) struct Head {
     pub method: Method,
     pub route: Route,
+    /// The page is to load itself again.
+    pub follow: bool,
     pub length: Length,
     /// `None` if there is none, more than one, or none that can be decoded.
     pub signature: Option<Signature>,
@@ -78,17 +85,23 @@ impl Head {
             _ => Method::Other,
         };
         let target = request.path.unwrap_or_default();
-        let route = match target.split_once('?').map_or(target, |(path, _)| path) {
-            at if at == path => Route::Send,
-            "/" => Route::Page,
+        let (at, query) = target.split_once('?').unwrap_or((target, ""));
+        let route = match at {
+            _ if at == path => Route::Send,
+            "/" => Route::Inbox,
+            "/style.css" => Route::Style,
             "/received" => Route::Received,
             "/stats" => Route::Stats,
             "/script" => Route::Script,
-            _ => Route::Unknown,
+            _ => match at.strip_prefix("/chat/") {
+                Some(lane) => Route::Chat(lane.to_owned()),
+                None => Route::Unknown,
+            },
         };
         let mut head = Self {
             method,
             route,
+            follow: query == "follow",
             length: Length::Absent,
             signature: None,
             keep_alive: request.version == Some(1),
@@ -152,7 +165,7 @@ pub(super) fn refuse(out: &mut Vec<u8>, status: u16, message: &str, headers: &st
         status,
         "application/json",
         headers,
-        failure(status, message).as_bytes(),
+        vendor::failure(status.into(), message).as_bytes(),
     );
 }
 
@@ -167,6 +180,11 @@ pub(super) fn scripted(
     for (name, value) in &step.headers {
         _ = write!(out, "{name}: {value}\r\n");
     }
+    if let Some(span) = step.retry_date {
+        // As RFC 9110 has it, to the second; rounded up, so that it is never too early.
+        let date = SystemTime::from(jiff::Timestamp::now()) + span + Duration::from_millis(999);
+        _ = write!(out, "retry-after: {}\r\n", httpdate::fmt_http_date(date));
+    }
     let has = |name| {
         step.headers
             .iter()
@@ -174,8 +192,8 @@ pub(super) fn scripted(
     };
     let usual = match step.status {
         100..200 | 204 | 304 => String::new(),
-        200..300 => format!(r#"{{"success":true,"recipient_id":{recipient_json}}}"#),
-        status => failure(status, reason(status)),
+        200..300 => vendor::delivered(recipient_json),
+        status => vendor::failure(status.into(), reason(status)),
     };
     let body = step.body.as_deref().unwrap_or(usual.as_bytes());
     if !body.is_empty() && !has("content-type") {
@@ -194,11 +212,6 @@ pub(super) fn scripted(
         name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close")
     };
     (start, !framed && !step.headers.iter().any(closes))
-}
-
-fn failure(status: u16, message: &str) -> String {
-    let errors = serde_json::json!({"code": status, "msg": message});
-    format!(r#"{{"success":false,"errors":{errors}}}"#)
 }
 
 fn status_line(out: &mut Vec<u8>, status: u16) {

@@ -1,24 +1,21 @@
 //! `run` and `mock`: how they start, wait, tell and stop.
 
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout};
 use std::time::Duration;
 
+use postlane::sign::signature;
 use serde_json::Value;
 
 use crate::{GOOD, both, on, on_with_input, postlane, run, stop, support};
 
-#[test]
-fn the_sandbox_says_where_it_is_and_ends_with_its_counts() {
-    let mut child = postlane(&[
-        "mock",
-        "--listen",
-        "127.0.0.1:0",
-        "--script",
-        "777=500 x2, ok",
-        "--json",
-    ])
-    .spawn()
-    .expect("starts");
+/// A sandbox on a free port, its output after the address, and where it is.
+fn sandbox(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, String) {
+    let start = ["mock", "--listen", "127.0.0.1:0", "--json"];
+    let mut child = postlane(&[&start[..], arguments].concat())
+        .spawn()
+        .expect("starts");
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     out.read_line(&mut line).expect("reads");
@@ -31,6 +28,12 @@ fn the_sandbox_says_where_it_is_and_ends_with_its_counts() {
         .next()
         .expect("host")
         .to_owned();
+    (child, out, host)
+}
+
+#[test]
+fn the_sandbox_says_where_it_is_and_ends_with_its_counts() {
+    let (child, mut out, host) = sandbox(&["--script", "777=500 x2, ok"]);
     run(&["mock", "--listen", &host]).ends(1).tells(&host);
     stop(child).ends(0);
     let mut rest = String::new();
@@ -40,6 +43,50 @@ fn the_sandbox_says_where_it_is_and_ends_with_its_counts() {
     run(&["mock", "--script", "777=whatever"])
         .ends(2)
         .tells("unknown word");
+}
+
+/// The status of the answer to a signed request with this text.
+fn ask(host: &str, recipient: &str, text: &str) -> u16 {
+    let body = format!(
+        r#"{{"page_id":1,"recipient":{{"id":"{recipient}"}},"message":{{"template_type":"text","text":"{text}"}}}}"#
+    );
+    let (length, signature) = (body.len(), signature(b"sandbox", body.as_bytes()));
+    let mut stream = TcpStream::connect(host).expect("connects");
+    write!(
+        stream,
+        "POST /api/send_message HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n\
+         x-joinchat-signature: {signature}\r\n\r\n{body}"
+    )
+    .expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("reads");
+    let status = answer.split(' ').nth(1).expect("a status line");
+    status.parse().expect("a status")
+}
+
+#[test]
+fn the_sandbox_holds_requests_against_the_rules_and_reads_scripts_from_a_file() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let file = folder.path().join("scripts.toml");
+    let path = file.to_str().expect("UTF-8");
+    std::fs::write(&file, "# for two\n\"777\" = \"503\"\n\"*\" = \"501 *\"\n").expect("writes");
+    for (rules, blank) in [("enforce", 400), ("note", 502), ("off", 502)] {
+        let arguments = ["--rules", rules, "--script-file", path];
+        let (child, mut out, host) = sandbox(&[&arguments[..], &["--script", "*=502 *"]].concat());
+        let statuses = [("777", "hi"), ("778", "hi"), ("778", " ")];
+        let statuses = statuses.map(|(recipient, text)| ask(&host, recipient, text));
+        assert_eq!(statuses, [503, 502, blank], "{rules}");
+        stop(child).ends(0);
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).expect("reads");
+        let stats: Value = serde_json::from_str(&rest).expect("JSON");
+        assert_eq!(stats["invalid"], u64::from(rules != "off"), "{rules}");
+    }
+    std::fs::write(&file, "777 = 5").expect("writes");
+    run(&["mock", "--script-file", path]).ends(2).tells(path);
+    run(&["mock", "--script-file", "/nowhere"])
+        .ends(2)
+        .tells("/nowhere");
 }
 
 /// Reads on until a line holds this, and returns all that was read.

@@ -3,7 +3,8 @@
 //! `published` holds the vendor's samples and the list of cases, `bounds` both sides of every
 //! bound, `broken` generated messages that break exactly one of the rules in `breaks`, `bodies`
 //! the bytes that go out, `documents` how a request splits, `damage` what any damage meets, `schema`
-//! whether rules and schema agree, `typed` requests built in Rust. No database and no network.
+//! whether rules and schema agree, `sandbox` that the mock, which has rules of its own, judges all
+//! of them alike, `typed` requests built in Rust. No database and no network.
 
 #![expect(clippy::unwrap_used, reason = "a test without its data fails")]
 
@@ -16,6 +17,7 @@ mod damage;
 mod documents;
 mod generate;
 mod published;
+mod sandbox;
 mod schema;
 mod typed;
 

@@ -11,12 +11,22 @@ use serde_json::{Value, json};
 use super::{button, judge, rule};
 
 #[derive(serde::Deserialize)]
-struct Case<'a> {
-    name: String,
-    #[serde(borrow)]
-    payload: &'a RawValue,
-    valid: bool,
-    rule: String,
+pub struct Case {
+    pub name: String,
+    pub payload: Box<RawValue>,
+    pub valid: bool,
+    pub rule: String,
+}
+
+/// The published cases, each a request with its verdict.
+pub fn cases() -> Vec<Case> {
+    let lines = fs::read_to_string(data().join("validation-cases.jsonl")).unwrap();
+    let cases: Vec<Case> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(cases.len(), 143);
+    cases
 }
 
 fn data() -> PathBuf {
@@ -55,23 +65,9 @@ pub fn requests() -> Vec<(String, String)> {
     requests
 }
 
-/// The published cases: name, request, whether it is valid.
-pub fn cases() -> Vec<(String, Value, bool)> {
-    let cases = fs::read_to_string(data().join("validation-cases.jsonl")).unwrap();
-    let read = |line: &str| {
-        let case: Case<'_> = serde_json::from_str(line).unwrap();
-        let payload = serde_json::from_str(case.payload.get()).unwrap();
-        (case.name, payload, case.valid)
-    };
-    cases.lines().map(read).collect()
-}
-
 #[test]
 fn every_published_case_is_judged_as_it_says() {
-    let cases = fs::read_to_string(data().join("validation-cases.jsonl")).unwrap();
-    let mut count = 0;
-    for line in cases.lines() {
-        let case: Case<'_> = serde_json::from_str(line).unwrap();
+    for case in cases() {
         let judged = validate::document(case.payload.get().as_bytes(), &[], &Limits::default());
         match judged {
             Ok(_) => assert!(case.valid, "{} passed, breaks {}", case.name, case.rule),
@@ -80,9 +76,7 @@ fn every_published_case_is_judged_as_it_says() {
                 assert_eq!(refusal.rule, case.rule, "{}: {refusal}", case.name);
             }
         }
-        count += 1;
     }
-    assert_eq!(count, 143);
 }
 
 #[test]

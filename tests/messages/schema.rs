@@ -138,8 +138,9 @@ fn the_shipped_schema_is_the_one_that_the_types_and_the_defaults_make() {
 #[test]
 fn rules_and_schema_agree_about_every_published_case_and_sample() {
     let checker = checker();
-    for (name, payload, valid) in cases() {
-        assert_eq!(checker.check(&payload).is_ok(), valid, "{name}");
+    for case in cases() {
+        let payload = serde_json::from_str(case.payload.get()).unwrap();
+        assert_eq!(checker.check(&payload).is_ok(), case.valid, "{}", case.name);
     }
     for (name, text) in requests() {
         let request = serde_json::from_str(&text).unwrap();

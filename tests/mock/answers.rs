@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use postlane::clock::BootInstant;
-use postlane::mock::{Binding, MockStats, Script, Step};
-
+use postlane::mock::{Binding, MockStats};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{LONG, answer, body, client, failure, give_up, mock, request, script, send};
@@ -270,50 +269,4 @@ async fn garbage_is_no_http_and_raw_is_whatever_it_says() {
     );
     let received = mock.received();
     assert_eq!((received[0].status, received[1].status), (None, Some(201)));
-}
-
-#[test]
-fn a_script_with_a_wrong_word_names_it_and_what_is_allowed() {
-    for (text, word) in [
-        ("ok, explode", "step 2: unknown word \"explode\"; use ok, "),
-        ("50", "\"50\" is not a status"),
-        ("500 hang 501", "\"501\" contradicts"),
-        ("hang drop", "\"drop\" contradicts"),
-        ("delay soon", "\"soon\" is not a duration"),
-        ("delay", "\"delay\" needs a duration"),
-        ("ok x0", "\"x0\" is not within"),
-        ("500 *, ok", "\"*\" ends a script"),
-        ("500,, ok", "step 2: it is empty"),
-        ("header=nocolon", "no colon"),
-        ("body={", "never closed"),
-        ("colour=red", "unknown word \"colour=red\""),
-    ] {
-        let error = text.parse::<Script>().unwrap_err().to_string();
-        assert!(error.contains(word), "{text}: {error}");
-    }
-}
-
-#[test]
-fn scripts_are_read_from_text_and_from_a_file() {
-    assert_eq!(
-        script("500 x2, 503 *"),
-        Script::new([500, 500, 503].map(Step::answer)).forever()
-    );
-    assert_eq!(script("503, *"), script("503 *"));
-    let file = "\"*\" = \"ok\"\n\"12345/7\" = \"500 x2, ok\"\n";
-    let bindings = Binding::from_toml(file).unwrap();
-    assert_eq!(
-        bindings,
-        [
-            "*=ok".parse().unwrap(),
-            "12345/7=500 x2, ok".parse().unwrap()
-        ]
-    );
-    let error = Binding::from_toml("\"7\" = \"bang\"")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("7: step 1: unknown word \"bang\""),
-        "{error}"
-    );
 }

@@ -1,9 +1,11 @@
 //! The sandbox seen from outside: by an HTTP client, and where that hides too much, by a socket.
 
 mod answers;
-mod inspect;
+mod phone;
 mod record;
 mod referee;
+mod rules;
+mod script;
 
 use std::time::Duration;
 
@@ -89,6 +91,20 @@ async fn answer(client: &Client, mock: &Mock, recipient: &str, text: &str) -> (u
         response.status().as_u16(),
         response.text().await.expect("a whole body"),
     )
+}
+
+/// What the sandbox shows under a path.
+async fn get(client: &Client, mock: &Mock, path: &str) -> Response {
+    let url = format!("http://{}{path}", mock.addr());
+    client.get(url).send().await.expect("an answer")
+}
+
+async fn text(client: &Client, mock: &Mock, path: &str) -> String {
+    get(client, mock, path)
+        .await
+        .text()
+        .await
+        .expect("a whole body")
 }
 
 /// The error of a request that must get no answer, with all its causes.

@@ -4,7 +4,7 @@ use postlane::mock::{Mock, MockConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{LONG, SECRET, body, client, config, mock, request, script, send, sign};
+use crate::{LONG, SECRET, body, client, config, mock, request, script, send, sign, text};
 
 #[tokio::test]
 async fn a_bad_or_missing_signature_is_refused_and_not_received() {
@@ -82,26 +82,13 @@ async fn what_is_no_send_request_is_refused_with_its_status() {
                 .starts_with(r#"{"success":false,"errors":{"code":400,"#)
         );
     }
-    let base = format!("http://{}", mock.addr());
-    assert_eq!(
-        client
-            .post(format!("{base}/api/other"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        404
-    );
+    let post = async |path: &str| {
+        let url = format!("http://{}{path}", mock.addr());
+        client.post(url).send().await.unwrap().status()
+    };
+    assert_eq!(post("/api/other").await, 404);
     assert_eq!(client.get(mock.url()).send().await.unwrap().status(), 405);
-    assert_eq!(
-        client
-            .post(format!("{base}/stats"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        405
-    );
+    assert_eq!(post("/stats").await, 405);
     assert_eq!(
         (
             mock.stats().bad_requests,
@@ -211,6 +198,29 @@ async fn every_received_request_is_remembered_with_its_times_and_answer() {
 }
 
 #[tokio::test]
+async fn the_record_and_the_counts_are_served_as_json() {
+    let (mock, client) = (mock(), client());
+    for text in ["#1", "#2"] {
+        send(&client, &mock, "7", text).await;
+    }
+    let lines = text(&client, &mock, "/received").await;
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (lines.len(), &lines[1]["number"], &lines[1]["status"]),
+        (2, &2.into(), &200.into())
+    );
+    assert!(lines[0]["body"].as_str().unwrap().ends_with("#1\"}}"));
+    let stats = text(&client, &mock, "/stats").await;
+    assert_eq!(
+        serde_json::from_str::<postlane::mock::MockStats>(&stats).unwrap(),
+        mock.stats()
+    );
+}
+
+#[tokio::test]
 async fn only_the_newest_are_kept_and_the_counts_cover_all() {
     let mock = Mock::start(MockConfig {
         keep: 2,
@@ -229,6 +239,29 @@ async fn only_the_newest_are_kept_and_the_counts_cover_all() {
         .collect();
     assert_eq!(kept, [(2, Some(200), None), (3, Some(200), None)]);
     assert_eq!(mock.count(), 3);
+}
+
+#[tokio::test]
+async fn the_oldest_bodies_make_room_for_the_newest() {
+    let size = body("7", "#1").len();
+    let keep_bytes = 2 * size + size / 2;
+    let mock = Mock::start(MockConfig {
+        keep_bytes,
+        ..config()
+    })
+    .unwrap();
+    let client = client();
+    mock.script("7", script("ok x3, 500"));
+    for text in ["#1", "#2", "#3", "#4"] {
+        send(&client, &mock, "7", text).await;
+    }
+    let kept: Vec<_> = mock
+        .received()
+        .into_iter()
+        .map(|m| (m.seq, m.status, m.body.map(|body| body.len())))
+        .collect();
+    let sizes = Some(size);
+    assert_eq!(kept, [(3, Some(200), sizes), (4, Some(500), sizes)]);
 }
 
 #[tokio::test]
