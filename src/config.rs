@@ -28,6 +28,7 @@ use reqwest::Url;
 use reqwest::header::HeaderName;
 use secrecy::SecretString;
 
+use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
 use crate::validate::{Limits, PageForm, PayloadForm};
@@ -55,6 +56,8 @@ pub struct Config {
     pub retry: Retry,
     /// What an answer means.
     pub judge: Judge,
+    /// When the endpoint pauses by itself, and how what is paused is probed.
+    pub circuit: breaker::Settings,
     /// Each page that has keys of its own, and `default` for all others.
     pub pages: BTreeMap<String, Page>,
     /// The lines of jobs.

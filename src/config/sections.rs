@@ -15,6 +15,7 @@ use super::{
     Admin, Api, Config, DatabaseUrl, Delay, Judge, Lanes, Log, LogFormat, Page, PageSecret,
     Retention, Retry, Source, Worker, database_url, keys, rules_of,
 };
+use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
 use crate::validate::{Limits, PageForm, PayloadForm, WireForm};
@@ -43,6 +44,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     let worker = reader.worker(&api);
     let retry = reader.retry();
     let judge = reader.judge();
+    let circuit = reader.circuit();
     let config = Config {
         database_url: reader.database_url(),
         api,
@@ -50,6 +52,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         worker,
         retry,
         judge,
+        circuit,
         pages: reader.pages(),
         lanes: Lanes {
             after_unknown: reader.choice(
@@ -194,6 +197,30 @@ impl Reader {
             shutdown_timeout: self.span("worker.shutdown_timeout", Duration::ZERO),
             notify: self.truth("worker.notify"),
             lease,
+        }
+    }
+
+    fn circuit(&mut self) -> breaker::Settings {
+        let (probe, max_probe) = (
+            self.span("circuit.probe", SHORTEST),
+            self.span("circuit.max_probe", SHORTEST),
+        );
+        if probe > max_probe {
+            self.refuse(
+                "circuit.probe",
+                &format!(
+                    "must not be over circuit.max_probe ({})",
+                    humantime::format_duration(max_probe)
+                ),
+            );
+        }
+        breaker::Settings {
+            attempts: self.number("circuit.attempts", 1..=1_000_000),
+            recipients: self.number("circuit.recipients", 1..=1_000),
+            window: self.span("circuit.window", SHORTEST),
+            failing: f64::from(self.number::<u8>("circuit.failing_percent", 1..=100)) / 100.0,
+            probe,
+            max_probe,
         }
     }
 
