@@ -10,10 +10,15 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postlane::clock::BootInstant;
 use postlane::config::{Config, Overrides};
+use postlane::deliver::{Claim, report};
 use postlane::events::Events;
+use postlane::job::{Outcome, Scope, State};
+use postlane::judge::Answer;
 use postlane::mock::{Mock, MockConfig, Received, Script, Step};
 use postlane::service::Service;
+use postlane::store::record::Ended;
 use rig::{SECRET, Setup, Sql, sandbox, until};
 use support::{Db, Engine};
 use tokio::time::Instant;
@@ -305,6 +310,55 @@ async fn a_failed_attempt_keeps_how_far_it_came() {
     let reasons = "send_jobs where reason like '%phase=%body_sent=%'";
     assert!(stage.sql.count(reasons).await > 0);
     stage.ends().await;
+}
+
+/// How an answer to the first attempt of a job ends.
+fn ended(answer: &Answer) -> Ended {
+    let claim = Claim {
+        lane: "1/id:a".to_owned(),
+        token: 1,
+        job: 1,
+        number: 1,
+        page: "1".to_owned(),
+        body: bytes::Bytes::new(),
+        failures: 0,
+        on_ambiguous: None,
+        delay: Duration::ZERO,
+        expires_in: None,
+        started: 0,
+        claimed: BootInstant::now(),
+        alone: false,
+    };
+    let wire = support::wire("http://127.0.0.1:9/", Duration::from_secs(1));
+    report(claim, answer, &wire)
+}
+
+#[tokio::test]
+async fn what_a_judgement_asks_to_be_paused_is_passed_on() {
+    for (status, scope) in [
+        (200, Scope::None),
+        (400, Scope::None),
+        (401, Scope::Page),
+        (404, Scope::Endpoint),
+        (429, Scope::Page),
+    ] {
+        let ended = ended(&support::status_answer(status));
+        assert_eq!((ended.scope, ended.pause_after), (scope, None), "{status}");
+    }
+    let body = br#"{"error":{"code":200}}"#.to_vec();
+    let answer = Answer::status(403, |_| None, (body, None), 0, LONG);
+    let ended = ended(&answer);
+    assert_eq!((ended.scope, ended.pause_after), (Scope::Page, Some(5)));
+}
+
+#[tokio::test]
+async fn a_job_whose_time_ran_out_before_the_first_byte_is_dead() {
+    let expired = ended(&Answer::not_sent("expired"));
+    assert_eq!(expired.state, State::Dead);
+    assert_eq!(expired.outcome, Outcome::NotSent);
+    assert_eq!(expired.reason.as_deref(), Some("expired"));
+    let given_up = ended(&Answer::not_sent("the page has no secret"));
+    assert_eq!(given_up.state, State::Queued);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
