@@ -14,7 +14,7 @@ use super::{button, generic, list, receipt, text, with_message};
 
 /// Rules of Postlane alone: the vendor has none of them, so the sandbox lets these pass.
 const OURS: [&str; 5] = [
-    // A column for it is missing; the API does not say what it does with more.
+    // No column holds it; the vendor does not forbid it.
     "request.unknown_key",
     // The sizes of the columns; spec sections 1.2, 1.3 and 1.5 bound none of the three.
     "page_id.max_40",
