@@ -1,7 +1,7 @@
 //! The names of all keys, their defaults, and what a misspelt one was meant to be.
 //!
 //! This table is the only list of keys: the file, the environment and `postlane check` go by it.
-//! It knows nothing of values; what a value may be is decided in `sections.rs`.
+//! It knows nothing of values; what a value may be is decided in `sections.rs` and `api.rs`.
 
 /// Every key outside `[pages]` with its default as an operator would write it; empty is "not set".
 pub(super) const KEYS: &[(&str, &str)] = &[
