@@ -170,11 +170,16 @@ impl Breaker {
         self.changes.splice(0..0, changes);
     }
 
-    /// A page has another secret: its pause is no longer worth anything.
+    /// A page, or `default` for all that have none of their own, has another secret: what was refused
+    /// before is no longer worth anything.
     pub fn secret_changed(&mut self, page: &str) {
         let scope = page_scope(page);
-        self.refused.remove(&scope);
-        self.changes.push(Change::Close { scope });
+        let all = page == "default";
+        let means = |other: &String| *other == scope || all && other.starts_with("page:");
+        self.refused.retain(|other, _| !means(other));
+        let paused = self.paused.iter().filter(|other| means(other)).cloned();
+        self.changes
+            .extend(paused.map(|scope| Change::Close { scope }));
     }
 
     fn is_paused(&self, scope: &str) -> bool {

@@ -31,6 +31,7 @@ mod out;
 mod pause;
 mod prune;
 mod release;
+mod reload;
 mod requests;
 mod requeue;
 mod resolve;
@@ -155,12 +156,15 @@ impl Cli {
 impl Globals {
     /// The configuration that file, environment and flags make.
     fn load(&self) -> Result<Config, Failure> {
-        let overrides = Overrides {
+        Ok(Config::load(&self.overrides(), std::env::vars_os())?)
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides {
             config: self.config.clone(),
             database_url: self.database_url.clone(),
             log: self.log.clone(),
-        };
-        Ok(Config::load(&overrides, std::env::vars_os())?)
+        }
     }
 
     /// The configuration, its warnings told, and a database that this binary can work on.

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
@@ -36,6 +36,7 @@ pub use api::{Api, Delay};
 pub use database_url::{DatabaseUrl, Engine};
 use layers::Layers;
 pub use rules::rules_of;
+pub use secrets::SecretFile;
 
 /// The files that are looked for when `--config` names none, in this order.
 pub const FILES: [&str; 2] = ["postlane.toml", "/etc/postlane/postlane.toml"];
@@ -72,6 +73,7 @@ pub struct Config {
     resolved: Vec<Resolved>,
     warnings: Vec<String>,
     unread: Vec<String>,
+    secret_files: Vec<SecretFile>,
 }
 
 /// `[worker]`: this process.
@@ -116,6 +118,8 @@ pub struct Judge {
 pub struct Page {
     /// The page's own secret.
     pub secret: PageSecret,
+    /// The one before it, for the time of a rotation; only beside a secret of its own.
+    pub previous: PageSecret,
     /// Requests a second over all workers, more than 0; `None` defers to `default`.
     pub rate: Option<f64>,
 }
@@ -309,6 +313,35 @@ impl Config {
                 _ => None,
             },
         }
+    }
+
+    /// The files that hold secrets of pages.
+    pub fn secret_files(&self) -> &[SecretFile] {
+        &self.secret_files
+    }
+
+    /// True if anything but the secrets of pages differs, as far as it can be told: what a file
+    /// says that is named in both is not compared.
+    pub fn differs_beside_secrets(&self, other: &Self) -> bool {
+        fn rest(config: &Config) -> Vec<(&str, &str)> {
+            let secret = |key: &str| {
+                let secret = |(_, last): (&str, &str)| last.contains("secret");
+                keys::page_key(key).is_some_and(secret)
+            };
+            let rest = config.resolved.iter().filter(|row| !secret(&row.key));
+            rest.map(|row| (row.key.as_str(), row.value.as_str()))
+                .collect()
+        }
+        // What `resolved` shows with asterisks.
+        let url = |config: &Self| config.database_url.expose().to_owned();
+        let token = |config: &Self| {
+            let token = config.admin.token.as_ref();
+            token.map(|token| token.expose_secret().to_owned())
+        };
+        rest(self) != rest(other)
+            || url(self) != url(other)
+            || self.api.url != other.api.url
+            || token(self) != token(other)
     }
 
     /// The rate of a page in requests a second: its own, else that of `default`, else no limit.

@@ -14,7 +14,7 @@ use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::{Event, Events};
 use crate::http::Http;
-use crate::job::{JobId, OnAmbiguous, State};
+use crate::job::{JobId, OnAmbiguous, Outcome, Scope, State};
 use crate::judge::{Answer, Judgement, RuleSet, judge};
 use crate::retry::{self, Attempted, Policy};
 use crate::sign::signature;
@@ -86,12 +86,80 @@ impl Wire {
 /// What the receiver may take longer than the delay it was asked for.
 pub const API_DELAY_MARGIN: Duration = Duration::from_secs(1);
 
+/// Tells the secrets of a process apart; says nothing about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SecretId(pub u64);
+
+/// A signature, and which secret made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The value of the header.
+    pub signature: String,
+    /// The secret that was in use.
+    pub secret: SecretId,
+}
+
+/// Which of a page's two secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The one that signs.
+    Current,
+    /// The one before it, for the time of a rotation.
+    Previous,
+}
+
+impl Slot {
+    /// As logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Current => Self::Previous,
+            Self::Previous => Self::Current,
+        }
+    }
+}
+
+/// What follows from a refused signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The page has no other secret.
+    Sole,
+    /// The page goes on with its other one.
+    Switched(Slot),
+    /// The page goes on with its other one, but that was refused before it: probably neither works.
+    Both(Slot),
+    /// The page uses another one by now.
+    Late,
+}
+
 /// Where the secrets of pages come from.
 pub trait Secrets: Send + Sync {
     /// Signs a body for a page; none if the page has no secret.
-    fn sign(&self, page: &str, body: &[u8]) -> Option<String>;
+    fn sign(&self, page: &str, body: &[u8]) -> Option<Signed>;
     /// True if the page has a secret.
     fn has(&self, page: &str) -> bool;
+    /// The receiver refused what this secret signed for the page.
+    fn refused(&self, _page: &str, _secret: SecretId) -> Refusal {
+        Refusal::Sole
+    }
+    /// The receiver took what this secret signed for the page.
+    fn accepted(&self, _page: &str, _secret: SecretId) {}
+    /// Pages whose secret changed since the last call; `default` stands for all that have none of
+    /// their own (see [`Self::has_own`]).
+    fn take_changed(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// True if the page does not take the secret of `default`.
+    fn has_own(&self, _page: &str) -> bool {
+        true
+    }
 }
 
 /// Signs with one secret.
@@ -102,21 +170,24 @@ pub fn sign_with(secret: &[u8], body: &[u8]) -> String {
 /// Makes one attempt. Never panics and always returns: a slot that is lost is never had again.
 pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
     let mut hurry = wire.hurry.subscribe();
+    let mut signed = None;
     let answer = tokio::select! {
-        answer = AssertUnwindSafe(send(&claim, wire)).catch_unwind() => {
+        answer = AssertUnwindSafe(send(&claim, &mut signed, wire)).catch_unwind() => {
             answer.unwrap_or_else(|_| Answer::lost("phase=unknown: the sender panicked"))
         }
         _ = hurry.wait_for(|now| *now) => {
             Answer::lost("phase=unknown: the worker stopped before it was answered")
         }
     };
-    report(claim, &answer, wire)
+    report(claim, &answer, signed, wire)
 }
 
-async fn send(claim: &Claim, wire: &Wire) -> Answer {
-    let Some(signature) = wire.secrets.sign(&claim.page, &claim.body) else {
+/// Says in `with` which secret signed, also when it is dropped half-way.
+async fn send(claim: &Claim, with: &mut Option<SecretId>, wire: &Wire) -> Answer {
+    let Some(Signed { signature, secret }) = wire.secrets.sign(&claim.page, &claim.body) else {
         return Answer::not_sent("the page has no secret");
     };
+    *with = Some(secret);
     // The last look before the first byte, on the clock that runs through a suspend.
     let age = claim.claimed.elapsed();
     if age > wire.send_within {
@@ -131,9 +202,12 @@ async fn send(claim: &Claim, wire: &Wire) -> Answer {
     wire.http.post(claim.body.clone(), &signature, now).await
 }
 
-/// Turns an answer into what the ledger records.
-pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
+/// Turns an answer into what the ledger records; `signed` says which secret signed the request.
+pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wire) -> Ended {
     let mut judgement = judge(&wire.rules, answer);
+    if let Some(secret) = signed {
+        heed(&claim.page, secret, &mut judgement, wire);
+    }
     judgement.counts = wire
         .breaker
         .lock()
@@ -176,6 +250,27 @@ pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
     ended
 }
 
+/// Learns from a judgement which secret of the page works. While another one is left to try, its
+/// page need not pause.
+fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire) {
+    match (judgement.outcome, judgement.scope) {
+        (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
+        // Too fast, not refused.
+        (Outcome::Throttled, _) => {}
+        (_, Scope::Page) => {
+            let refusal = wire.secrets.refused(page, secret);
+            if let Refusal::Switched(to) | Refusal::Both(to) = refusal {
+                let to = to.as_str();
+                wire.events.emit(&Event::SecretSwitched { page, to });
+            }
+            if let Refusal::Switched(_) | Refusal::Late = refusal {
+                judgement.scope = Scope::None;
+            }
+        }
+        _ => {}
+    }
+}
+
 fn ended(
     claim: Claim,
     judgement: &Judgement<'_>,
@@ -202,7 +297,7 @@ fn ended(
         failed: i64::from(next.failed),
         due: finished + millis(next.after),
         reason: next.reason.as_deref().map(clean),
-        ambiguous: judgement.outcome == crate::job::Outcome::Ambiguous,
+        ambiguous: judgement.outcome == Outcome::Ambiguous,
         rest: Duration::ZERO,
         alone: claim.alone,
     }

@@ -117,6 +117,25 @@ pub enum Event<'a> {
         /// `page:ID` or `endpoint`.
         scope: &'a str,
     },
+    /// A page goes on with its other secret: the one in use was refused.
+    SecretSwitched {
+        /// The page.
+        page: &'a str,
+        /// `current` or `previous`.
+        to: &'static str,
+    },
+    /// A secret was replaced while the worker runs.
+    SecretChanged {
+        /// The page, or `default`.
+        page: &'a str,
+    },
+    /// A file with a secret cannot be read any more; the secret it held stays in use.
+    SecretKept {
+        /// The key of the configuration.
+        key: &'a str,
+        /// Path and error.
+        why: &'a str,
+    },
     /// The sweeper found a lane that should have been there. Must not happen.
     Healed {
         /// How many.
@@ -470,6 +489,19 @@ impl Events {
             Event::Resumed { scope } => {
                 self.pauses_closed.get_or_create(&kind_of(scope)).inc();
                 info!(scope, "resumed");
+            }
+            Event::SecretSwitched { page, to } => {
+                warn!(
+                    page,
+                    to, "secret was refused, page goes on with its other one"
+                )
+            }
+            Event::SecretChanged { page } => info!(page, "secret of a page changed"),
+            Event::SecretKept { key, why } => {
+                warn!(
+                    key,
+                    why, "secret cannot be read again, the one in use stays"
+                )
             }
             Event::Healed { lanes } => {
                 self.healed.inc_by(u64::try_from(lanes).unwrap_or_default());

@@ -33,6 +33,7 @@ pub mod store;
 // motion
 pub mod deliver;
 pub mod events;
+pub mod keyring;
 pub mod ledger;
 pub mod sweep;
 pub mod worker;

@@ -1,23 +1,25 @@
 //! A configured worker: what `run`, `demo` and the benchmark start.
 //!
-//! Turns a [`Config`] into connections, a client and settings, and starts the worker and the
-//! sweeper. It refuses to parse, to print and to catch signals.
+//! Turns a [`Config`] into connections, a client and settings, and starts the worker, the sweeper
+//! and whoever keeps the secrets up to date. It refuses to parse, to print and to catch signals.
+
+mod refresh;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{Fuse, FusedFuture as _};
-use secrecy::ExposeSecret as _;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::breaker::Breaker;
-use crate::config::{Config, Delay};
-use crate::deliver::{Secrets, Wire, sign_with};
+use crate::config::{Config, Delay, PageSecret};
+use crate::deliver::Wire;
 use crate::events::Events;
 use crate::http::{BuildError, Endpoint, Http};
+use crate::keyring::{Keyring, Pair};
 use crate::ledger::Settings;
 use crate::retry::Policy;
 use crate::store::wake::Waker;
@@ -46,15 +48,28 @@ pub struct Service {
     worker: Ended,
     sweeper: JoinHandle<()>,
     sweeping: Pool,
+    reloads: mpsc::Sender<Config>,
+    refresher: JoinHandle<()>,
 }
 
 /// Resolves when the ledger's thread ends: how many outcomes it could not write.
 type Ended = Fuse<oneshot::Receiver<usize>>;
 
 impl Config {
-    /// The secrets of the pages decide which may send, and sign.
-    fn secrets(&self) -> Arc<dyn Secrets> {
-        Arc::new(Configured(self.clone()))
+    /// The secrets of the pages, which decide who may send, and sign.
+    fn pairs(&self) -> impl Iterator<Item = (String, Pair)> {
+        let known = |secret: &PageSecret| match secret {
+            PageSecret::Known(secret) => Some(secret.clone()),
+            PageSecret::Inherited | PageSecret::Unread => None,
+        };
+        self.pages.iter().filter_map(move |(page, keys)| {
+            let pair = Pair {
+                current: known(&keys.secret),
+                previous: known(&keys.previous),
+            };
+            // A page without one of its own takes that of `default`.
+            (!matches!(keys.secret, PageSecret::Inherited)).then(|| (page.clone(), pair))
+        })
     }
 
     /// The `[retry]` section as the rules take it.
@@ -67,7 +82,12 @@ impl Config {
         }
     }
 
-    fn settings(&self, worker: String, breaker: &Arc<Mutex<Breaker>>) -> Settings {
+    fn settings(
+        &self,
+        worker: String,
+        secrets: &Arc<Keyring>,
+        breaker: &Arc<Mutex<Breaker>>,
+    ) -> Settings {
         let rates = self
             .pages
             .iter()
@@ -83,13 +103,14 @@ impl Config {
             delay_on_wire: self.api.delay == Delay::Api,
             rates: rates.collect(),
             default_rate: self.pages.get("default").and_then(|page| page.rate),
-            secrets: self.secrets(),
+            secrets: Arc::<Keyring>::clone(secrets),
             breaker: Arc::clone(breaker),
         }
     }
 
     fn wire(
         &self,
+        secrets: &Arc<Keyring>,
         events: &Arc<Events>,
         breaker: &Arc<Mutex<Breaker>>,
     ) -> Result<Wire, BuildError> {
@@ -104,7 +125,7 @@ impl Config {
         })?;
         Ok(Wire {
             http,
-            secrets: self.secrets(),
+            secrets: Arc::<Keyring>::clone(secrets),
             rules: Arc::clone(&self.judge.rules),
             policy: self.policy(),
             // What starts later could end after the lease.
@@ -120,21 +141,6 @@ impl Config {
     }
 }
 
-struct Configured(Config);
-
-impl Secrets for Configured {
-    fn sign(&self, page: &str, body: &[u8]) -> Option<String> {
-        Some(sign_with(
-            self.0.secret(page)?.expose_secret().as_bytes(),
-            body,
-        ))
-    }
-
-    fn has(&self, page: &str) -> bool {
-        self.0.secret(page).is_some()
-    }
-}
-
 impl Service {
     /// Connects, checks the schema and starts to deliver. Never migrates.
     ///
@@ -142,8 +148,9 @@ impl Service {
     /// A database that is away or not fit, or a client that cannot be built.
     pub async fn start(config: &Config, events: &Arc<Events>) -> Result<Self, Error> {
         let url = config.database_url.expose();
+        let keyring = Arc::new(Keyring::new(config.pairs()));
         let breaker = Arc::new(Mutex::new(Breaker::new(config.circuit.clone())));
-        let wire = Arc::new(config.wire(events, &breaker)?);
+        let wire = Arc::new(config.wire(&keyring, events, &breaker)?);
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
         let sweeping = Pool::open(url, Use::Write, false).await?;
@@ -152,7 +159,7 @@ impl Service {
         let (stop, stopping) = watch::channel(false);
         let worker = Worker {
             waker,
-            settings: config.settings(name, &breaker),
+            settings: config.settings(name, &keyring, &breaker),
             wire,
             events: Arc::clone(events),
             shutdown_timeout: config.worker.shutdown_timeout,
@@ -168,6 +175,14 @@ impl Service {
             Arc::clone(events),
             stopping.clone(),
         );
+        let (reloads, reloading) = mpsc::channel(1);
+        let refresh = refresh::refresh(
+            keyring,
+            config.secret_files().to_vec(),
+            reloading,
+            Arc::clone(events),
+            stopping.clone(),
+        );
         Ok(Self {
             readers,
             stop,
@@ -175,7 +190,15 @@ impl Service {
             sweeper: tokio::spawn(sweeper),
             sweeping,
             events: Arc::clone(events),
+            reloads,
+            refresher: tokio::spawn(refresh),
         })
+    }
+
+    /// Takes the secrets of the pages from another configuration, and nothing else.
+    pub async fn reload(&self, config: Config) {
+        // It fails only while the service stops, and then nobody signs any more.
+        let _ = self.reloads.send(config).await;
     }
 
     /// Stops taking work, finishes what is in flight within the configured time, and closes.
@@ -185,6 +208,7 @@ impl Service {
         // A worker that panicked has lost what it had in hand; whoever comes next finds it.
         let unwritten = self.worker.await.unwrap_or(usize::MAX);
         let _ = self.sweeper.await;
+        let _ = self.refresher.await;
         self.sweeping.close().await;
         // Listeners hold a connection of this one; they end with the process.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.readers.close()).await;

@@ -405,7 +405,6 @@ both! {
             sql.count("send_pauses where scope = 'endpoint'").await == 1
         }).await;
         let before = sql.count("send_attempts where outcome = 'not_sent'").await;
-        assert!(before >= 20, "{before}");
         until("it is probed, one job at a time", LONG, async || {
             sql.count("send_attempts where outcome = 'not_sent'").await >= before + 3
         }).await;

@@ -220,4 +220,19 @@ both! {
         worker.deliver_all().await;
         assert_eq!(db.int("select count(*) from send_jobs where state <> 'delivered'").await, 0);
     }
+
+    a_page_whose_secret_changed_goes_on_at_once, |db| {
+        jobs(&db, "1", &["a", "b"]).await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claims = worker.claims().await;
+        answer(&mut worker, claims, 401);
+        worker.claims().await;
+        assert_eq!(db.int("select count(*) from send_pauses").await, 1);
+        jobs(&db, "1", &["c", "d"]).await;
+        worker.pass(Duration::from_millis(900));
+        assert!(worker.claims().await.is_empty(), "paused");
+        worker.wire.breaker.lock().expect("not poisoned").secret_changed("default");
+        assert_eq!(worker.claims().await.len(), 4);
+        assert_eq!(db.int("select count(*) from send_pauses").await, 0);
+    }
 }

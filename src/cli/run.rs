@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
+use super::reload::Reload;
 use super::{Failure, Globals, Out, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
@@ -26,7 +27,8 @@ use crate::store;
 ///
 /// Never changes the schema: without tables it says `postlane migrate` and waits. SIGTERM or
 /// Ctrl-C: takes no more work, finishes what is in flight within worker.shutdown_timeout and ends
-/// with 0; a second one ends at once with 1. Under systemd it tells when it delivers (READY=1)
+/// with 0; a second one ends at once with 1. SIGHUP: reads the configuration again and takes the
+/// secrets of the pages from it; files that hold secrets are watched anyway. Under systemd it tells when it delivers (READY=1)
 /// and feeds the watchdog.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -75,6 +77,7 @@ impl Run {
             warn!(warning, "configuration");
         }
         let mut signals = Signals::listen()?;
+        let mut reload = Reload::listen(globals)?;
         let events = Arc::new(Events::new());
         // Before the database: /readyz says why nothing is delivered yet.
         let (readers, stop_admin) = (Readers::default(), watch::Sender::new(false));
@@ -89,6 +92,7 @@ impl Run {
         loop {
             tokio::select! {
                 () = signals.next() => break,
+                () = reload.asked() => reload.reload(&config, &service).await,
                 () = pulse.beat() => {}
             }
             if service.has_died() {

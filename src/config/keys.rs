@@ -98,10 +98,27 @@ pub(super) fn takes_list(path: &str) -> bool {
 }
 
 /// The keys of one page, `pages.PAGE.KEY`; none has a default.
-pub(super) const PAGE_KEYS: &[&str] = &["secret_env", "secret_file", "secret", "rate"];
+pub(super) const PAGE_KEYS: &[&str] = &[
+    "secret_env",
+    "secret_file",
+    "secret",
+    "previous_secret_env",
+    "previous_secret_file",
+    "previous_secret",
+    "rate",
+];
+
+/// The keys that name a page's secret, and those that name the one before it.
+pub(super) const SECRET_KEYS: [&str; 3] = ["secret_env", "secret_file", "secret"];
+/// See [`SECRET_KEYS`].
+pub(super) const PREVIOUS_KEYS: [&str; 3] = [
+    "previous_secret_env",
+    "previous_secret_file",
+    "previous_secret",
+];
 
 /// The section that takes every page key, for pages without their own.
-pub(super) const DEFAULT_PAGE: &str = "default";
+pub(super) use crate::keyring::DEFAULT_PAGE;
 
 const PREFIX: &str = "POSTLANE_";
 

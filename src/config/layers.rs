@@ -177,9 +177,9 @@ impl Layers {
         }
     }
 
-    /// The variables that `secret_env` or `token_env` names, in the file or in the environment.
+    /// The variables that `secret_env`, `previous_secret_env` or `token_env` names, in the file or in the environment.
     fn named_by_secrets(&self) -> BTreeSet<String> {
-        let names = |path: &str| path.ends_with(".secret_env") || path.ends_with(".token_env");
+        let names = |path: &str| path.ends_with("secret_env") || path.ends_with(".token_env");
         let in_file = self
             .settings
             .iter()

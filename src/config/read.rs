@@ -10,7 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::layers::{Form, Layers, Setting};
-use super::{PageSecret, Resolved, Source, database_url, keys, secrets};
+use super::{PageSecret, Resolved, SecretFile, Source, database_url, keys, secrets};
 
 /// The longest span: added to any moment it stays far from the end of 64 bits.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -26,6 +26,8 @@ pub(super) struct Reader {
     pub(super) layers: Layers,
     /// Secrets that are named but cannot be read.
     pub(super) unread: Vec<String>,
+    /// Files that hold the secrets of pages.
+    pub(super) files: Vec<SecretFile>,
 }
 
 impl Reader {
@@ -217,13 +219,15 @@ impl Reader {
             self.layers.warnings.push(warning);
             return Some(secret);
         }
+        let environment = &self.layers.environment;
         let read = if is_variable {
-            secrets::from_variable(&set.text, &self.layers.environment)
+            secrets::from_variable(&set.text, environment)
         } else {
-            secrets::from_file(
-                &set.text,
-                &Layers::folder(&set.source),
-                &self.layers.environment,
+            secrets::path_of(&set.text, &Layers::folder(&set.source), environment).and_then(
+                |path| {
+                    self.files.extend(SecretFile::of(key, &path));
+                    secrets::from_file(&path)
+                },
             )
         };
         read.map_err(|why| self.unread.push(format!("{key} ({}): {why}", set.source)))
@@ -278,8 +282,10 @@ fn shown(key: &str, text: &str) -> String {
         "database_url" => database_url::redacted(text, true),
         "url" if !text.contains(['@', '?', '=', ':']) => text.to_owned(),
         "url" => database_url::redacted(text, false),
-        "secret" => "***".to_owned(),
-        "secret_env" | "token_env" if !secrets::is_variable(text) => "***".to_owned(),
+        "secret" | "previous_secret" => "***".to_owned(),
+        "secret_env" | "previous_secret_env" | "token_env" if !secrets::is_variable(text) => {
+            "***".to_owned()
+        }
         _ => text.to_owned(),
     }
 }

@@ -7,9 +7,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
+
+use super::keys;
+use crate::deliver::Slot;
 
 /// The folder that systemd mounts a unit's credentials in.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -42,37 +45,75 @@ pub(super) fn from_variable(
     }
 }
 
-/// The secret in a file, less one newline at its end. A relative path starts at `folder`; a
-/// leading `$CREDENTIALS_DIRECTORY` is replaced, no other variable.
-///
-/// A file that others may read is refused, and so is what is not a regular file.
-pub(super) fn from_file(
+/// A file that holds a secret of a page, to be read again while the worker runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// The page, or `default`.
+    pub page: String,
+    /// Which of its secrets.
+    pub slot: Slot,
+    /// The key that names the file.
+    pub key: String,
+    path: PathBuf,
+}
+
+impl SecretFile {
+    /// None for a file that holds something else than the secret of a page.
+    pub(crate) fn of(key: &str, path: &Path) -> Option<Self> {
+        let (page, last) = keys::page_key(key)?;
+        Some(Self {
+            page: page.to_owned(),
+            slot: match keys::PREVIOUS_KEYS.contains(&last) {
+                true => Slot::Previous,
+                false => Slot::Current,
+            },
+            key: key.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// What it holds now, under the same rules as at the start.
+    ///
+    /// # Errors
+    /// The path and why it cannot be used, never what is in it.
+    pub fn read(&self) -> Result<SecretString, String> {
+        from_file(&self.path)
+    }
+}
+
+/// Where a secret file is. A relative path starts at `folder`; a leading `$CREDENTIALS_DIRECTORY`
+/// is replaced, no other variable.
+pub(super) fn path_of(
     path: &str,
     folder: &Path,
     environment: &BTreeMap<String, OsString>,
-) -> Result<SecretString, String> {
+) -> Result<PathBuf, String> {
     let credential = path
         .strip_prefix("$CREDENTIALS_DIRECTORY/")
         .or_else(|| path.strip_prefix("${CREDENTIALS_DIRECTORY}/"));
-    let path = match (credential, environment.get(CREDENTIALS)) {
-        (Some(name), Some(folder)) => Path::new(folder).join(name),
-        (Some(_), None) => {
-            return Err(format!(
-                "{CREDENTIALS} is not set; systemd sets it for units with LoadCredential="
-            ));
-        }
+    match (credential, environment.get(CREDENTIALS)) {
+        (Some(name), Some(folder)) => Ok(Path::new(folder).join(name)),
+        (Some(_), None) => Err(format!(
+            "{CREDENTIALS} is not set; systemd sets it for units with LoadCredential="
+        )),
         (None, _) if path.starts_with('$') => {
-            return Err(format!("only ${CREDENTIALS} is replaced in a path"));
+            Err(format!("only ${CREDENTIALS} is replaced in a path"))
         }
-        (None, _) => folder.join(path),
-    };
+        (None, _) => Ok(folder.join(path)),
+    }
+}
+
+/// The secret in a file, less one newline at its end.
+///
+/// A file that others may read is refused, and so is what is not a regular file.
+pub(super) fn from_file(path: &Path) -> Result<SecretString, String> {
     let shown = path.display();
     let failed = |error: std::io::Error| format!("{shown}: {error}");
     // Asked before it is opened: opening a pipe would wait for its writer.
-    if !fs::metadata(&path).map_err(failed)?.is_file() {
+    if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(format!("{shown} is not a regular file"));
     }
-    let file = File::open(&path).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     if mode & OTHERS != 0 {
         return Err(format!(

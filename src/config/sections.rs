@@ -27,6 +27,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     let mut reader = Reader {
         layers,
         unread: Vec::new(),
+        files: Vec::new(),
     };
     let api = reader.api();
     let message = reader.message(&api);
@@ -60,6 +61,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         resolved: reader.resolved(),
         warnings: std::mem::take(&mut reader.layers.warnings),
         unread: reader.unread,
+        secret_files: reader.files,
     };
     (config, reader.layers.problems)
 }
@@ -202,15 +204,19 @@ impl Reader {
     }
 
     fn pages(&mut self) -> BTreeMap<String, Page> {
-        let secret_keys = |page: &str| {
-            ["secret_env", "secret_file", "secret"].map(|key| format!("pages.{page}.{key}"))
-        };
+        let in_page = |page: &str, keys: [&str; 3]| keys.map(|key| format!("pages.{page}.{key}"));
         let names = self.layers.pages.clone();
-        let has_secret = |page: &str| {
-            secret_keys(page)
-                .iter()
-                .any(|key| self.layers.settings.contains_key(key))
+        let settings = &self.layers.settings;
+        let first = |page: &str, keys| {
+            let mut keys = in_page(page, keys).into_iter();
+            keys.find(|key| settings.contains_key(key))
         };
+        let has_secret = |page: &str| first(page, keys::SECRET_KEYS).is_some();
+        let alone: Vec<String> = names
+            .iter()
+            .filter(|page| !has_secret(page))
+            .filter_map(|page| first(page, keys::PREVIOUS_KEYS))
+            .collect();
         let bare: Vec<String> = match has_secret(keys::DEFAULT_PAGE) {
             true => Vec::new(),
             false => names
@@ -219,6 +225,11 @@ impl Reader {
                 .cloned()
                 .collect(),
         };
+        for key in alone {
+            let why = "comes before a secret of the same page: \
+                       set one of secret_env, secret_file, secret beside it";
+            self.refuse(&key, why);
+        }
         for page in bare {
             self.layers.problems.push(format!(
                 "pages.{page} names no secret, nor does pages.default: \
@@ -228,9 +239,12 @@ impl Reader {
         names
             .into_iter()
             .map(|page| {
-                let secret = self.secret(&secret_keys(&page));
-                let rate = self.rate(&format!("pages.{page}.rate"));
-                (page, Page { secret, rate })
+                let page_with = Page {
+                    secret: self.secret(&in_page(&page, keys::SECRET_KEYS)),
+                    previous: self.secret(&in_page(&page, keys::PREVIOUS_KEYS)),
+                    rate: self.rate(&format!("pages.{page}.rate")),
+                };
+                (page, page_with)
             })
             .collect()
     }

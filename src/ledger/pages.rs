@@ -45,7 +45,14 @@ pub(super) struct Probes {
 impl Ledger {
     /// Writes the pauses that the senders' judgements ask for, and tells the senders what is paused.
     async fn write_pauses(&mut self, survey: &mut Survey) -> Result<()> {
-        let mut changes = VecDeque::from(self.breaker().changes());
+        let changed = self.settings.secrets.take_changed();
+        let mut changes = {
+            let mut breaker = self.breaker();
+            for page in &changed {
+                breaker.secret_changed(page);
+            }
+            VecDeque::from(breaker.changes())
+        };
         while let Some(change) = changes.front() {
             if let Err(error) = self.write_pause(change, survey).await {
                 self.breaker().keep(changes.into());

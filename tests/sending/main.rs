@@ -65,20 +65,20 @@ async fn url_and_header_are_those_of_the_configuration() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_redirect_is_followed() {
-    let (stage, elsewhere) = (Stage::new().await, receiver());
+    let elsewhere = receiver();
     for status in [301, 302, 303, 307, 308] {
+        // A stage of its own: two that are turned away would pause the endpoint.
+        let stage = Stage::new().await;
         let to = elsewhere.url();
         let redirect = script(&format!("status {status} header=location:{to} *"));
-        let attempt = stage.first(&format!("r{status}"), redirect).await;
+        let attempt = stage.first("1", redirect).await;
         let verdict = ("retryable", "status.endpoint");
         assert_eq!(attempt.verdict(), verdict, "{status}");
         assert_eq!(attempt.state, "queued", "no job dies of a wrong URL");
-        // Else the endpoint pauses.
-        stage.first(&format!("good{status}"), script("ok")).await;
+        stage.ends().await;
     }
     let stats = elsewhere.stats();
     assert_eq!((stats.connections, stats.requests), (0, 0));
-    stage.ends().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,7 +190,7 @@ fn ended(answer: &Answer) -> Ended {
         Duration::from_secs(1),
         &support::breaker(),
     );
-    report(claim, answer, &wire)
+    report(claim, answer, None, &wire)
 }
 
 #[tokio::test]

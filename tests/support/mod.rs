@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
-use postlane::deliver::{Claim, Secrets, Wire, report, sign_with};
+use postlane::deliver::{Claim, SecretId, Secrets, Signed, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
 use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
@@ -207,8 +207,11 @@ pub const SECRET: &[u8] = b"xxxxx";
 pub struct AllPages;
 
 impl Secrets for AllPages {
-    fn sign(&self, page: &str, body: &[u8]) -> Option<String> {
-        self.has(page).then(|| sign_with(SECRET, body))
+    fn sign(&self, page: &str, body: &[u8]) -> Option<Signed> {
+        self.has(page).then(|| Signed {
+            signature: sign_with(SECRET, body),
+            secret: SecretId(1),
+        })
     }
     fn has(&self, page: &str) -> bool {
         !page.starts_with('9')
@@ -340,7 +343,7 @@ impl Steps {
 
     pub fn answer_with(&mut self, claim: Claim, answer: &Answer) {
         let now = self.now;
-        let mut ended = report(claim, answer, &self.wire);
+        let mut ended = report(claim, answer, None, &self.wire);
         // The attempt took no time on the hand-moved clock.
         let wait = ended.due - ended.finished;
         (ended.finished, ended.due) = (now, now + wait);

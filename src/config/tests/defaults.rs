@@ -159,6 +159,7 @@ fn every_key_stands_in_the_packaged_example_even_those_without_a_default() {
         );
     let environment = [
         ("POSTLANE_SECRET_12345", CANARY),
+        ("POSTLANE_SECRET_12345_BEFORE", CANARY),
         ("POSTLANE_SECRET", CANARY),
         ("POSTLANE_ADMIN_TOKEN", CANARY),
     ];

@@ -1,6 +1,7 @@
 //! Which secret a page gets, where it may come from, and that it is never shown.
 
 use super::*;
+use crate::deliver::Slot;
 
 #[test]
 fn a_page_without_its_own_keys_takes_those_of_default() {
@@ -48,6 +49,98 @@ fn a_page_whose_own_secret_is_missing_is_not_signed_with_another() {
         "{error}"
     );
     assert!(error.contains("the variable EMPTY is empty"), "{error}");
+}
+
+#[test]
+fn a_previous_secret_comes_from_where_a_secret_does_and_only_beside_one() {
+    let toml = "[pages.1]\nsecret_file = \"s\"\nprevious_secret_file = \"p\"\n\
+                [pages.2]\nsecret = \"x\"\nprevious_secret_env = \"POSTLANE_P\"\n\
+                [pages.3]\nsecret = \"x\"\nprevious_secret = \"y\"\n[pages.4]\nsecret = \"x\"";
+    let folder = Folder::with(toml)
+        .secret("s", "new", 0o600)
+        .secret("p", "old\n", 0o600);
+    let config = folder
+        .load(&[("POSTLANE_P", "old")])
+        .expect("a configuration");
+    let previous = |page: &str| match &config.pages[page].previous {
+        PageSecret::Known(secret) => Some(secret.expose_secret().to_owned()),
+        _ => None,
+    };
+    for (page, secret) in [
+        ("1", Some("old")),
+        ("2", Some("old")),
+        ("3", Some("y")),
+        ("4", None),
+    ] {
+        assert_eq!(previous(page).as_deref(), secret, "{page}");
+    }
+    let files = config.secret_files().iter();
+    let files: Vec<_> = files.map(|file| (file.key.as_str(), file.slot)).collect();
+    assert_eq!(
+        files,
+        [
+            ("pages.1.secret_file", Slot::Current),
+            ("pages.1.previous_secret_file", Slot::Previous)
+        ]
+    );
+    config.require_secrets().expect("all are there");
+    let warnings = config.warnings().join("\n");
+    assert!(warnings.contains("pages.3.previous_secret ("), "{warnings}");
+    assert!(!warnings.contains("POSTLANE_P "), "{warnings}");
+
+    let others = folder.secret("p", "old", 0o604);
+    let config = others.load(&[("POSTLANE_P", " ")]).expect("no error yet");
+    let error = config.require_secrets().expect_err("two").to_string();
+    assert!(error.contains("pages.1.previous_secret_file"), "{error}");
+    assert!(error.contains("chmod 640"), "{error}");
+    assert!(
+        error.contains("the variable POSTLANE_P is empty"),
+        "{error}"
+    );
+    for (toml, said) in [
+        (
+            "[pages.default]\nsecret = \"d\"\n[pages.1]\nprevious_secret = \"p\"",
+            "pages.1.previous_secret = \"***\"",
+        ),
+        (
+            "[pages.default]\nsecret = \"d\"\n[pages.1]\nprevious_secret = \"p\"",
+            "set one of secret_env, secret_file, secret beside it",
+        ),
+        (
+            "[pages.1]\nsecret = \"d\"\nprevious_secret = \"p\"\nprevious_secret_env = \"P\"",
+            "contradict each other: keep one",
+        ),
+    ] {
+        assert!(problems(toml).contains(said), "{}", problems(toml));
+    }
+}
+
+#[test]
+fn a_configuration_that_differs_in_secrets_alone_needs_no_restart() {
+    let first = "[pages.1]\nsecret = \"a\"";
+    let config = load(first, &[]).expect("a configuration");
+    for (toml, differs) in [
+        (first, false),
+        (
+            "\n[pages.1]\nsecret = \"b\"\nprevious_secret = \"a\"",
+            false,
+        ),
+        ("[pages.2]\nsecret = \"a\"", false),
+        ("[pages.1]\nsecret = \"a\"\nrate = 2", true),
+        ("[pages.1]\nsecret = \"a\"\n[retry]\nfirst = \"3s\"", true),
+        (
+            "database_url = \"postgres://me:x@db/x\"\n[pages.1]\nsecret = \"a\"",
+            true,
+        ),
+    ] {
+        let other = load(toml, &[]).expect(toml);
+        assert_eq!(other.differs_beside_secrets(&config), differs, "{toml}");
+    }
+    let database = |password: &str| {
+        let toml = format!("database_url = \"postgres://me:{password}@db/x\"");
+        load(&toml, &[]).expect("a configuration")
+    };
+    assert!(database("x").differs_beside_secrets(&database("y")));
 }
 
 #[test]
@@ -147,7 +240,7 @@ fn no_secret_is_ever_shown() {
     let toml = format!(
         "database_url = \"postgres://me:{CANARY}@db/x?password={CANARY}\"\n[api]\nurl = \"https://h/?key={CANARY}\"\n\
          [pages.1]\nsecret = \"{CANARY}\"\n[pages.2]\nsecret_env = \"B\"\n[pages.3]\nsecret_file = \"s\"\n\
-         [pages.4]\nsecret_env = \"MISSING\"\n[admin]\ntoken_env = \"B\""
+         [pages.4]\nsecret_env = \"MISSING\"\nprevious_secret = \"{CANARY}\"\n[admin]\ntoken_env = \"B\""
     );
     let folder = Folder::with(&toml).secret("s", CANARY, 0o600);
     let config = folder
@@ -180,6 +273,8 @@ fn no_secret_is_ever_shown() {
         format!("[pages.1]\nsecret = \"{CANARY}\"\nsecret_env = \"A\""),
         format!("[pages.1]\nsecret = \"{CANARY}\"\nsecret = \"{CANARY}\""),
         format!("[pages.1]\nsecret_env = \"{CANARY}\""),
+        format!("[pages.1]\nsecret_env = \"A\"\nprevious_secret_env = \"{CANARY}\""),
+        format!("[pages.1]\nprevious_secret = \"{CANARY}\""),
         format!("[admin]\ntoken_env = \"{CANARY}\""),
     ] {
         let error = load(&toml, &[("POSTLANE_PAGES__2__SECRET", CANARY)]).expect_err(&toml);
