@@ -129,11 +129,12 @@ impl Ledger {
             let scope = page_scope(&page);
             match survey.pauses.get(&scope).copied().flatten() {
                 Some(at) if at > now => waits.push(at - now),
-                Some(_) if self.settings.secrets.has(&page) => {
-                    if pauses::probe(&self.pool, &scope, now, longest).await? {
-                        self.probes.pages.insert(page, 1);
-                        survey.pauses.remove(&scope);
-                    }
+                Some(_)
+                    if self.settings.secrets.has(&page)
+                        && pauses::probe(&self.pool, &scope, now, longest).await? =>
+                {
+                    self.probes.pages.insert(page, 1);
+                    survey.pauses.remove(&scope);
                 }
                 _ => {}
             }
