@@ -1093,7 +1093,8 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                         .expect("history")
                         .push((claim.job, claim.lane.clone(), false));
                     let status = if chance.once_in(4) { 503 } else { 200 };
-                    let mut ended = report(claim, &support::status_answer(status), None, &worker.wire);
+                    let mut ended =
+                        report(claim, &support::status_answer(status), None, &worker.wire);
                     ended.failed = 0;
                     if status == 503 {
                         ended.state = postlane::job::State::Queued;
