@@ -1,0 +1,39 @@
+//! The sandbox's own rules on any bytes, and beside the product's: what the product sends the
+//! sandbox takes, and what the product refuses the sandbox refuses too.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postlane::mock;
+use postlane::validate::{self, Limits, Request, WireForm};
+
+/// Rules of Postlane alone: no API can know them, so the sandbox lets these pass.
+const OURS: [&str; 3] = [
+    "request.unknown_key",
+    "message.max_65536_bytes",
+    "recipient.value.no_nul",
+];
+
+fuzz_target!(|line: &[u8]| {
+    let theirs = mock::check(line);
+    if let Err(breach) = &theirs {
+        assert!(!breach.to_string().is_empty());
+    }
+    match validate::document(line, &[], &Limits::default()) {
+        Ok(document) => {
+            assert_eq!(theirs, Ok(()), "the product accepts it");
+            let request = Request {
+                page_id: &document.page_id,
+                recipient: document.recipient.as_bytes(),
+                message: document.message.as_bytes(),
+                tag: document.tag.as_deref(),
+                delay: Some(document.delay),
+            };
+            let body = validate::body(&request, WireForm::default());
+            assert_eq!(mock::check(&body), Ok(()), "the product sends it");
+        }
+        Err(refusal) => {
+            let ours = OURS.contains(&refusal.rule.as_ref());
+            assert!(ours || theirs.is_err(), "the product refuses it: {refusal}");
+        }
+    }
+});
