@@ -5,9 +5,10 @@
 //! tests hold the two together. The first breach ends the look.
 //!
 //! Rules of Postlane that no API can know, so that they are none here: other keys at the top of a
-//! request (they pass, like every undocumented field), a message's 64 KiB, and a NUL in a
-//! recipient. What only the real API knows: a domain's place on the white list, whether a phone or
-//! an e-mail is bound to somebody, and whether an `order_number` is new.
+//! request (they pass, like every undocumented field), a message's 64 KiB, a NUL in a
+//! recipient, and a key that is given twice (the last one is read). What only the real API knows: a
+//! domain's place on the white list, whether a phone or an e-mail is bound to somebody, and whether
+//! an `order_number` is new.
 
 mod tables;
 
