@@ -47,6 +47,11 @@ impl BootInstant {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// This moment moved on by `span`.
+    pub fn later(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+
     /// This moment moved back by `span`; how a test makes a claim older than it is.
     pub fn back(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(span))

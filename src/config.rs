@@ -6,6 +6,7 @@
 //! environment nor its arguments are read here, nothing is printed, and no error, `Debug` or
 //! listing shows a secret.
 
+mod api;
 mod database_url;
 mod keys;
 mod layers;
@@ -24,14 +25,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
-use reqwest::header::HeaderName;
 use secrecy::SecretString;
 
+use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
-use crate::validate::{Limits, PageForm, PayloadForm};
+use crate::validate::Limits;
 
+pub use api::{Api, Delay};
 pub use database_url::{DatabaseUrl, Engine};
 use layers::Layers;
 pub use rules::rules_of;
@@ -55,6 +56,8 @@ pub struct Config {
     pub retry: Retry,
     /// What an answer means.
     pub judge: Judge,
+    /// When the endpoint pauses by itself, and how what is paused is probed.
+    pub circuit: breaker::Settings,
     /// Each page that has keys of its own, and `default` for all others.
     pub pages: BTreeMap<String, Page>,
     /// The lines of jobs.
@@ -69,40 +72,6 @@ pub struct Config {
     resolved: Vec<Resolved>,
     warnings: Vec<String>,
     unread: Vec<String>,
-}
-
-/// `[api]`: the receiver.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Api {
-    /// The document of the vendor that presets `url` and `signature_header`: `2020-11` or `2019-07`.
-    pub version: &'static str,
-    /// Where requests go. https, except to loopback or with `allow_http`.
-    pub url: Url,
-    /// Lets `url` be plain http to another machine, as between containers.
-    pub allow_http: bool,
-    /// The header that carries the signature.
-    pub signature_header: HeaderName,
-    /// The hard end of one whole attempt: connect, write, answer. At least 1 ms.
-    pub timeout: Duration,
-    /// The end of connecting. More than `timeout` has no effect.
-    pub connect_timeout: Duration,
-    /// How long written bytes may stay unacknowledged.
-    pub tcp_user_timeout: Duration,
-    /// Who waits for a job's delay.
-    pub delay: Delay,
-    /// How `page_id` goes out.
-    pub page_id: PageForm,
-    /// How an object as postback payload goes out.
-    pub payload: PayloadForm,
-}
-
-/// Who waits for a job's `delay` (`api.delay`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delay {
-    /// The worker waits; the request has no `delay`.
-    Worker,
-    /// The request carries `delay`, and the receiver waits.
-    Api,
 }
 
 /// `[worker]`: this process.
@@ -368,27 +337,5 @@ impl Default for Config {
     /// What holds with no file, no variable and no flag.
     fn default() -> Self {
         sections::config(Layers::default()).0
-    }
-}
-
-impl fmt::Debug for Api {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api")
-            .field("url", &database_url::redacted(self.url.as_str(), false))
-            .field("signature_header", &self.signature_header)
-            .field("timeout", &self.timeout)
-            .field("delay", &self.delay)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Api {
-    /// The shortest lease that outlives an attempt: `timeout`, `tcp_user_timeout` and a tenth of
-    /// `timeout` (not under 100 ms) on top.
-    pub fn shortest_lease(&self) -> Duration {
-        let margin = (self.timeout / 10).max(Duration::from_millis(100));
-        self.timeout
-            .saturating_add(self.tcp_user_timeout)
-            .saturating_add(margin)
     }
 }

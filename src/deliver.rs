@@ -3,13 +3,14 @@
 //! started → sign → send → judge → decide → report. Everything else explains one of its lines.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
+use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::{Event, Events};
 use crate::http::Http;
@@ -67,6 +68,8 @@ pub struct Wire {
     /// True if the receiver waits for `delay` (`api.delay = "api"`): the lane rests that long, and
     /// [`API_DELAY_MARGIN`] more.
     pub delay_on_wire: bool,
+    /// Watches the judgements; shared with the ledger, which writes the pauses.
+    pub breaker: Arc<Mutex<Breaker>>,
     /// Says true when the worker must end at once: what is unanswered then is ambiguous.
     pub hurry: watch::Sender<bool>,
     /// Where attempts are counted and logged.
@@ -130,7 +133,12 @@ async fn send(claim: &Claim, wire: &Wire) -> Answer {
 
 /// Turns an answer into what the ledger records.
 pub fn report(claim: Claim, answer: &Answer, wire: &Wire) -> Ended {
-    let judgement = judge(&wire.rules, answer);
+    let mut judgement = judge(&wire.rules, answer);
+    judgement.counts = wire
+        .breaker
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .saw(BootInstant::now(), &claim.page, &claim.lane, &judgement);
     let took = claim.claimed.elapsed();
     let attempted = Attempted {
         job: claim.job,
@@ -197,8 +205,6 @@ fn ended(
         ambiguous: judgement.outcome == crate::job::Outcome::Ambiguous,
         rest: Duration::ZERO,
         alone: claim.alone,
-        scope: judgement.scope,
-        pause_after: judgement.pause_after,
     }
 }
 

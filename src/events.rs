@@ -103,6 +103,20 @@ pub enum Event<'a> {
         /// The page.
         page: &'a str,
     },
+    /// A worker paused a page or the endpoint.
+    Paused {
+        /// `page:ID` or `endpoint`.
+        scope: &'a str,
+        /// What the answer said.
+        why: &'a str,
+        /// Before one job is tried.
+        probe_in: Duration,
+    },
+    /// A page or the endpoint that a worker paused goes on.
+    Resumed {
+        /// `page:ID` or `endpoint`.
+        scope: &'a str,
+    },
     /// The sweeper found a lane that should have been there. Must not happen.
     Healed {
         /// How many.
@@ -131,6 +145,11 @@ struct RuleLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScopeLabel {
+    scope: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
 }
@@ -142,6 +161,8 @@ pub struct Events {
     attempts: Family<OutcomeLabel, Counter>,
     judgements: Family<RuleLabel, Counter>,
     jobs: Family<StateLabel, Counter>,
+    pauses_opened: Family<ScopeLabel, Counter>,
+    pauses_closed: Family<ScopeLabel, Counter>,
     attempt_seconds: Histogram,
     commit_seconds: Histogram,
     commits: Counter,
@@ -185,6 +206,18 @@ impl Events {
             "jobs_ended",
             "Jobs that left the line, by the state they went to",
             jobs.clone(),
+        );
+        let pauses_opened = Family::<ScopeLabel, Counter>::default();
+        registry.register(
+            "pauses_opened",
+            "Pauses that workers set, by what was paused",
+            pauses_opened.clone(),
+        );
+        let pauses_closed = Family::<ScopeLabel, Counter>::default();
+        registry.register(
+            "pauses_closed",
+            "Pauses that workers ended, by what was paused",
+            pauses_closed.clone(),
         );
         let attempt_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
         registry.register_with_unit(
@@ -244,6 +277,8 @@ impl Events {
             attempts,
             judgements,
             jobs,
+            pauses_opened,
+            pauses_closed,
             attempt_seconds,
             commit_seconds,
             commits,
@@ -422,6 +457,20 @@ impl Events {
                 page,
                 "page has no secret in the configuration, its jobs wait"
             ),
+            Event::Paused {
+                scope,
+                why,
+                probe_in,
+            } => {
+                self.pauses_opened.get_or_create(&kind_of(scope)).inc();
+                // The detail may quote the request.
+                let why = why.split(": ").next().unwrap_or_default();
+                warn!(scope, why, ?probe_in, "paused until a job is accepted");
+            }
+            Event::Resumed { scope } => {
+                self.pauses_closed.get_or_create(&kind_of(scope)).inc();
+                info!(scope, "resumed");
+            }
             Event::Healed { lanes } => {
                 self.healed.inc_by(u64::try_from(lanes).unwrap_or_default());
                 error!(
@@ -439,4 +488,14 @@ impl Events {
             }
         }
     }
+}
+
+/// As many series as there are kinds of scopes.
+fn kind_of(scope: &str) -> ScopeLabel {
+    let scope = if scope.starts_with("page:") {
+        "page"
+    } else {
+        "endpoint"
+    };
+    ScopeLabel { scope }
 }

@@ -141,7 +141,9 @@ fn reason(why: Option<&str>, facts: &Facts<'_>, answer: &Answer) -> String {
     };
     let mut text = format!("HTTP {status}");
     // Writing into a String cannot fail.
-    if let Some(code) = facts.code() {
+    if let Some(code) = facts.code()
+        && code != i64::from(status)
+    {
         let _ = write!(text, ", code {code}");
         if let Some(subcode) = facts.subcode() {
             let _ = write!(text, "/{subcode}");

@@ -10,11 +10,12 @@ mod settle;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pages::{Allowance, Pages};
+use pages::{Allowance, Pages, Probes};
 
+use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
 use crate::deliver::{Claim, Secrets};
 use crate::events::{Event, Events};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub default_rate: Option<f64>,
     /// Which pages have secrets.
     pub secrets: Arc<dyn Secrets>,
+    /// What the senders' judgements ask to be paused.
+    pub breaker: Arc<Mutex<Breaker>>,
 }
 
 /// What a cycle did.
@@ -95,6 +98,8 @@ pub struct Ledger {
     appetite: usize,
     /// Requests that the rate of a page still allows.
     allowances: HashMap<String, Allowance>,
+    /// What may be sent to probe what is paused.
+    probes: Probes,
     /// Pages already reported as having no secret.
     silent: HashSet<String>,
     /// Which page is asked first; moves on, so that none is always last.
@@ -119,6 +124,7 @@ impl Ledger {
             tokens: 0..0,
             appetite: 0,
             allowances: HashMap::new(),
+            probes: Probes::default(),
             silent: HashSet::new(),
             first: 0,
             unblocked: false,
@@ -493,8 +499,6 @@ fn unsent(claim: &Claim) -> Ended {
         ambiguous: false,
         rest: Duration::ZERO,
         alone: false,
-        scope: judgement.scope,
-        pause_after: judgement.pause_after,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod job;
 pub mod message;
 
 // rules: pure, synchronous, no logging
+pub mod breaker;
 pub mod judge;
 pub mod pace;
 pub mod retry;

@@ -3,7 +3,7 @@
 //! Turns a [`Config`] into connections, a client and settings, and starts the worker and the
 //! sweeper. It refuses to parse, to print and to catch signals.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::breaker::Breaker;
 use crate::config::{Config, Delay};
 use crate::deliver::{Secrets, Wire, sign_with};
 use crate::events::Events;
@@ -66,7 +67,7 @@ impl Config {
         }
     }
 
-    fn settings(&self, worker: String) -> Settings {
+    fn settings(&self, worker: String, breaker: &Arc<Mutex<Breaker>>) -> Settings {
         let rates = self
             .pages
             .iter()
@@ -83,10 +84,15 @@ impl Config {
             rates: rates.collect(),
             default_rate: self.pages.get("default").and_then(|page| page.rate),
             secrets: self.secrets(),
+            breaker: Arc::clone(breaker),
         }
     }
 
-    fn wire(&self, events: &Arc<Events>) -> Result<Wire, BuildError> {
+    fn wire(
+        &self,
+        events: &Arc<Events>,
+        breaker: &Arc<Mutex<Breaker>>,
+    ) -> Result<Wire, BuildError> {
         let http = Http::new(Endpoint {
             url: self.api.url.clone(),
             signature_header: self.api.signature_header.clone(),
@@ -107,6 +113,7 @@ impl Config {
                 .lease
                 .saturating_sub(self.api.timeout + self.api.tcp_user_timeout),
             delay_on_wire: self.api.delay == Delay::Api,
+            breaker: Arc::clone(breaker),
             hurry: watch::Sender::new(false),
             events: Arc::clone(events),
         })
@@ -135,7 +142,8 @@ impl Service {
     /// A database that is away or not fit, or a client that cannot be built.
     pub async fn start(config: &Config, events: &Arc<Events>) -> Result<Self, Error> {
         let url = config.database_url.expose();
-        let wire = Arc::new(config.wire(events)?);
+        let breaker = Arc::new(Mutex::new(Breaker::new(config.circuit.clone())));
+        let wire = Arc::new(config.wire(events, &breaker)?);
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
         let sweeping = Pool::open(url, Use::Write, false).await?;
@@ -144,7 +152,7 @@ impl Service {
         let (stop, stopping) = watch::channel(false);
         let worker = Worker {
             waker,
-            settings: config.settings(name),
+            settings: config.settings(name, &breaker),
             wire,
             events: Arc::clone(events),
             shutdown_timeout: config.worker.shutdown_timeout,

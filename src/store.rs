@@ -11,6 +11,7 @@ pub mod intake;
 pub mod lanes;
 pub mod look;
 pub mod operate;
+pub mod pauses;
 pub mod pool;
 pub mod prune;
 pub mod rates;

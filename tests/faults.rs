@@ -395,14 +395,21 @@ both! {
         let port = rig::free_port();
         let mut setup = Setup::new(&db.url, &format!("http://127.0.0.1:{port}/api/send_message"));
         setup.env.push(("POSTLANE_RETRY__MAX_ATTEMPTS".to_owned(), "2".to_owned()));
+        setup.env.push(("POSTLANE_CIRCUIT__MAX_PROBE".to_owned(), "1s".to_owned()));
         let elsewhere = sandbox();
         let sql = Sql::open(&db.url);
         let load = Load { recipients: 30, ahead: 60, ..Load::default() };
         let producer = Producer::start(sql.clone(), elsewhere, load, 7);
         let mut worker = setup.start();
-        until("many attempts fail", LONG, async || {
-            sql.count("send_attempts where outcome = 'not_sent' and number > 3").await > 30
+        until("the circuit opens", LONG, async || {
+            sql.count("send_pauses where scope = 'endpoint'").await == 1
         }).await;
+        let before = sql.count("send_attempts where outcome = 'not_sent'").await;
+        assert!(before >= 20, "{before}");
+        until("it is probed, one job at a time", LONG, async || {
+            sql.count("send_attempts where outcome = 'not_sent'").await >= before + 3
+        }).await;
+        assert_eq!(worker.says("paused until a job is accepted"), 1, "{}", worker.log());
         assert!(worker.is_ready().await, "the database is well");
         let accepted = producer.stop().await;
         assert_eq!(sql.count("send_attempts where outcome is not null and outcome <> 'not_sent'").await, 0);

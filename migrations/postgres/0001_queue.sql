@@ -144,12 +144,15 @@ create table send_timers (
     primary key (at, job_id)
 );
 
--- What must not be sent now: 'all', 'page:ID' or 'lane:LANE'.
+-- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at (unix ms) a
+-- worker paused it: then one job is sent to see whether it is well, and next after wait_ms more.
 create table send_pauses (
     scope text primary key,
     since timestamptz not null default clock_timestamp(),
     who text not null,
-    why text
+    why text,
+    probe_at bigint,
+    wait_ms bigint not null default 0
 );
 
 -- When the rate of a page allows its next request (unix microseconds), for all workers.

@@ -162,12 +162,15 @@ create table send_timers (
     primary key (at, job_id)
 ) strict, without rowid;
 
--- What must not be sent now: 'all', 'page:ID' or 'lane:LANE'.
+-- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at a worker paused
+-- it: then one job is sent to see whether it is well, and next after wait_ms more.
 create table send_pauses (
     scope text not null primary key,
     since integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),
     who text not null,
-    why text
+    why text,
+    probe_at integer,
+    wait_ms integer not null default 0
 ) strict;
 
 -- When the rate of a page allows its next request (unix microseconds), for all workers.

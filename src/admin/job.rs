@@ -81,8 +81,12 @@ fn body(found: &Found, payload: bool) -> Markup {
 fn waits_for(ahead: &Ahead) -> Markup {
     html! {
         ul.waits {
-            @for (scope, why) in &ahead.pauses {
-                li { "paused: " bdi { (scope) } @if let Some(why) = why { " — " bdi { (why) } } }
+            @for pause in &ahead.pauses {
+                li {
+                    "paused: " bdi { (pause.scope) }
+                    @if let Some(why) = &pause.why { " — " bdi { (why) } }
+                    @if let Some(at) = pause.probe_at { ", one job is tried " (moment(at)) }
+                }
             }
             @if ahead.jobs > 0 {
                 li {

@@ -5,6 +5,7 @@ use clap::Args;
 use super::change::Asking;
 use super::out::safe;
 use super::{Failure, Globals, Out};
+use crate::breaker::ENDPOINT;
 use crate::store::operate::pause;
 use crate::store::{Use, read};
 
@@ -37,6 +38,9 @@ pub struct Scope {
     /// This lane, for example 12345/id:777
     #[arg(long, value_name = "LANE")]
     lane: Option<String>,
+    /// The endpoint: what a worker pauses when its URL is wrong or most attempts fail
+    #[arg(long)]
+    endpoint: bool,
     /// Everything
     #[arg(long)]
     all: bool,
@@ -59,6 +63,7 @@ impl Scope {
                     "{lane:?} is not a lane: they look like 12345/id:777 or 12345/key:ORDER"
                 ))),
             },
+            _ if self.endpoint => Ok(ENDPOINT.to_owned()),
             _ => Ok("all".to_owned()),
         }
     }

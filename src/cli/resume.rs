@@ -11,10 +11,12 @@ use crate::store::{Use, read};
 
 /// Let a page, a lane or everything be sent again
 ///
-/// Ends the pause of the same scope only: --all does not end the pause of a page.
+/// Ends the pause of the same scope only: --all does not end the pause of a page. A page or the
+/// endpoint that a worker has paused goes on by itself once a job is accepted; this ends it at once.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane resume --page 12345\n  \
+    postlane resume --endpoint\n  \
     postlane resume --all --dry-run")]
 pub struct Resume {
     #[command(flatten)]

@@ -30,7 +30,11 @@ impl Stats {
         if self.json {
             let pauses = numbers.pauses.iter().map(|pause| {
                 let since = utc(pause.since);
-                json!({"scope": pause.scope, "since": since, "who": pause.who, "why": pause.why})
+                let probe_at = pause.probe_at.map(utc);
+                json!({
+                    "scope": pause.scope, "since": since, "who": pause.who, "why": pause.why,
+                    "probe_at": probe_at,
+                })
             });
             return Ok(out.json(&json!({
                 "jobs": numbers.jobs,
@@ -75,8 +79,11 @@ impl Stats {
                 .why
                 .as_deref()
                 .map_or(String::new(), |why| format!(": {}", safe(why)));
+            let probe = pause.probe_at.map_or(String::new(), |at| {
+                format!("; one job is tried {}", local(at, now))
+            });
             out.line(format_args!(
-                "paused: {} since {} by {}{why}",
+                "paused: {} since {} by {}{why}{probe}",
                 safe(&pause.scope),
                 local(pause.since, now),
                 safe(&pause.who)

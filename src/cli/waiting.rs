@@ -37,14 +37,19 @@ pub fn reasons(job: &Job, ahead: &Ahead, config: &Config, now: Millis) -> Vec<St
 
 fn queued(job: &Job, ahead: &Ahead, config: &Config, now: Millis) -> Vec<String> {
     let mut words = Vec::new();
-    for (scope, why) in &ahead.pauses {
-        let why = why
+    for pause in &ahead.pauses {
+        let scope = safe(&pause.scope);
+        let why = pause
+            .why
             .as_deref()
             .map_or(String::new(), |why| format!(" ({})", safe(why)));
-        words.push(format!(
-            "for `postlane resume`: {} is paused{why}",
-            safe(scope)
-        ));
+        words.push(match pause.probe_at {
+            None => format!("for `postlane resume`: {scope} is paused{why}"),
+            Some(at) => format!(
+                "until {scope} is well again{why}: one job is tried {}",
+                local(at, now)
+            ),
+        });
     }
     if config.secret(&job.page_id).is_none() {
         words.push(format!(

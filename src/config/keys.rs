@@ -1,7 +1,7 @@
 //! The names of all keys, their defaults, and what a misspelt one was meant to be.
 //!
 //! This table is the only list of keys: the file, the environment and `postlane check` go by it.
-//! It knows nothing of values; what a value may be is decided in `sections.rs`.
+//! It knows nothing of values; what a value may be is decided in `sections.rs` and `api.rs`.
 
 /// Every key outside `[pages]` with its default as an operator would write it; empty is "not set".
 pub(super) const KEYS: &[(&str, &str)] = &[
@@ -53,6 +53,12 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("retry.max_retry_after", "1h"),
     ("retry.on_ambiguous", "retry"),
     ("judge.rules", ""),
+    ("circuit.attempts", "20"),
+    ("circuit.recipients", "5"),
+    ("circuit.window", "10s"),
+    ("circuit.failing_percent", "80"),
+    ("circuit.probe", "1s"),
+    ("circuit.max_probe", "30s"),
     ("lanes.after_unknown", "block"),
     ("lanes.min_gap", "0s"),
     ("retention.delivered", "7d"),

@@ -2,7 +2,7 @@
 //!
 //! A value that is refused is noted and replaced by its default, so that one reading finds all
 //! that is wrong and no mistake causes a second complaint. Which values make sense, alone and
-//! together, is said in `sections.rs`.
+//! together, is said in `sections.rs` and `api.rs`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -14,13 +14,16 @@ pub fn rules_of(path: &Path) -> Result<RuleSet, String> {
     let shown = path.display();
     let failed = |error: std::io::Error| format!("{shown}: {error}");
     // Asked before it is opened: opening a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
         return Err(format!("{shown} is not a regular file"));
+    }
+    if metadata.len() > RULES_LIMIT as u64 {
+        return Err(format!("{shown} is longer than {RULES_LIMIT} bytes"));
     }
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
-    // One byte more than is allowed: the rule set itself says that it is too long.
-    file.take(RULES_LIMIT as u64 + 1)
+    file.take(RULES_LIMIT as u64)
         .read_to_string(&mut text)
         .map_err(failed)?;
     RuleSet::parse(&text).map_err(|error| format!("{shown}: {error}"))

@@ -1,36 +1,26 @@
-//! What each section may say: the bounds of its values, and which contradict each other.
+//! What each section may say: the bounds of its values, and which contradict each other. `[api]`
+//! has a file of its own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
-use reqwest::header::{self, HeaderName};
 use tracing::level_filters::LevelFilter;
 
 use super::layers::{Form, Layers};
 use super::read::Reader;
 use super::{
-    Admin, Api, Config, DatabaseUrl, Delay, Judge, Lanes, Log, LogFormat, Page, PageSecret,
-    Retention, Retry, Source, Worker, database_url, keys, rules_of,
+    Admin, Api, Config, DatabaseUrl, Judge, Lanes, Log, LogFormat, Page, PageSecret, Retention,
+    Retry, Source, Worker, database_url, keys, rules_of,
 };
+use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
-use crate::validate::{Limits, PageForm, PayloadForm, WireForm};
+use crate::validate::{Limits, WireForm};
 
 /// The shortest span where zero makes no sense; moments are kept in milliseconds.
-const SHORTEST: Duration = Duration::from_millis(1);
-
-/// Headers that the request itself needs.
-const RESERVED: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::EXPECT,
-    header::HOST,
-    header::TRANSFER_ENCODING,
-];
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The configuration that `layers` make, and all that is wrong with it.
 pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
@@ -43,6 +33,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     let worker = reader.worker(&api);
     let retry = reader.retry();
     let judge = reader.judge();
+    let circuit = reader.circuit();
     let config = Config {
         database_url: reader.database_url(),
         api,
@@ -50,6 +41,7 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         worker,
         retry,
         judge,
+        circuit,
         pages: reader.pages(),
         lanes: Lanes {
             after_unknown: reader.choice(
@@ -91,55 +83,6 @@ impl Reader {
             self.layers.warnings.push(warning.to_owned());
         }
         url
-    }
-
-    fn api(&mut self) -> Api {
-        let version = self.version();
-        let allow_http = self.truth("api.allow_http");
-        Api {
-            version,
-            url: self.value("api.url", Form::Text, |url| receiver(url, allow_http)),
-            allow_http,
-            signature_header: self.value("api.signature_header", Form::Text, |name| {
-                match name.parse() {
-                    Ok(name) if RESERVED.contains(&name) => {
-                        Err("the request needs this header itself".to_owned())
-                    }
-                    Ok(name) => Ok(name),
-                    Err(_) => Err("use a header name: letters, digits and hyphens".to_owned()),
-                }
-            }),
-            timeout: self.span("api.timeout", SHORTEST),
-            connect_timeout: self.span("api.connect_timeout", SHORTEST),
-            tcp_user_timeout: self.span("api.tcp_user_timeout", SHORTEST),
-            delay: self.choice(
-                "api.delay",
-                &[("worker", Delay::Worker), ("api", Delay::Api)],
-            ),
-            page_id: self.choice(
-                "api.page_id",
-                &[("number", PageForm::Number), ("string", PageForm::String)],
-            ),
-            payload: self.choice(
-                "api.payload",
-                &[
-                    ("string", PayloadForm::String),
-                    ("as_given", PayloadForm::AsGiven),
-                ],
-            ),
-        }
-    }
-
-    /// The version of the API, with what it presets laid under what is set.
-    fn version(&mut self) -> &'static str {
-        let words = keys::VERSIONS.map(|(version, _)| (version, version));
-        let version = self.choice("api.version", &words);
-        let chosen = self.layers.settings.contains_key("api.version");
-        let preset = keys::VERSIONS.iter().find(|(name, _)| *name == version);
-        if let Some((_, values)) = preset.filter(|_| chosen) {
-            self.layers.preset(version, values);
-        }
-        version
     }
 
     /// `[message]`, and the forms of `[api]` that the rules must know.
@@ -194,6 +137,30 @@ impl Reader {
             shutdown_timeout: self.span("worker.shutdown_timeout", Duration::ZERO),
             notify: self.truth("worker.notify"),
             lease,
+        }
+    }
+
+    fn circuit(&mut self) -> breaker::Settings {
+        let (probe, max_probe) = (
+            self.span("circuit.probe", SHORTEST),
+            self.span("circuit.max_probe", SHORTEST),
+        );
+        if probe > max_probe {
+            self.refuse(
+                "circuit.probe",
+                &format!(
+                    "must not be over circuit.max_probe ({})",
+                    humantime::format_duration(max_probe)
+                ),
+            );
+        }
+        breaker::Settings {
+            attempts: self.number("circuit.attempts", 1..=1_000_000),
+            recipients: self.number("circuit.recipients", 1..=1_000),
+            window: self.span("circuit.window", SHORTEST),
+            failing: f64::from(self.number::<u8>("circuit.failing_percent", 1..=100)) / 100.0,
+            probe,
+            max_probe,
         }
     }
 
@@ -328,26 +295,5 @@ impl Reader {
                 )
             }),
         }
-    }
-}
-
-/// The receiver's URL: https, or http where nobody can listen in or somebody said it may be.
-fn receiver(url: &str, allow_http: bool) -> Result<Url, String> {
-    let url = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback());
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must have no user name and no password in it".to_owned());
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback || allow_http => Ok(url),
-        "http" => {
-            Err("use https; plain http only to loopback, or with api.allow_http = true".to_owned())
-        }
-        _ => Err("use https".to_owned()),
     }
 }

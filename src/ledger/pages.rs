@@ -3,14 +3,16 @@
 //! The first part of a cycle: what the survey saw, less what is paused, has no secret, has no slot
 //! or no rate left. It refuses to touch lanes and jobs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Ledger, PAGES, Step, span};
-use crate::clock::{BootInstant, Millis};
+use crate::breaker::{Breaker, Change, ENDPOINT, page_scope};
+use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
 use crate::store::lanes::{self, Survey};
-use crate::store::{Result, rates};
+use crate::store::{Result, pauses, rates};
 
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
@@ -33,13 +35,120 @@ pub(super) struct Allowance {
     drawn: BootInstant,
 }
 
+/// How many jobs this cycle may send of what is paused: one each.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    pages: HashMap<String, usize>,
+    endpoint: Option<usize>,
+}
+
 impl Ledger {
+    /// Writes the pauses that the senders' judgements ask for, and tells the senders what is paused.
+    async fn write_pauses(&mut self, survey: &mut Survey) -> Result<()> {
+        let mut changes = VecDeque::from(self.breaker().changes());
+        while let Some(change) = changes.front() {
+            if let Err(error) = self.write_pause(change, survey).await {
+                self.breaker().keep(changes.into());
+                return Err(error);
+            }
+            changes.pop_front();
+        }
+        self.breaker().set_paused(survey.pauses.keys());
+        Ok(())
+    }
+
+    async fn write_pause(&self, change: &Change, survey: &mut Survey) -> Result<()> {
+        match change {
+            Change::Open { scope, why, wait } => {
+                let (worker, now) = (&self.settings.worker, survey.now);
+                if pauses::open(&self.pool, scope, worker, why, now, *wait).await? {
+                    let (scope, why, probe_in) = (scope.as_str(), why.as_str(), *wait);
+                    self.events.emit(&Event::Paused {
+                        scope,
+                        why,
+                        probe_in,
+                    });
+                    survey
+                        .pauses
+                        .insert(scope.to_owned(), Some(now + millis(*wait)));
+                } else {
+                    survey.pauses.entry(scope.clone()).or_insert(None);
+                }
+            }
+            Change::Close { scope } => {
+                if pauses::close(&self.pool, scope).await? {
+                    self.events.emit(&Event::Resumed { scope });
+                }
+                if survey.pauses.get(scope).is_some_and(Option::is_some) {
+                    survey.pauses.remove(scope);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the right to probe what is due to be probed: it leaves the pauses of this cycle, with an
+    /// allowance of one job. Returns how long until the next probes.
+    async fn probe(&mut self, survey: &mut Survey) -> Result<Vec<Millis>> {
+        self.probes = Probes::default();
+        let longest = self.breaker().settings().max_probe;
+        let now = survey.now;
+        let due = survey
+            .lanes
+            .iter()
+            .filter(|p| p.due <= now)
+            .map(|p| &p.page);
+        let with_work: BTreeSet<String> = due.chain(&survey.marks).cloned().collect();
+        let mut waits = Vec::new();
+        if survey.pauses.contains_key("all") || self.slots.free() == 0 || with_work.is_empty() {
+            return Ok(waits);
+        }
+        if let Some(at) = survey.pauses.get(ENDPOINT).copied() {
+            let Some(at) = at else { return Ok(waits) };
+            let open = |page: &String| !survey.pauses.contains_key(&page_scope(page));
+            if at > now || !with_work.iter().any(open) {
+                waits.push((at - now).max(1_000));
+                // Nothing else is probed while nothing can be sent.
+                return Ok(waits);
+            }
+            if !pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
+                return Ok(waits);
+            }
+            self.probes.endpoint = Some(1);
+            survey.pauses.remove(ENDPOINT);
+            return Ok(waits);
+        }
+        for page in with_work {
+            let scope = page_scope(&page);
+            match survey.pauses.get(&scope).copied().flatten() {
+                Some(at) if at > now => waits.push(at - now),
+                Some(_) if self.settings.secrets.has(&page) => {
+                    if pauses::probe(&self.pool, &scope, now, longest).await? {
+                        self.probes.pages.insert(page, 1);
+                        survey.pauses.remove(&scope);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(waits)
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.settings
+            .breaker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads which pages have work and may send, and draws from the rates of those that have one.
-    pub(super) async fn pages(&mut self, survey: Survey, step: &mut Step) -> Result<Pages> {
+    pub(super) async fn pages(&mut self, mut survey: Survey, step: &mut Step) -> Result<Pages> {
         let mut pages = Pages::default();
+        self.write_pauses(&mut survey).await?;
         if self.draining {
             return Ok(pages);
         }
+        let mut waits = self.probe(&mut survey).await?;
         let Survey {
             now,
             pauses,
@@ -48,10 +157,9 @@ impl Ledger {
             timer,
         } = survey;
         pages.marks = marks;
-        let stopped = pauses.contains("all") || pauses.contains("endpoint");
+        let stopped = pauses.contains_key("all") || pauses.contains_key(ENDPOINT);
         for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
-            if stopped || pauses.contains(&format!("page:{page}")) || pages.eligible.contains(page)
-            {
+            if stopped || pauses.contains_key(&page_scope(page)) || pages.eligible.contains(page) {
                 continue;
             }
             if self.settings.secrets.has(page) {
@@ -65,7 +173,7 @@ impl Ledger {
         pages.marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
         pages.timers_due = timer.is_some_and(|at| at <= now);
-        let mut waits: Vec<Millis> = timer.map(|at| at - now).into_iter().collect();
+        waits.extend(timer.map(|at| at - now));
         for lanes::Page { page, due } in with_lanes {
             if due > now {
                 waits.push(due - now);
@@ -123,15 +231,18 @@ impl Ledger {
         Ok((drawn.granted == 0).then_some(drawn.wait))
     }
 
-    /// Requests that the rate of a page allows now.
+    /// Requests that the rate of a page, and what is being probed, allow now.
     pub(super) fn allowance(&self, page: &str) -> usize {
-        if self.rate(page).is_none() {
-            return usize::MAX;
-        }
-        match self.allowances.get(page) {
+        let by_rate = match self.allowances.get(page) {
+            _ if self.rate(page).is_none() => usize::MAX,
             Some(allowance) if allowance.drawn.elapsed() < ALLOWED_FOR => allowance.left,
             _ => 0,
-        }
+        };
+        let by_probe = self.probes.pages.get(page).copied();
+        let by_endpoint = self.probes.endpoint;
+        by_rate
+            .min(by_probe.unwrap_or(usize::MAX))
+            .min(by_endpoint.unwrap_or(usize::MAX))
     }
 
     /// Uses one of them.
@@ -139,6 +250,15 @@ impl Ledger {
         let left = self.allowance(page);
         if let Some(allowance) = self.allowances.get_mut(page) {
             allowance.left = allowance.left.saturating_sub(1);
+        }
+        for left in self
+            .probes
+            .pages
+            .get_mut(page)
+            .into_iter()
+            .chain(&mut self.probes.endpoint)
+        {
+            *left = left.saturating_sub(1);
         }
         left > 0
     }

@@ -231,8 +231,6 @@ impl Ledger {
             ambiguous: true,
             rest: Duration::ZERO,
             alone: false,
-            scope: judgement.scope,
-            pause_after: judgement.pause_after,
         }
     }
 }

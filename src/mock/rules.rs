@@ -4,11 +4,11 @@
 //! shares no line with [`crate::validate`], so that neither hides a mistake of the other; the
 //! tests hold the two together. The first breach ends the look.
 //!
-//! Rules of Postlane that no API can know, so that they are none here: other keys at the top of a
-//! request (they pass, like every undocumented field), a message's 64 KiB, a NUL in a
-//! recipient, and a key that is given twice (the last one is read). What only the real API knows: a
-//! domain's place on the white list, whether a phone or an e-mail is bound to somebody, and whether
-//! an `order_number` is new.
+//! Rules of Postlane that the vendor has not, so that they are none here: other keys at the top of
+//! a request (they pass, like every undocumented field), the sizes of its columns (40 digits of a
+//! page, 1 KiB of a recipient, 64 KiB of a message), a NUL in a recipient, and a key that is given
+//! twice (the last one is read). What only the real API knows: a domain's place on the white list,
+//! whether a phone or an e-mail is bound to somebody, and whether an `order_number` is new.
 
 mod tables;
 
@@ -287,21 +287,25 @@ fn is_page(value: &Value) -> bool {
     }
 }
 
+/// The scheme, two slashes, a host, and perhaps a port; what clients read as a third slash ends the
+/// host.
 fn is_web_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;
     };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     let (host, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, ""),
     };
     let web = ["http", "https"]
         .iter()
         .any(|name| name.eq_ignore_ascii_case(scheme));
     let whole = !text.contains(|c: char| c.is_whitespace() || c.is_control());
-    web && whole && !host.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let reachable = port.is_empty() || (digits && port.parse::<u16>().is_ok());
+    web && whole && !host.is_empty() && reachable
 }
 
 /// The way to a value; it becomes text only where a rule is broken.

@@ -4,7 +4,7 @@
 //! it between the look and the decision: intake waits for the lock, and a lane that was deleted
 //! meanwhile is born again by it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::record::Locked;
 use super::{Bind, Pool, Result, Row, Tx, one};
@@ -25,8 +25,8 @@ pub struct Page {
 pub struct Survey {
     /// The database's clock.
     pub now: Millis,
-    /// Paused scopes: `all`, `endpoint`, `page:ID`.
-    pub pauses: HashSet<String>,
+    /// Paused scopes (`all`, `endpoint`, `page:ID`), and when those that a worker paused are probed.
+    pub pauses: HashMap<String, Option<Millis>>,
     /// Pages with lanes that somebody may touch at some time.
     pub lanes: Vec<Page>,
     /// Pages with marks.
@@ -49,7 +49,7 @@ with recursive l (page_id) as (
     select (select min(n.page_id) from send_inbox n where n.page_id > m.page_id) from m where m.page_id is not null
 )
 select 'now' as kind, '' as name, {now} as at
-union all select 'pause', scope, null from send_pauses
+union all select 'pause', scope, probe_at from send_pauses
     where scope = 'all' or scope = 'endpoint' or scope like 'page:%'
 union all select 'lanes', l.page_id,
     (select n.due_at from send_lanes n where n.page_id = l.page_id and n.due_at is not null order by n.due_at limit 1)
@@ -64,7 +64,7 @@ pub async fn survey(pool: &Pool) -> Result<Survey> {
         let (name, at) = (row.text("name")?, row.int_opt("at")?);
         match row.text("kind")?.as_str() {
             "now" => survey.now = at.unwrap_or_default(),
-            "pause" => drop(survey.pauses.insert(name)),
+            "pause" => drop(survey.pauses.insert(name, at)),
             "marks" => survey.marks.push(name),
             "timer" => survey.timer = at,
             _ => survey.lanes.extend(at.map(|due| Page { page: name, due })),

@@ -201,10 +201,14 @@ async fn requeue_once(
 }
 
 const PAUSE: &str = "-- pause
-insert into send_pauses (scope, who, why) values ($1, $2, $3) on conflict (scope) do nothing returning scope";
+insert into send_pauses (scope, who, why) values ($1, $2, $3)
+on conflict (scope) do update set who = excluded.who, why = excluded.why, probe_at = null, wait_ms = 0
+where send_pauses.probe_at is not null
+returning scope";
 const RESUME: &str = "-- resume\ndelete from send_pauses where scope = $1 returning scope";
 
-/// Stops a scope (`all`, `page:ID`, `lane:LANE`) from being sent. False if it was paused already.
+/// Stops a scope (`all`, `endpoint`, `page:ID`, `lane:LANE`) from being sent; one that a worker paused is
+/// not probed any more. False if an operator had paused it already.
 pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let binds = [

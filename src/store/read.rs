@@ -173,8 +173,8 @@ pub struct Ahead {
     pub jobs: i64,
     /// The first of them, its state and its reason.
     pub head: Option<(JobId, String, Option<String>)>,
-    /// Pauses that stop it: scope and why.
-    pub pauses: Vec<(String, Option<String>)>,
+    /// Pauses that stop it.
+    pub pauses: Vec<Pause>,
     /// The worker that holds its lane.
     pub leased_by: Option<String>,
 }
@@ -184,7 +184,7 @@ select count(*) as jobs, min(id) as head from send_jobs
 where lane = $1 and id <> $2 and ((state = 'queued' and id < $2 and (send_at is null or joined_at is not null))
     or state = 'sending' or state = 'unknown')";
 const PAUSED: &str = "-- show: what is paused
-select scope, why from send_pauses where scope in ('all', 'endpoint', $1, $2) order by scope";
+select scope, {ms: since} as since, who, why, probe_at from send_pauses where scope in ('all', 'endpoint', $1, $2) order by scope";
 const LEASED: &str = "-- show: who has the lane\nselect leased_by from send_lanes where lane = $1";
 
 /// What a job waits for.
@@ -205,11 +205,8 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
         format!("page:{}", job.page_id).into(),
         format!("lane:{}", job.lane).into(),
     ];
-    for row in pool.rows(PAUSED, &scopes).await? {
-        ahead
-            .pauses
-            .push((row.text("scope")?, row.text_opt("why")?));
-    }
+    let rows = pool.rows(PAUSED, &scopes).await?;
+    ahead.pauses = rows.iter().map(pause).collect::<Result<_>>()?;
     if let Some(row) = pool
         .rows(LEASED, &[job.lane.as_str().into()])
         .await?
@@ -253,12 +250,14 @@ pub struct Pause {
     pub who: String,
     /// Why.
     pub why: Option<String>,
+    /// When one job is sent to see whether it is well (unix ms); none if an operator paused it.
+    pub probe_at: Option<Millis>,
 }
 
 const COUNTS: &str = "-- stats: jobs by page and state
 select page_id, state, count(*) as jobs from send_jobs group by page_id, state order by page_id, state";
 const PAUSES: &str = "-- stats: what is paused
-select scope, {ms: since} as since, who, why from send_pauses order by scope";
+select scope, {ms: since} as since, who, why, probe_at from send_pauses order by scope";
 
 /// Counts everything. Reads the whole of `send_jobs` once.
 pub async fn stats(pool: &Pool) -> Result<Stats> {
@@ -282,18 +281,17 @@ pub async fn stats(pool: &Pool) -> Result<Stats> {
 
 /// What is paused.
 pub async fn pauses(pool: &Pool) -> Result<Vec<Pause>> {
-    pool.rows(PAUSES, &[])
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(Pause {
-                scope: row.text("scope")?,
-                since: row.int("since")?,
-                who: row.text("who")?,
-                why: row.text_opt("why")?,
-            })
-        })
-        .collect()
+    pool.rows(PAUSES, &[]).await?.iter().map(pause).collect()
+}
+
+fn pause(row: &Row) -> Result<Pause> {
+    Ok(Pause {
+        scope: row.text("scope")?,
+        since: row.int("since")?,
+        who: row.text("who")?,
+        why: row.text_opt("why")?,
+        probe_at: row.int_opt("probe_at")?,
+    })
 }
 
 /// JSON text as it stands, or as a string if it is none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Result, Tx};
 use crate::clock::Millis;
-use crate::job::{JobId, Outcome, Scope, State};
+use crate::job::{JobId, Outcome, State};
 
 /// How one attempt ended, in the form the tables take.
 #[derive(Debug, Clone)]
@@ -49,10 +49,6 @@ pub struct Ended {
     pub rest: Duration,
     /// Its lane was born of this job's mark alone.
     pub alone: bool,
-    /// What else its judgement asks to be paused.
-    pub scope: Scope,
-    /// Only once so many in a row ask for it.
-    pub pause_after: Option<u32>,
 }
 
 /// A lane this transaction has locked.

@@ -134,6 +134,10 @@ fn classify_takes_a_rule_set_of_ones_own_and_refuses_a_broken_one() {
     run(&["classify", "--status", "418", "--rules", &gone])
         .ends(2)
         .tells("gone.toml");
+    std::fs::write(path("long.toml"), "é".repeat(1 << 18)).expect("writes");
+    run(&["classify", "--status", "418", "--rules", &path("long.toml")])
+        .ends(2)
+        .tells("longer than 262144 bytes");
     run(&["classify", "--status", "418", "--rules", "/dev/zero"])
         .ends(2)
         .tells("not a regular file");

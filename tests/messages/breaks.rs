@@ -9,6 +9,8 @@ pub struct Break {
     pub place: String,
     value: Option<Value>,
     pub rule: String,
+    /// The line of the table, to be shown where a test fails.
+    pub line: &'static str,
 }
 
 impl Break {
@@ -76,6 +78,7 @@ pub fn breaks() -> Vec<Break> {
             place: place.to_owned(),
             value: read(value),
             rule: rule.to_owned(),
+            line,
         };
         if place == "button" {
             breaks.push(broken("button list", "/message/buttons/*"));

@@ -10,10 +10,11 @@
 pub mod chance;
 pub mod proxy;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
 use postlane::deliver::{Claim, Secrets, Wire, report, sign_with};
 use postlane::events::Events;
@@ -145,6 +146,17 @@ impl Db {
 
     /// Inserts with further columns, their values as SQL literals.
     pub async fn insert_with(&self, recipient: &str, text: &str, more: &[(&str, &str)]) -> JobId {
+        self.insert_on("1", recipient, text, more).await
+    }
+
+    /// Inserts on a page.
+    pub async fn insert_on(
+        &self,
+        page: &str,
+        recipient: &str,
+        text: &str,
+        more: &[(&str, &str)],
+    ) -> JobId {
         let columns: String = more
             .iter()
             .map(|(column, _)| format!(", {column}"))
@@ -152,7 +164,7 @@ impl Db {
         let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
         let text = format!(
             "insert into send_jobs (page_id, recipient, message{columns}) \
-             values ('1', '{}', '{}'{values}) returning id",
+             values ('{page}', '{}', '{}'{values}) returning id",
             braces(&format!("\"id\":\"{recipient}\"")),
             braces(&format!("\"template_type\":\"text\",\"text\":\"{text}\""))
         );
@@ -227,11 +239,17 @@ pub fn settings(worker: &str) -> Settings {
         rates: Default::default(),
         default_rate: None,
         secrets: Arc::new(AllPages),
+        breaker: breaker(),
     }
 }
 
+/// A breaker of its own, with the figures that the configuration has by default.
+pub fn breaker() -> Arc<Mutex<Breaker>> {
+    Arc::new(Mutex::new(Breaker::new(Default::default())))
+}
+
 /// The senders' part, for a receiver at `url`.
-pub fn wire(url: &str, timeout: Duration) -> Arc<Wire> {
+pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<Wire> {
     let http = Http::new(Endpoint {
         url: url.parse().expect("url"),
         signature_header: "x-joinchat-signature".parse().expect("header"),
@@ -249,6 +267,7 @@ pub fn wire(url: &str, timeout: Duration) -> Arc<Wire> {
         policy: policy(),
         send_within: Duration::from_secs(10),
         delay_on_wire: false,
+        breaker: Arc::clone(breaker),
         hurry: tokio::sync::watch::Sender::new(false),
         events: Arc::new(Events::new()),
     })
@@ -274,12 +293,13 @@ impl Steps {
     /// A worker on a connection of the test's.
     pub async fn on(pool: Pool, settings: Settings) -> Self {
         let now = pool.now().await.expect("now") + 10;
+        let wire = wire(
+            "http://127.0.0.1:9/",
+            Duration::from_secs(1),
+            &settings.breaker,
+        );
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
-        Self {
-            ledger,
-            wire: wire("http://127.0.0.1:9/", Duration::from_secs(1)),
-            now,
-        }
+        Self { ledger, wire, now }
     }
 
     /// One cycle at the hand-moved time.
@@ -350,6 +370,17 @@ pub fn status_answer(status: u16) -> Answer {
         status,
         content_type: None,
         retry_after: None,
+        body: Vec::new(),
+        cut: None,
+    }
+}
+
+/// A 429 that says how long to wait.
+pub fn throttled(wait: Duration) -> Answer {
+    Answer::Status {
+        status: 429,
+        content_type: None,
+        retry_after: Some(wait),
         body: Vec::new(),
         cut: None,
     }

@@ -1,6 +1,7 @@
 //! `[message]`, and the keys of `[api]` that say how a request looks.
 
 use super::*;
+use crate::validate::{PageForm, PayloadForm};
 
 /// The value and the source of a key, as `check` shows them.
 fn shown(config: &Config, key: &str) -> (String, String) {

@@ -222,7 +222,7 @@ fn a_reason_names_status_code_and_words() {
         (503, "", "HTTP 503"),
         (
             503,
-            r#"{"message":"Service Unavailable"}"#,
+            r#"{"error":{"code":503,"message":"Service Unavailable"}}"#,
             "HTTP 503: Service Unavailable",
         ),
         (

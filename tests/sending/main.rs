@@ -4,165 +4,24 @@
 //! Each test says what an answer does to a job, its attempts and its line; what the rules make of
 //! an answer is tested beside them. Only the proxy needs the binary: variables are a process's.
 
+#[path = "../rig/mod.rs"]
 mod rig;
+mod stage;
+#[path = "../support/mod.rs"]
 mod support;
+mod waits;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::config::{Config, Overrides};
-use postlane::events::Events;
-use postlane::mock::{Mock, MockConfig, Received, Script, Step};
-use postlane::service::Service;
-use rig::{SECRET, Setup, Sql, sandbox, until};
-use support::{Db, Engine};
+use postlane::clock::BootInstant;
+use postlane::deliver::{Claim, report};
+use postlane::job::{Outcome, State};
+use postlane::judge::Answer;
+use postlane::mock::{Mock, MockConfig, Script, Step};
+use postlane::store::record::Ended;
+use rig::{SECRET, Setup, Sql, sandbox};
+use stage::{LONG, Stage, answer, receiver, script, sqlite};
 use tokio::time::Instant;
-
-const LONG: Duration = Duration::from_secs(20);
-
-/// A service in this process, its database and its receiver.
-struct Stage {
-    db: Db,
-    sql: Sql,
-    mock: Mock,
-    service: Service,
-    _folder: tempfile::TempDir,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        Self::on(sqlite().await).await
-    }
-
-    async fn on(db: Db) -> Self {
-        Self::with(db, receiver(), "").await
-    }
-
-    /// `api` are further lines of `[api]`, and sections after it.
-    async fn with(db: Db, mock: Mock, api: &str) -> Self {
-        let url = mock.url();
-        Self::to(db, mock, &url, api).await
-    }
-
-    async fn to(db: Db, mock: Mock, url: &str, api: &str) -> Self {
-        let folder = tempfile::tempdir().expect("temp folder");
-        let path = folder.path().join("postlane.toml");
-        let text = format!(
-            "database_url = \"{}\"\n[pages.default]\nsecret = \"{SECRET}\"\n\
-             [retry]\nfirst = \"50ms\"\nmax = \"200ms\"\n\
-             [api]\nurl = \"{url}\"\ntimeout = \"1s\"\n{api}",
-            db.url
-        );
-        std::fs::write(&path, text).expect("writes");
-        let overrides = Overrides {
-            config: Some(path),
-            ..Overrides::default()
-        };
-        let none: [(String, String); 0] = [];
-        let config = Config::load(&overrides, none).expect("a configuration");
-        let events = Arc::new(Events::new());
-        Self {
-            service: Service::start(&config, &events).await.expect("starts"),
-            sql: Sql::open(&db.url),
-            db,
-            mock,
-            _folder: folder,
-        }
-    }
-
-    /// Plays a script to a recipient, sends a job there, waits for the end of its first attempt.
-    async fn first(&self, recipient: &str, script: Script) -> Attempt {
-        self.mock.script(recipient, script);
-        let job = self.db.insert(recipient, "hello #1").await;
-        self.attempt(job, 1).await
-    }
-
-    async fn attempt(&self, job: i64, number: i64) -> Attempt {
-        let ended = format!(
-            "send_attempts where job_id = {job} and number = {number} and outcome is not null"
-        );
-        until("the attempt ends", LONG, async || {
-            self.sql.count(&ended).await == 1
-        })
-        .await;
-        let what = format!(
-            "select outcome, rule, coalesce(response, ''), \
-             (select state from send_jobs where id = job_id) from {ended}"
-        );
-        let row = self.sql.rows(&what).await.remove(0);
-        let mut texts = row.into_iter().map(|text| text.expect("set"));
-        let mut next = || texts.next().expect("a column");
-        Attempt {
-            job,
-            outcome: next(),
-            rule: next(),
-            response: next(),
-            state: next(),
-        }
-    }
-
-    /// What the receiver got for a recipient.
-    fn got(&self, recipient: &str) -> Vec<Received> {
-        let mut got = self.mock.received();
-        got.retain(|received| received.recipient == recipient);
-        got
-    }
-
-    async fn ends(self) {
-        let stats = self.mock.stats();
-        let wrong = [
-            stats.bad_signatures,
-            stats.bad_requests,
-            stats.order_violations,
-            stats.overlaps,
-        ];
-        assert_eq!(wrong, [0; 4], "{stats:?} {:?}", self.mock.findings());
-        assert_eq!(self.service.stop().await, 0);
-    }
-}
-
-struct Attempt {
-    job: i64,
-    outcome: String,
-    rule: String,
-    response: String,
-    state: String,
-}
-
-impl Attempt {
-    fn verdict(&self) -> (&str, &str) {
-        (&self.outcome, &self.rule)
-    }
-}
-
-async fn sqlite() -> Db {
-    Db::fresh(Engine::Sqlite).await.expect("sqlite is built in")
-}
-
-fn receiver() -> Mock {
-    let config = MockConfig {
-        default_secrets: vec![SECRET.to_owned()],
-        keep_bodies: true,
-        ..MockConfig::default()
-    };
-    Mock::start(config).expect("a free port on loopback")
-}
-
-fn script(text: &str) -> Script {
-    text.parse().expect(text)
-}
-
-fn answer(status: u16, body: &[u8]) -> Script {
-    let body = Some(body.to_vec());
-    Script::new([Step {
-        body,
-        ..Step::answer(status)
-    }])
-}
-
-fn apart(earlier: u64, later: u64) -> Duration {
-    Duration::from_nanos(later - earlier)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_sends_the_same_bytes_and_the_producers_own() {
@@ -214,6 +73,8 @@ async fn no_redirect_is_followed() {
         let verdict = ("retryable", "status.endpoint");
         assert_eq!(attempt.verdict(), verdict, "{status}");
         assert_eq!(attempt.state, "queued", "no job dies of a wrong URL");
+        // Else the endpoint pauses.
+        stage.first(&format!("good{status}"), script("ok")).await;
     }
     let stats = elsewhere.stats();
     assert_eq!((stats.connections, stats.requests), (0, 0));
@@ -307,6 +168,41 @@ async fn a_failed_attempt_keeps_how_far_it_came() {
     stage.ends().await;
 }
 
+/// How an answer to the first attempt of a job ends.
+fn ended(answer: &Answer) -> Ended {
+    let claim = Claim {
+        lane: "1/id:a".to_owned(),
+        token: 1,
+        job: 1,
+        number: 1,
+        page: "1".to_owned(),
+        body: bytes::Bytes::new(),
+        failures: 0,
+        on_ambiguous: None,
+        delay: Duration::ZERO,
+        expires_in: None,
+        started: 0,
+        claimed: BootInstant::now(),
+        alone: false,
+    };
+    let wire = support::wire(
+        "http://127.0.0.1:9/",
+        Duration::from_secs(1),
+        &support::breaker(),
+    );
+    report(claim, answer, &wire)
+}
+
+#[tokio::test]
+async fn a_job_whose_time_ran_out_before_the_first_byte_is_dead() {
+    let expired = ended(&Answer::not_sent("expired"));
+    assert_eq!(expired.state, State::Dead);
+    assert_eq!(expired.outcome, Outcome::NotSent);
+    assert_eq!(expired.reason.as_deref(), Some("expired"));
+    let given_up = ended(&Answer::not_sent("the page has no secret"));
+    assert_eq!(given_up.state, State::Queued);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_of_ones_own_judge_and_are_kept_with_the_attempt() {
     let mine = "[[rule]]\nname = \"mine.teapot\"\nwhen.status = [418]\noutcome = \"retryable\"\n\n";
@@ -352,36 +248,6 @@ async fn a_success_whose_connection_dies_afterwards_is_a_success() {
     stage.ends().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
-    let stage = Stage::new().await;
-    stage.mock.script("1", script("429 retry-after=2, ok"));
-    let now = stage.db.pool.now().await.expect("now");
-    let date = Duration::from_secs(u64::try_from(now / 1000).expect("after 1970") + 4);
-    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + date);
-    let by_date = Step {
-        headers: vec![("retry-after".to_owned(), date)],
-        ..Step::answer(503)
-    };
-    stage.mock.script("2", Script::new([by_date]));
-    stage.mock.script("3", script("429 retry-after=soon, ok"));
-    for recipient in ["1", "2", "3"] {
-        stage.db.insert(recipient, "hello #1").await;
-    }
-    stage.sql.finished(LONG).await;
-    let gap = |recipient: &str| {
-        let got = stage.got(recipient);
-        assert_eq!(got.len(), 2, "{recipient}");
-        apart(got[0].answer_ns.expect("answered"), got[1].head_ns).as_secs_f64()
-    };
-    let (in_seconds, as_date, nonsense) = (gap("1"), gap("2"), gap("3"));
-    assert!((1.95..3.0).contains(&in_seconds), "{in_seconds}");
-    assert!((1.9..5.0).contains(&as_date), "{as_date}");
-    assert!(nonsense < 1.0, "{nonsense}");
-    assert_eq!(stage.sql.count("send_jobs where failures > 0").await, 0);
-    stage.ends().await;
-}
-
 /// `{"success":false,"error":{"code":10010,"msg":"zipped"}}`, compressed.
 const ZIPPED: &[u8] = &[
     31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 86, 42, 46, 77, 78, 78, 45, 46, 86, 178, 74, 75, 204, 41,
@@ -424,69 +290,7 @@ async fn of_an_answer_two_kib_are_kept_however_they_are_spelt() {
     stage.ends().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_that_hangs_does_not_delay_another() {
-    let few = "[worker]\nconcurrency = 16\n";
-    let stage = Stage::with(sqlite().await, receiver(), few).await;
-    stage.mock.bind("2/*=hang *".parse().expect("a binding"));
-    let insert = |page: u32, recipient: &str| {
-        format!(
-            "insert into send_jobs (page_id, recipient, message) values ('{page}', \
-             '{{\"id\":\"{recipient}\"}}', '{{\"template_type\":\"text\",\"text\":\"hello #1\"}}')"
-        )
-    };
-    for recipient in 0..60 {
-        stage.sql.rows(&insert(2, &format!("s{recipient}"))).await;
-    }
-    assert!(
-        stage.mock.wait_for(15, LONG).await,
-        "the slow page takes what it may"
-    );
-    let mut waits = Vec::new();
-    for recipient in 0..41 {
-        let (told, recipient) = (Instant::now(), format!("r{recipient}"));
-        stage.sql.rows(&insert(1, &recipient)).await;
-        until("it arrives", LONG, async || {
-            !stage.got(&recipient).is_empty()
-        })
-        .await;
-        waits.push(told.elapsed());
-    }
-    waits.sort();
-    let (p50, most) = (waits[20], waits[40]);
-    println!("beside a page that hangs: p50 {p50:?}, most {most:?}");
-    assert!(p50 < Duration::from_millis(200), "{p50:?}");
-    assert!(most < Duration::from_millis(900), "{most:?}");
-    assert_eq!(stage.service.stop().await, 0);
-}
-
 both! {
-    what_a_delay_promises_and_what_the_line_promises_hold_at_once, |db| {
-        let stage = Stage::on(db).await;
-        let began = Instant::now();
-        let first = stage.db.insert_with("1", "A #1", &[("delay", "3")]).await;
-        stage.db.insert("1", "B #2").await;
-        let other = stage.db.insert("2", "C #1").await;
-        assert_eq!(stage.attempt(other, 1).await.outcome, "delivered");
-        assert!(began.elapsed() < Duration::from_secs(2), "another line waits for nobody");
-        stage.sql.finished(LONG).await;
-        // By this process's clock as well as by the database's.
-        let took = began.elapsed();
-        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
-        let got = stage.got("1");
-        assert_eq!(got.iter().map(|r| r.number).collect::<Vec<_>>(), [Some(1), Some(2)]);
-        let three = match stage.db.engine {
-            Engine::Sqlite => "3000",
-            Engine::Postgres => "interval '3 seconds'",
-        };
-        let early = format!("send_attempts a join send_jobs j on j.id = a.job_id \
-            where j.id = {first} and a.started_at < j.created_at + {three}");
-        assert_eq!(stage.sql.count(&early).await, 0);
-        let behind = apart(got[0].head_ns, got[1].head_ns);
-        assert!(behind < Duration::from_secs(1), "B waits for A and no longer: {behind:?}");
-        stage.ends().await;
-    }
-
     bytes_that_are_no_text_are_kept_harmlessly, |db| {
         let stage = Stage::on(db).await;
         let nasty = b"\xff\xfe\x00NUL \x1b[31mred\x1b]0;title\x07 \xe2\x80\xae \r\n<script>alert(1)</script>";
