@@ -168,7 +168,9 @@ fn reason(why: Option<&str>, facts: &Facts<'_>, answer: &Answer) -> String {
         text = format!("{why} ({text})");
     }
     if let Some(words) = facts.words() {
-        let _ = write!(text, ": {}", words.chars().take(200).collect::<String>());
+        // The receiver's words: one line, whatever they hold.
+        let line = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let _ = write!(text, ": {}", line.take(200).collect::<String>());
     }
     text
 }

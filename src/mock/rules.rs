@@ -6,8 +6,9 @@
 //!
 //! Rules of Postlane that the vendor has not, so that they are none here: other keys at the top of
 //! a request (they pass, like every undocumented field), the sizes of its columns (40 digits of a
-//! page, 1 KiB of a recipient, 64 KiB of a message), and a NUL in a recipient. What only the real API knows: a domain's place on the white list, whether a phone or
-//! an e-mail is bound to somebody, and whether an `order_number` is new.
+//! page, 1 KiB of a recipient, 64 KiB of a message), a NUL in a recipient, and a key that is given
+//! twice (the last one is read). What only the real API knows: a domain's place on the white list,
+//! whether a phone or an e-mail is bound to somebody, and whether an `order_number` is new.
 
 mod tables;
 

@@ -258,3 +258,9 @@ fn a_reason_names_status_code_and_words() {
         "HTTP 400: ".len() + 200
     );
 }
+
+#[test]
+fn a_reason_is_one_line_whatever_the_answer_says() {
+    let body = r#"{"errors":{"msg":"one\r\ntwo\u0000\u001b[31m\u009b three"}}"#;
+    assert_eq!(status(400, body).reason, "HTTP 400: one  two  [31m  three");
+}
