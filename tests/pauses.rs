@@ -235,4 +235,37 @@ both! {
         assert_eq!(worker.claims().await.len(), 4);
         assert_eq!(db.int("select count(*) from send_pauses").await, 0);
     }
+
+    a_page_and_the_endpoint_that_are_both_paused_are_probed_together, |db| {
+        jobs(&db, "1", &["a", "b"]).await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claims = worker.claims().await;
+        answer(&mut worker, claims, 401);
+        worker.claims().await;
+        let claim = loop {
+            worker.pass(LATER);
+            match worker.claims().await.pop() {
+                Some(claim) if claim.lane.ends_with('a') => break claim,
+                Some(claim) => worker.answer(claim, 401),
+                None => {}
+            }
+        };
+        worker.answer(claim, 404);
+        worker.claims().await;
+        worker.pass(LATER);
+        let claims = worker.claims().await;
+        answer(&mut worker, claims, 404);
+        worker.claims().await;
+        assert_eq!(db.int("select count(*) from send_pauses").await, 2);
+        worker.pass(LATER);
+        let claims = worker.claims().await;
+        assert_eq!(claims.len(), 1);
+        answer(&mut worker, claims, 200);
+        let rest = worker.claims().await;
+        assert_eq!(db.int("select count(*) from send_pauses").await, 0);
+        answer(&mut worker, rest, 200);
+        worker.pass(LATER);
+        worker.deliver_all().await;
+        assert_eq!(db.int("select count(*) from send_jobs where state <> 'delivered'").await, 0);
+    }
 }

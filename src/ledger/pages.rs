@@ -110,34 +110,36 @@ impl Ledger {
         if survey.pauses.contains_key("all") || self.slots.free() == 0 || with_work.is_empty() {
             return Ok(waits);
         }
-        if let Some(at) = survey.pauses.get(ENDPOINT).copied() {
-            let Some(at) = at else { return Ok(waits) };
-            let open = |page: &String| !survey.pauses.contains_key(&page_scope(page));
-            if at > now || !with_work.iter().any(open) {
-                waits.push((at - now).max(1_000));
-                // Nothing else is probed while nothing can be sent.
-                return Ok(waits);
-            }
-            if !pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
-                return Ok(waits);
-            }
-            self.probes.endpoint = Some(1);
-            survey.pauses.remove(ENDPOINT);
-            return Ok(waits);
+        let endpoint = survey.pauses.get(ENDPOINT).copied();
+        match endpoint {
+            Some(None) => return Ok(waits),
+            Some(Some(at)) if at > now => return Ok(vec![at - now]),
+            _ => {}
         }
-        for page in with_work {
-            let scope = page_scope(&page);
+        let is_open = |survey: &Survey, page: &String| {
+            self.settings.secrets.has(page) && !survey.pauses.contains_key(&page_scope(page))
+        };
+        let open = with_work.iter().any(|page| is_open(survey, page));
+        for page in &with_work {
+            let scope = page_scope(page);
             match survey.pauses.get(&scope).copied().flatten() {
+                // Through an endpoint that is paused goes one job, of a page that is not.
+                Some(_) if endpoint.is_some() && open => {}
                 Some(at) if at > now => waits.push(at - now),
                 Some(_)
-                    if self.settings.secrets.has(&page)
+                    if self.settings.secrets.has(page)
                         && pauses::probe(&self.pool, &scope, now, longest).await? =>
                 {
-                    self.probes.pages.insert(page, 1);
+                    self.probes.pages.insert(page.clone(), 1);
                     survey.pauses.remove(&scope);
                 }
                 _ => {}
             }
+        }
+        let any = with_work.iter().any(|page| is_open(survey, page));
+        if endpoint.is_some() && any && pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
+            self.probes.endpoint = Some(1);
+            survey.pauses.remove(ENDPOINT);
         }
         Ok(waits)
     }
