@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::clock::BootInstant;
 use crate::deliver::{Claim, Wire, deliver};
 use crate::events::{Event, Events};
 use crate::ledger::{Ledger, Settings, Step};
@@ -65,6 +66,7 @@ impl Worker {
             stop,
             senders: JoinSet::new(),
             failures: 0,
+            failing: None,
             renew: false,
         };
         motion.work().await;
@@ -80,9 +82,15 @@ struct Motion {
     stop: Stop,
     senders: JoinSet<()>,
     failures: u32,
+    /// When the first cycle began of those that failed in a row.
+    failing: Option<BootInstant>,
     /// The last cycle failed: its connection may be the cause.
     renew: bool,
 }
+
+/// How long conflicts are nobody's business: two workers that meet are done in milliseconds, a lock
+/// that is held for longer stops the sending.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// The shortest sleep of a worker that found work it could not take (another holds the lanes).
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -106,14 +114,14 @@ impl Motion {
         if std::mem::take(&mut self.renew) {
             self.ledger.renew().await;
         }
-        let reports = &mut self.reports;
+        let (reports, began) = (&mut self.reports, BootInstant::now());
         match self.ledger.cycle(&mut || reports.try_recv().ok()).await {
             Ok(step) => {
-                self.failures = 0;
+                (self.failures, self.failing) = (0, None);
                 self.worker.events.emit(&Event::LedgerRecovered);
                 self.start(step).await
             }
-            Err(error) if error.is_conflict() && self.failures < 100 => {
+            Err(error) if error.is_conflict() && self.failing(began) < QUIET => {
                 self.failures += 1;
                 let claims = self.ledger.take_claims();
                 self.send(claims);
@@ -123,6 +131,7 @@ impl Motion {
                 Some(Duration::from_millis(u64::from(self.failures.min(20))))
             }
             Err(error) => {
+                self.failing(began);
                 self.failures += 1;
                 let claims = self.ledger.take_claims();
                 self.send(claims);
@@ -142,6 +151,11 @@ impl Motion {
                 ))
             }
         }
+    }
+
+    /// How long cycles have failed, the first of which began then.
+    fn failing(&mut self, began: BootInstant) -> Duration {
+        self.failing.get_or_insert(began).elapsed()
     }
 
     async fn start(&mut self, step: Step) -> Option<Duration> {

@@ -4,8 +4,7 @@
 //! the independent checker judge: nothing lost, order kept, no request without its attempt row.
 #![expect(
     clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "figures and what was skipped are for whoever runs the tests"
+    reason = "figures are for whoever runs the tests"
 )]
 
 mod rig;
@@ -184,25 +183,14 @@ async fn a_server_that_crashes_or_restarts_costs_time_and_nothing_else() {
     );
 }
 
-/// A database of its own on the shared server; none if there is no server.
-async fn postgres() -> Option<support::Db> {
-    let db = support::Db::fresh(support::Engine::Postgres).await;
-    if db.is_none() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "in CI nothing may be skipped: set POSTLANE_TEST_POSTGRES_URL"
-        );
-        eprintln!("skipped: POSTLANE_TEST_POSTGRES_URL is not set");
-    }
-    db
-}
-
 const TERMINATE: &str = "select cast(count(pg_terminate_backend(pid)) as text) from pg_stat_activity \
     where application_name = 'postlane' and datname = current_database()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_are_terminated_at_random_are_opened_again() {
-    let Some(db) = postgres().await else { return };
+    let Some(db) = support::postgres().await else {
+        return;
+    };
     let scene = Scene::new(&db.url).await;
     let (mut dice, end) = (Dice(7), Instant::now() + Duration::from_secs(4));
     let before = scene.mock.count();
@@ -229,7 +217,9 @@ async fn sessions_that_are_terminated_at_random_are_opened_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_was_read_only_is_written_again() {
-    let Some(db) = postgres().await else { return };
+    let Some(db) = support::postgres().await else {
+        return;
+    };
     let scene = Scene::new(&db.url).await;
     let name = db.url.rsplit('/').next().expect("a name").to_owned();
     let set = format!("alter database {name} set default_transaction_read_only = on");
@@ -270,6 +260,33 @@ async fn a_sqlite_file_that_somebody_locks_costs_time_and_nothing_else() {
     let (verdict, log) = scene.ends("locked file").await;
     assert_eq!((verdict.duplicates, verdict.ambiguous), (0, 0));
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_somebody_locks_for_long_is_told_and_costs_time_only() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let scene = Scene::new(&db.url).await;
+    let Sql::Postgres(pool) = &scene.sql else {
+        panic!("postgres")
+    };
+    let mut lock = pool.begin().await.expect("begins");
+    sqlx::query("lock table send_lanes in access exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .expect("locks");
+    // The server gives up waiting after 10 seconds.
+    until("it says so", Duration::from_secs(15), async || {
+        scene.worker.says(AWAY) == 1
+    })
+    .await;
+    scene.worker.ready(false, SOON).await;
+    lock.rollback().await.expect("unlocks");
+    scene.is_mended().await;
+    let (verdict, log) = scene.ends("locked table").await;
+    assert_eq!((verdict.duplicates, verdict.ambiguous), (0, 0));
+    assert_eq!((times(&log, AWAY), times(&log, BACK)), (1, 1), "{log}");
 }
 
 /// A small file system, mounted while this lives.
