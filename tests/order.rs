@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use postlane::store::operate::{Operator, pause, resume};
 use support::{Steps, status_answer};
 
 both! {
@@ -270,6 +271,25 @@ both! {
         let mut sorted = lanes.clone();
         sorted.sort();
         assert_eq!(sorted, ["1/email:1", "1/id:1", "1/key:k", "1/phone:1", "1/uuid:1"]);
+    }
+
+    a_mark_of_an_operator_does_not_wake_a_lane_that_rests, |db| {
+        let mut settings = support::settings("w1");
+        settings.min_gap = Duration::from_millis(300);
+        db.insert("a", "1").await;
+        let second = db.insert("a", "2").await;
+        let mut worker = Steps::with(&db, settings).await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer(claim, 200);
+        assert!(worker.claimed().await.is_empty());
+        let ann = Operator { who: "ann".to_owned(), why: None };
+        assert!(pause(&db.pool, "lane:1/id:a", &ann).await.expect("pauses"));
+        assert!(resume(&db.pool, "lane:1/id:a", &ann).await.expect("leaves a mark"));
+        assert_eq!(db.int("select count(*) from send_inbox").await, 1);
+        worker.pass(Duration::from_millis(100));
+        assert!(worker.claimed().await.is_empty(), "it rests");
+        worker.pass(Duration::from_millis(200));
+        assert_eq!(worker.claimed().await, [second]);
     }
 
     a_minimum_gap_rests_the_lane_between_requests, |db| {

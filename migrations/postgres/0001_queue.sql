@@ -123,7 +123,9 @@ create table send_lanes (
     leased_by text,
     token bigint not null default 0,
     head bigint,
-    touched bigint not null default 0
+    touched bigint not null default 0,
+    -- not before this, whatever is marked: the lane rests after its last request
+    rest_until bigint not null default 0
 ) with (fillfactor = 70);
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
 

@@ -141,7 +141,9 @@ create table send_lanes (
     leased_by text,
     token integer not null default 0,
     head integer,
-    touched integer not null default 0
+    touched integer not null default 0,
+    -- not before this, whatever is marked: the lane rests after its last request
+    rest_until integer not null default 0
 ) strict, without rowid;
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
 

@@ -117,6 +117,7 @@ impl Ledger {
                     lane: l.lane,
                     due: Some(cycle.now),
                     head: l.head,
+                    rest_until: 0,
                 }));
             }
         }
@@ -149,6 +150,7 @@ impl Ledger {
             lane: lane.clone(),
             due,
             head: begun,
+            rest_until: rest.unwrap_or_default(),
         };
         let again = || Locked {
             lane: lane.clone(),

@@ -87,7 +87,8 @@ from {rows: lane text, born bool, look bigint} where true order by {bytes: r.lan
 on conflict (lane) do update set
     touched = send_lanes.touched + 1,
     due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
-        then $3 else send_lanes.due_at end
+        then case when send_lanes.rest_until > $3 then send_lanes.rest_until else $3 end
+        else send_lanes.due_at end
 returning lane, token, leased_by";
 
 /// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns

@@ -250,15 +250,24 @@ pub struct Park {
     pub due: Option<Millis>,
     /// Its job that has begun and waits.
     pub head: Option<JobId>,
+    /// Not before this, whatever is marked; 0 if it need not rest.
+    pub rest_until: Millis,
 }
 
 const PARK: &str = "-- park: release lanes until they are due
-update send_lanes set due_at = r.due, head = r.head, leased_by = null, token = $1
-from {rows: lane text, due bigint, head bigint} where send_lanes.lane = r.lane";
+update send_lanes set due_at = r.due, head = r.head, rest_until = r.rest_until, leased_by = null, token = $1
+from {rows: lane text, due bigint, head bigint, rest_until bigint} where send_lanes.lane = r.lane";
 
 /// Releases lanes that must wait.
 pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
-    let row = |p: &Park| vec![p.lane.as_str().into(), p.due.into(), p.head.into()];
+    let row = |p: &Park| {
+        vec![
+            p.lane.as_str().into(),
+            p.due.into(),
+            p.head.into(),
+            p.rest_until.into(),
+        ]
+    };
     let rows: Vec<_> = lanes.iter().map(row).collect();
     tx.change(PARK, &[token.into()], &rows).await?;
     Ok(())
