@@ -66,6 +66,27 @@ both! {
         on(&db, &["show", "999999", &id(first)]).ends(1);
     }
 
+    a_pause_that_a_worker_set_is_told_and_ended_by_hand, |db| {
+        db.insert("a", "1").await;
+        db.insert("b", "1").await;
+        let mut worker = support::Steps::new(&db, "w1").await;
+        for claim in worker.claims().await {
+            worker.answer(claim, 404);
+        }
+        worker.claims().await;
+        let waiting = db.insert("c", "1").await;
+        let out = on(&db, &["show", &id(waiting)]).ends(0).out;
+        assert!(out.contains("until endpoint is well again (HTTP 404") && out.contains("one job is tried"), "{out}");
+        let out = on(&db, &["stats"]).ends(0).out;
+        assert!(out.contains("paused: endpoint since") && out.contains("by w1: HTTP 404") && out.contains("one job is tried"), "{out}");
+        let stats = on(&db, &["stats", "--json"]).ends(0).json();
+        assert!(stats[0]["pauses"][0]["probe_at"].is_string(), "{stats:?}");
+        on(&db, &["resume", "--endpoint"]).ends(0);
+        on(&db, &["resume", "--endpoint"]).ends(3);
+        worker.pass(std::time::Duration::from_secs(60));
+        assert_eq!(worker.claims().await.len(), 3);
+    }
+
     pauses_are_set_shown_and_ended, |db| {
         on(&db, &["pause", "--all", "--dry-run"]).ends(0);
         on(&db, &["resume", "--all"]).ends(3);
