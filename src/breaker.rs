@@ -7,7 +7,8 @@
 //! * A page or the endpoint pauses when two recipients in a row were refused that way, with no
 //!   success between them: one bad job never stops a page.
 //! * The circuit of the endpoint opens when most attempts over several recipients fail in a short
-//!   time, whatever the answers say.
+//!   time, whatever the answers say; if all that fail are one page's and others pass, only that page
+//!   pauses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -86,7 +87,7 @@ pub struct Breaker {
     hasher: RandomState,
     /// Recipients refused since the last success, by scope.
     refused: HashMap<String, Refusals>,
-    /// Scopes that have answered well at least once since this process began.
+    /// Scopes that have answered well since they were last refused.
     well: HashSet<String>,
     /// What is paused, by whomever.
     paused: HashSet<String>,
@@ -107,6 +108,9 @@ struct Part {
     failed: usize,
     /// As many recipients as must be told apart.
     lanes: Vec<u64>,
+    /// Up to two pages of those that failed, and of the others.
+    failing: Vec<u64>,
+    passing: Vec<u64>,
 }
 
 impl Breaker {
@@ -128,14 +132,9 @@ impl Breaker {
         &self.settings
     }
 
-    /// Takes a judgement; false if the attempt must not count towards `max_attempts`.
-    pub fn saw(
-        &mut self,
-        now: BootInstant,
-        page: &str,
-        lane: &str,
-        judgement: &Judgement<'_>,
-    ) -> bool {
+    /// Takes a judgement, and says in it whether the attempt counts towards `max_attempts`. What is
+    /// paused kills no job.
+    pub fn saw(&mut self, now: BootInstant, page: &str, lane: &str, judgement: &mut Judgement<'_>) {
         let lane = self.hasher.hash_one(lane);
         let alone = match judgement.scope {
             Scope::None => false,
@@ -143,14 +142,24 @@ impl Breaker {
             Scope::Endpoint => self.refuse(ENDPOINT, lane, judgement),
         };
         self.close(page, judgement);
-        self.watch(now, lane, judgement);
+        self.watch(now, page, lane, judgement);
         let paused = self.is_paused(ENDPOINT) || self.is_paused(&page_scope(page));
-        !paused && (judgement.counts || alone)
+        judgement.counts = !paused && (judgement.counts || alone);
+        if paused && judgement.scope != Scope::None && judgement.outcome == Outcome::Refused {
+            judgement.outcome = Outcome::Retryable;
+        }
     }
 
     /// What is paused now, as the database says.
     pub fn set_paused<'s>(&mut self, scopes: impl Iterator<Item = &'s String>) {
-        let paused: HashSet<String> = scopes.cloned().collect();
+        let mut paused: HashSet<String> = scopes.cloned().collect();
+        // What the senders saw since the last changes were written.
+        for change in &self.changes {
+            match change {
+                Change::Open { scope, .. } => paused.insert(scope.clone()),
+                Change::Close { scope } => paused.remove(scope),
+            };
+        }
         for ended in self.paused.difference(&paused) {
             self.refused.remove(ended);
         }
@@ -194,7 +203,8 @@ impl Breaker {
             refused.lanes.push(lane);
         }
         if refused.lanes.len() < WITNESSES {
-            return judgement.outcome != Outcome::Throttled && self.well.contains(scope);
+            // Somebody has passed since it was refused last.
+            return self.well.remove(scope) && judgement.outcome != Outcome::Throttled;
         }
         if refused.judgements >= judgement.pause_after.unwrap_or_default() {
             let wait = judgement.retry_after.unwrap_or_default();
@@ -243,7 +253,7 @@ impl Breaker {
     }
 
     /// The circuit: most attempts of the last seconds failed, whatever they were told.
-    fn watch(&mut self, now: BootInstant, lane: u64, judgement: &Judgement<'_>) {
+    fn watch(&mut self, now: BootInstant, page: &str, lane: u64, judgement: &Judgement<'_>) {
         let part = self.settings.window / PARTS;
         while self
             .window
@@ -262,22 +272,40 @@ impl Breaker {
                 attempts: 0,
                 failed: 0,
                 lanes: Vec::new(),
+                failing: Vec::new(),
+                passing: Vec::new(),
             });
         }
-        let failed = matches!(
-            judgement.outcome,
-            Outcome::Retryable | Outcome::Ambiguous | Outcome::NotSent
-        );
+        // What its page is to blame for is none of the endpoint's.
+        let failed = match judgement.outcome {
+            Outcome::Retryable | Outcome::Ambiguous => judgement.counts,
+            outcome => outcome == Outcome::NotSent,
+        };
+        let hashed = self.hasher.hash_one(page);
         if let Some(part) = self.window.back_mut() {
             part.attempts += 1;
             part.failed += usize::from(failed);
             if part.lanes.len() < self.settings.recipients && !part.lanes.contains(&lane) {
                 part.lanes.push(lane);
             }
+            let pages = if failed {
+                &mut part.failing
+            } else {
+                &mut part.passing
+            };
+            if pages.len() < 2 && !pages.contains(&hashed) {
+                pages.push(hashed);
+            }
         }
         if failed && !self.paused.contains(ENDPOINT) && self.trips() {
             let why = format!("most attempts fail: {}", judgement.reason);
-            self.open(ENDPOINT, &why, Duration::ZERO);
+            let only = |pages: &Vec<u64>| pages.iter().all(|page| *page == hashed);
+            let alone = self.window.iter().all(|part| only(&part.failing));
+            let others_pass = !self.window.iter().all(|part| only(&part.passing));
+            match alone && others_pass {
+                true => self.open(&page_scope(page), &why, Duration::ZERO),
+                false => self.open(ENDPOINT, &why, Duration::ZERO),
+            }
         }
     }
 
@@ -318,6 +346,18 @@ mod tests {
         BASE.later(Duration::from_millis(ms))
     }
 
+    fn saw(
+        breaker: &mut Breaker,
+        now: BootInstant,
+        page: &str,
+        lane: &str,
+        said: &Judgement<'static>,
+    ) -> bool {
+        let mut judgement = said.clone();
+        breaker.saw(now, page, lane, &mut judgement);
+        judgement.counts
+    }
+
     fn opened(breaker: &mut Breaker) -> Vec<String> {
         let scope = |change| match change {
             Change::Open { scope, .. } => format!("+{scope}"),
@@ -331,24 +371,30 @@ mod tests {
         let mut breaker = breaker();
         let refused = said(Outcome::Retryable, Scope::Page);
         for n in 0..50 {
-            breaker.saw(at(n * 60_000), "1", "1/id:a", &refused);
+            saw(&mut breaker, at(n * 60_000), "1", "1/id:a", &refused);
         }
         assert!(opened(&mut breaker).is_empty(), "one recipient");
         assert!(
-            !breaker.saw(at(0), "1", "1/id:b", &refused),
+            !saw(&mut breaker, at(0), "1", "1/id:b", &refused),
             "does not count"
         );
         assert_eq!(opened(&mut breaker), ["+page:1"]);
         let failed = said(Outcome::Ambiguous, Scope::None);
         assert!(
-            !breaker.saw(at(0), "1", "1/id:c", &failed),
+            !saw(&mut breaker, at(0), "1", "1/id:c", &failed),
             "nor does anything of a paused page"
         );
         assert!(
-            breaker.saw(at(0), "2", "2/id:c", &failed),
+            saw(&mut breaker, at(0), "2", "2/id:c", &failed),
             "another page goes on"
         );
-        breaker.saw(at(0), "1", "1/id:c", &said(Outcome::Delivered, Scope::None));
+        saw(
+            &mut breaker,
+            at(0),
+            "1",
+            "1/id:c",
+            &said(Outcome::Delivered, Scope::None),
+        );
         assert_eq!(opened(&mut breaker), ["-page:1"]);
     }
 
@@ -357,24 +403,26 @@ mod tests {
         let mut breaker = breaker();
         let refused = said(Outcome::Retryable, Scope::Page);
         assert!(
-            !breaker.saw(at(0), "1", "1/id:bad", &refused),
+            !saw(&mut breaker, at(0), "1", "1/id:bad", &refused),
             "nobody has passed yet"
         );
         for n in 0..50 {
-            breaker.saw(
+            saw(
+                &mut breaker,
                 at(n),
                 "1",
                 "1/id:good",
                 &said(Outcome::Delivered, Scope::None),
             );
-            assert!(breaker.saw(at(n), "1", "1/id:bad", &refused));
-            breaker.saw(
+            assert!(saw(&mut breaker, at(n), "1", "1/id:bad", &refused));
+            saw(
+                &mut breaker,
                 at(n),
                 "1",
                 "1/id:good",
                 &said(Outcome::Delivered, Scope::None),
             );
-            assert!(breaker.saw(at(n), "1", "1/id:worse", &refused));
+            assert!(saw(&mut breaker, at(n), "1", "1/id:worse", &refused));
         }
         assert!(opened(&mut breaker).is_empty());
     }
@@ -384,11 +432,17 @@ mod tests {
         let mut breaker = breaker();
         let mut throttled = said(Outcome::Throttled, Scope::Page);
         throttled.retry_after = Some(Duration::from_secs(17));
-        assert!(!breaker.saw(at(0), "1", "1/id:a", &throttled));
-        breaker.saw(at(0), "1", "1/id:b", &said(Outcome::Delivered, Scope::None));
-        assert!(!breaker.saw(at(0), "1", "1/id:a", &throttled));
+        assert!(!saw(&mut breaker, at(0), "1", "1/id:a", &throttled));
+        saw(
+            &mut breaker,
+            at(0),
+            "1",
+            "1/id:b",
+            &said(Outcome::Delivered, Scope::None),
+        );
+        assert!(!saw(&mut breaker, at(0), "1", "1/id:a", &throttled));
         assert!(breaker.changes().is_empty());
-        breaker.saw(at(0), "1", "1/id:b", &throttled);
+        saw(&mut breaker, at(0), "1", "1/id:b", &throttled);
         let opened = breaker.changes();
         assert!(
             matches!(&opened[..], [Change::Open { scope, wait, .. }]
@@ -403,10 +457,10 @@ mod tests {
         let mut refused = said(Outcome::Refused, Scope::Page);
         refused.pause_after = Some(5);
         for n in 0..4 {
-            breaker.saw(at(0), "1", &format!("1/id:{n}"), &refused);
+            saw(&mut breaker, at(0), "1", &format!("1/id:{n}"), &refused);
         }
         assert!(opened(&mut breaker).is_empty());
-        breaker.saw(at(0), "1", "1/id:4", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:4", &refused);
         assert_eq!(opened(&mut breaker), ["+page:1"]);
     }
 
@@ -420,15 +474,21 @@ mod tests {
         ] {
             let mut breaker = breaker();
             let refused = said(Outcome::Retryable, Scope::Endpoint);
-            breaker.saw(at(0), "1", "1/id:a", &refused);
-            breaker.saw(at(0), "2", "2/id:a", &refused);
+            saw(&mut breaker, at(0), "1", "1/id:a", &refused);
+            saw(&mut breaker, at(0), "2", "2/id:a", &refused);
             assert_eq!(opened(&mut breaker), ["+endpoint"]);
-            breaker.saw(at(0), "1", "1/id:a", &said(Outcome::Retryable, Scope::None));
+            saw(
+                &mut breaker,
+                at(0),
+                "1",
+                "1/id:a",
+                &said(Outcome::Retryable, Scope::None),
+            );
             assert!(
                 opened(&mut breaker).is_empty(),
                 "a 500 says nothing about the URL"
             );
-            breaker.saw(at(0), "1", "1/id:c", &well);
+            saw(&mut breaker, at(0), "1", "1/id:c", &well);
             assert_eq!(opened(&mut breaker), ["-endpoint"], "{well:?}");
         }
     }
@@ -444,7 +504,7 @@ mod tests {
                     false => failed.clone(),
                 };
                 let lane = format!("1/id:{}", n % lanes);
-                breaker.saw(at(n as u64 * gap), "1", &lane, &what);
+                saw(&mut breaker, at(n as u64 * gap), "1", &lane, &what);
             }
             !opened(&mut breaker).is_empty()
         };
@@ -464,7 +524,8 @@ mod tests {
                 0 => Outcome::Retryable,
                 _ => Outcome::Delivered,
             };
-            breaker.saw(
+            saw(
+                &mut breaker,
                 at(n),
                 "1",
                 &format!("1/id:{n}"),
@@ -478,14 +539,82 @@ mod tests {
     fn a_pause_that_somebody_ended_begins_anew() {
         let mut breaker = breaker();
         let refused = said(Outcome::Retryable, Scope::Page);
-        breaker.saw(at(0), "1", "1/id:a", &refused);
-        breaker.saw(at(0), "1", "1/id:b", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:a", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:b", &refused);
         assert_eq!(opened(&mut breaker), ["+page:1"]);
         breaker.set_paused(["page:1".to_owned()].iter());
         breaker.set_paused([].iter());
-        breaker.saw(at(0), "1", "1/id:c", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:c", &refused);
         assert!(opened(&mut breaker).is_empty(), "one recipient since");
-        breaker.saw(at(0), "1", "1/id:d", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:d", &refused);
         assert_eq!(opened(&mut breaker), ["+page:1"]);
+    }
+
+    #[test]
+    fn the_failures_of_one_page_pause_that_page_while_others_pass() {
+        let failed = said(Outcome::Ambiguous, Scope::None);
+        let mut breaker = breaker();
+        saw(
+            &mut breaker,
+            at(0),
+            "2",
+            "2/id:a",
+            &said(Outcome::Delivered, Scope::None),
+        );
+        for n in 0..30 {
+            saw(&mut breaker, at(n), "1", &format!("1/id:{n}"), &failed);
+        }
+        assert_eq!(opened(&mut breaker), ["+page:1"]);
+    }
+
+    #[test]
+    fn refused_signatures_do_not_open_the_circuit() {
+        let mut breaker = breaker();
+        for n in 0..300 {
+            saw(
+                &mut breaker,
+                at(n),
+                "1",
+                &format!("1/id:{n}"),
+                &said(Outcome::Retryable, Scope::Page),
+            );
+        }
+        assert_eq!(opened(&mut breaker), ["+page:1"]);
+    }
+
+    #[test]
+    fn a_page_that_is_paused_kills_no_job() {
+        let mut breaker = breaker();
+        let refused = said(Outcome::Refused, Scope::Page);
+        for lane in ["1/id:a", "1/id:b"] {
+            saw(&mut breaker, at(0), "1", lane, &refused);
+        }
+        let mut probe = refused.clone();
+        breaker.saw(at(0), "1", "1/id:c", &mut probe);
+        assert_eq!((probe.outcome, probe.counts), (Outcome::Retryable, false));
+    }
+
+    #[test]
+    fn what_opens_while_the_pauses_are_written_stays_open() {
+        let mut breaker = breaker();
+        let refused = said(Outcome::Retryable, Scope::Page);
+        saw(&mut breaker, at(0), "1", "1/id:a", &refused);
+        saw(&mut breaker, at(0), "1", "1/id:b", &refused);
+        breaker.set_paused([].iter());
+        assert!(!saw(
+            &mut breaker,
+            at(0),
+            "1",
+            "1/id:c",
+            &said(Outcome::Ambiguous, Scope::None)
+        ));
+        saw(
+            &mut breaker,
+            at(0),
+            "1",
+            "1/id:c",
+            &said(Outcome::Delivered, Scope::None),
+        );
+        assert_eq!(opened(&mut breaker), ["+page:1", "-page:1"]);
     }
 }

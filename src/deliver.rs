@@ -208,11 +208,15 @@ pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wi
     if let Some(secret) = signed {
         heed(&claim.page, secret, &mut judgement, wire);
     }
-    judgement.counts = wire
-        .breaker
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .saw(BootInstant::now(), &claim.page, &claim.lane, &judgement);
+    // What this worker decided by itself says nothing of the receiver.
+    let asked = !matches!(
+        answer,
+        Answer::NotSent { evidence: None, .. } | Answer::Lost { evidence: None, .. }
+    );
+    if asked {
+        let mut breaker = wire.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.saw(BootInstant::now(), &claim.page, &claim.lane, &mut judgement);
+    }
     let took = claim.claimed.elapsed();
     let attempted = Attempted {
         job: claim.job,

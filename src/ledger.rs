@@ -327,7 +327,7 @@ impl Ledger {
         let mut lanes = Vec::new();
         for page in pages.due.iter().take(PAGES) {
             let room = self.slots.free().saturating_sub(lanes.len());
-            let limit = self.slots.share(page).min(self.allowance(page)).min(room);
+            let limit = self.slots.share(page).min(self.reach(page)).min(room);
             if limit > 0 {
                 let now = cycle.now;
                 let taken = lanes::take(cycle.tx()?, page, now, limit).await?;
@@ -400,7 +400,7 @@ impl Ledger {
         pages: &Pages,
         step: &mut Step,
     ) -> Result<()> {
-        let slots = self.slots.share(page).min(self.allowance(page));
+        let slots = self.slots.share(page).min(self.reach(page));
         let limit = self.appetite.max(slots).clamp(64, MARKS);
         let marks = intake::marks(cycle.tx()?, page, limit).await?;
         if marks.taken == 0 {

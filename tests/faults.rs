@@ -297,7 +297,7 @@ impl Mounted {
         let folder = tempfile::tempdir().expect("temp folder");
         let mut mount = std::process::Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
             .arg(folder.path());
         let mounted = mount.stderr(std::process::Stdio::null()).status();
         mounted
@@ -333,9 +333,17 @@ async fn a_full_disk_stops_sending_until_there_is_room() {
     let url = format!("sqlite://{}/jobs.db", disk.0.path().display());
     let setup = Setup::new(&url, &mock.url());
     assert_eq!(setup.verb(&["migrate"]).0, 0);
-    let scene = Scene::with(&setup, mock, bulky()).await;
-    // Answers that come when the disk is full already: nothing else has to be written then.
+    let load = Load {
+        ahead: 1000,
+        ..Load::default()
+    };
+    let scene = Scene::with(&setup, mock, load).await;
+    // So much is queued that the log must grow for it: a log that was begun anew has some room.
     scene.mock.set_latency(Duration::from_millis(500));
+    until("a queue grows", LONG, async || {
+        scene.sql.count("send_jobs where state = 'queued'").await >= 800
+    })
+    .await;
     let ballast = disk.0.path().join("ballast");
     let mut file = std::fs::File::create(&ballast).expect("creates");
     let mut room = 1 << 20;

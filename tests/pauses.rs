@@ -172,6 +172,9 @@ both! {
         assert_eq!(claims.len(), 1);
         assert!(one.claims().await.is_empty(), "the right is taken");
         answer(&mut two, claims, 200);
+        for worker in [&mut one, &mut two] {
+            worker.pass(Duration::from_millis(10));
+        }
         assert_eq!(two.claims().await.len() + one.claims().await.len(), 3);
     }
 
@@ -267,5 +270,24 @@ both! {
         worker.pass(LATER);
         worker.deliver_all().await;
         assert_eq!(db.int("select count(*) from send_jobs where state <> 'delivered'").await, 0);
+    }
+
+    heads_that_cannot_be_sent_do_not_use_up_the_probe, |db| {
+        jobs(&db, "1", &["a", "b"]).await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claims = worker.claims().await;
+        answer(&mut worker, claims, 401);
+        worker.claims().await;
+        // Due before all others, and expired by the time of the probe.
+        let soon = db.time(worker.now + 5_000);
+        for n in 0..20 {
+            db.insert_with(&format!("old{n}"), "late", &[("expires_at", &soon)]).await;
+        }
+        worker.pass(LATER);
+        let claims = worker.claims().await;
+        assert_eq!(claims.len(), 1, "one is sent at the first probe");
+        answer(&mut worker, claims, 200);
+        worker.claims().await;
+        assert_eq!(db.int("select count(*) from send_pauses").await, 0);
     }
 }

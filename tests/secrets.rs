@@ -215,9 +215,9 @@ fn a_page_pauses_only_once_both_of_its_secrets_are_refused() {
         let wire = support::wire("http://127.0.0.1:9/", Duration::from_secs(1), &breaker);
         let mut wire = Arc::into_inner(wire).expect("one owner");
         let refusal = support::status_answer(401);
-        let other = judge(&wire.rules, &refusal);
+        let mut other = judge(&wire.rules, &refusal);
         let mut watched = breaker.lock().expect("not poisoned");
-        watched.saw(BootInstant::now(), "1", "1/id:other", &other);
+        watched.saw(BootInstant::now(), "1", "1/id:other", &mut other);
         drop(watched);
         wire.secrets = Arc::<Keyring>::clone(&ring);
         report(claim(), &support::status_answer(status), signed, &wire);

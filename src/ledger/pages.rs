@@ -14,6 +14,8 @@ use crate::events::Event;
 use crate::store::lanes::{self, Survey};
 use crate::store::{Result, pauses, rates};
 
+/// Most lanes taken in hand to find one job for a probe.
+const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
 
@@ -98,16 +100,9 @@ impl Ledger {
     /// allowance of one job. Returns how long until the next probes.
     async fn probe(&mut self, survey: &mut Survey) -> Result<Vec<Millis>> {
         self.probes = Probes::default();
-        let longest = self.breaker().settings().max_probe;
-        let now = survey.now;
-        let due = survey
-            .lanes
-            .iter()
-            .filter(|p| p.due <= now)
-            .map(|p| &p.page);
-        let with_work: BTreeSet<String> = due.chain(&survey.marks).cloned().collect();
-        let mut waits = Vec::new();
-        if survey.pauses.contains_key("all") || self.slots.free() == 0 || with_work.is_empty() {
+        let (now, mut waits) = (survey.now, Vec::new());
+        let none = survey.pauses.values().all(Option::is_none);
+        if none || survey.pauses.contains_key("all") || self.slots.free() == 0 {
             return Ok(waits);
         }
         let endpoint = survey.pauses.get(ENDPOINT).copied();
@@ -116,30 +111,41 @@ impl Ledger {
             Some(Some(at)) if at > now => return Ok(vec![at - now]),
             _ => {}
         }
-        let is_open = |survey: &Survey, page: &String| {
-            self.settings.secrets.has(page) && !survey.pauses.contains_key(&page_scope(page))
-        };
-        let open = with_work.iter().any(|page| is_open(survey, page));
-        for page in &with_work {
-            let scope = page_scope(page);
-            match survey.pauses.get(&scope).copied().flatten() {
-                // Through an endpoint that is paused goes one job, of a page that is not.
-                Some(_) if endpoint.is_some() && open => {}
-                Some(at) if at > now => waits.push(at - now),
-                Some(_)
-                    if self.settings.secrets.has(page)
-                        && pauses::probe(&self.pool, &scope, now, longest).await? =>
-                {
-                    self.probes.pages.insert(page.clone(), 1);
-                    survey.pauses.remove(&scope);
-                }
-                _ => {}
+        let due = survey
+            .lanes
+            .iter()
+            .filter(|p| p.due <= now)
+            .map(|p| &p.page);
+        let with_work: BTreeSet<&String> = due.chain(&survey.marks).collect();
+        let (mut open, mut probed) = (false, Vec::new());
+        for page in with_work
+            .into_iter()
+            .filter(|page| self.settings.secrets.has(page))
+        {
+            match survey.pauses.get(&page_scope(page)) {
+                None => open = true,
+                Some(None) => {}
+                Some(Some(at)) if *at > now => waits.push(*at - now),
+                Some(_) => probed.push(page.clone()),
             }
         }
-        let any = with_work.iter().any(|page| is_open(survey, page));
-        if endpoint.is_some() && any && pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
+        let longest = self.breaker().settings().max_probe;
+        if endpoint.is_some() {
+            // Through an endpoint that is paused goes one job, of a page that is not if there is one.
+            probed.truncate(usize::from(!open));
+            let any = open || !probed.is_empty();
+            if !any || !pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
+                return Ok(waits);
+            }
             self.probes.endpoint = Some(1);
             survey.pauses.remove(ENDPOINT);
+        }
+        for page in probed.into_iter().take(self.slots.free().min(PAGES)) {
+            let scope = page_scope(&page);
+            if pauses::probe(&self.pool, &scope, now, longest).await? {
+                self.probes.pages.insert(page, 1);
+                survey.pauses.remove(&scope);
+            }
         }
         Ok(waits)
     }
@@ -229,7 +235,7 @@ impl Ledger {
             return Ok(None);
         };
         let wanted = self.slots.share(page);
-        if self.allowance(page) > 0 || wanted == 0 {
+        if self.by_rate(page) > 0 || wanted == 0 {
             return Ok(None);
         }
         let drawn = rates::draw(&self.pool, page, rate, wanted).await?;
@@ -243,16 +249,31 @@ impl Ledger {
 
     /// Requests that the rate of a page, and what is being probed, allow now.
     pub(super) fn allowance(&self, page: &str) -> usize {
-        let by_rate = match self.allowances.get(page) {
+        let by_probe = self.probes.pages.get(page).copied();
+        let by_endpoint = self.probes.endpoint;
+        self.by_rate(page)
+            .min(by_probe.unwrap_or(usize::MAX))
+            .min(by_endpoint.unwrap_or(usize::MAX))
+    }
+
+    /// How many lanes of a page to take in hand: for a probe some more than the one job that may go
+    /// out, since the first heads may be expired, invalid or waiting.
+    pub(super) fn reach(&self, page: &str) -> usize {
+        match self.allowance(page) {
+            0 => 0,
+            _ if self.probes.endpoint.is_some() || self.probes.pages.contains_key(page) => {
+                self.by_rate(page).min(PROBED)
+            }
+            allowed => allowed,
+        }
+    }
+
+    fn by_rate(&self, page: &str) -> usize {
+        match self.allowances.get(page) {
             _ if self.rate(page).is_none() => usize::MAX,
             Some(allowance) if allowance.drawn.elapsed() < ALLOWED_FOR => allowance.left,
             _ => 0,
-        };
-        let by_probe = self.probes.pages.get(page).copied();
-        let by_endpoint = self.probes.endpoint;
-        by_rate
-            .min(by_probe.unwrap_or(usize::MAX))
-            .min(by_endpoint.unwrap_or(usize::MAX))
+        }
     }
 
     /// Uses one of them.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::pages::Pages;
 use super::{Cycle, Ledger, span};
-use crate::clock::millis;
+use crate::clock::{Millis, millis};
 use crate::deliver::Claim;
 use crate::events::Event;
 use crate::job::{Head, JobId, Line};
@@ -113,12 +113,15 @@ impl Ledger {
             lanes = plan.again;
             if round == ROUNDS {
                 // The rest of a long line of expired jobs is for the next cycle.
-                parks.extend(lanes.drain(..).map(|l| Park {
-                    lane: l.lane,
-                    due: Some(cycle.now),
-                    head: l.head,
-                    rest_until: 0,
-                }));
+                for l in lanes.drain(..) {
+                    let rest = cycle.rests.get(&l.lane).copied().unwrap_or_default();
+                    parks.push(Park {
+                        lane: l.lane,
+                        due: Some(rest.max(cycle.now)),
+                        head: l.head,
+                        rest_until: rest,
+                    });
+                }
             }
         }
         if !parks.is_empty() {
@@ -197,7 +200,9 @@ impl Ledger {
                     plan.claims
                         .push(claim(cycle, alone, lane, page, head, body));
                 } else {
-                    plan.parks.push(park(Some(now)));
+                    // Who has been tried waits behind those who have not: each probe is another's.
+                    let tried = Millis::from(head.attempts > 0);
+                    plan.parks.push(park(Some(now + tried)));
                 }
             }
         }

@@ -287,7 +287,7 @@ pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
 }
 
 const UNBLOCK: &str = "-- unblock: lanes that waited for a mark look again
-update send_lanes set due_at = $1 where due_at is null";
+update send_lanes set due_at = case when rest_until > $1 then rest_until else $1 end where due_at is null";
 
 /// Wakes every blocked lane: the policy by which it was blocked may have changed.
 pub async fn unblock(pool: &Pool, now: Millis) -> Result<()> {

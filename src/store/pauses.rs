@@ -31,7 +31,7 @@ pub async fn open(
 }
 
 const PROBE: &str = "-- pause: the right to send one job to see whether it is well
-update send_pauses set probe_at = $2 + wait_ms,
+update send_pauses set probe_at = $2 + case when wait_ms < $3 then wait_ms else $3 end,
     wait_ms = case when wait_ms * 2 < $3 then wait_ms * 2 else $3 end
 where scope = $1 and probe_at <= $2";
 
