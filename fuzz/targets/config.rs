@@ -124,6 +124,11 @@ fn use_it(config: &Config) {
         );
         let _ = config.secret(page);
     }
+    for file in config.secret_files() {
+        let why = file.read().err().unwrap_or_default();
+        assert!(!why.contains(SECRET), "a secret is told: {why}");
+    }
+    assert!(!config.differs_beside_secrets(config));
     let text = br#"{"template_type":"text","text":"Hello World"}"#;
     let _ = validate::message(text, &config.message);
     if config.message != Limits::default() {

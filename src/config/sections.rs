@@ -59,11 +59,26 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         log: reader.log(),
         file: reader.layers.file.take(),
         resolved: reader.resolved(),
-        warnings: std::mem::take(&mut reader.layers.warnings),
-        unread: reader.unread,
+        warnings: lines(std::mem::take(&mut reader.layers.warnings)),
+        unread: lines(reader.unread),
         secret_files: reader.files,
     };
-    (config, reader.layers.problems)
+    (config, lines(reader.layers.problems))
+}
+
+/// A line each, whatever the paths and names in it hold.
+fn lines(mut told: Vec<String>) -> Vec<String> {
+    for text in told
+        .iter_mut()
+        .filter(|text| text.contains(char::is_control))
+    {
+        let shown = |c: char| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        *text = text.chars().map(shown).collect();
+    }
+    told
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<(&'static str, T)> {

@@ -144,6 +144,16 @@ fn a_configuration_that_differs_in_secrets_alone_needs_no_restart() {
 }
 
 #[test]
+fn a_complaint_is_one_line_whatever_a_path_holds() {
+    let config = load("", &[("POSTLANE_PAGES__1__SECRET_FILE", "a\n\u{1b}[31mb")]).expect("valid");
+    let error = config.require_secrets().expect_err("there is no such file");
+    let problem = error.problems()[0].as_str();
+    assert!(problem.contains(r"a\n\u{1b}[31mb: "), "{problem:?}");
+    let file = problems("[judge]\nrules = \"a\\nb\"\n");
+    assert_eq!(file.lines().count(), 2, "{file}");
+}
+
+#[test]
 fn a_secret_file_that_others_may_read_is_refused() {
     for (mode, allowed) in [
         (0o600, true),
