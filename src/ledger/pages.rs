@@ -261,11 +261,14 @@ impl Ledger {
     pub(super) fn reach(&self, page: &str) -> usize {
         match self.allowance(page) {
             0 => 0,
-            _ if self.probes.endpoint.is_some() || self.probes.pages.contains_key(page) => {
-                self.by_rate(page).min(PROBED)
-            }
+            _ if self.is_probed(page) => self.by_rate(page).min(PROBED),
             allowed => allowed,
         }
+    }
+
+    /// True if this cycle sends one job of the page to see whether it is well.
+    pub(super) fn is_probed(&self, page: &str) -> bool {
+        self.probes.endpoint.is_some() || self.probes.pages.contains_key(page)
     }
 
     fn by_rate(&self, page: &str) -> usize {

@@ -201,7 +201,7 @@ impl Ledger {
                         .push(claim(cycle, alone, lane, page, head, body));
                 } else {
                     // Who has been tried waits behind those who have not: each probe is another's.
-                    let tried = Millis::from(head.attempts > 0);
+                    let tried = Millis::from(head.attempts > 0 && self.is_probed(&page));
                     plan.parks.push(park(Some(now + tried)));
                 }
             }
