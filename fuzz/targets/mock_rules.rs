@@ -36,7 +36,9 @@ fuzz_target!(|line: &[u8]| {
             assert_eq!(mock::check(&body), Ok(()), "the product sends it");
         }
         Err(refusal) => {
-            let ours = OURS.contains(&refusal.rule.as_ref());
+            // What a host may be the product asks a URL parser; the sandbox only sees that there is one.
+            let rule = refusal.rule.as_ref();
+            let ours = OURS.contains(&rule) || rule.ends_with("url.format");
             assert!(ours || theirs.is_err(), "the product refuses it: {refusal}");
         }
     }
