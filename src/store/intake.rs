@@ -20,10 +20,11 @@ with picked as materialized (
 select lane, bool_or(look) as look, count(*) as marks from gone group by lane";
 
 /// Differs from Postgres in that SQLite cannot group what it deletes: it is read first. Nobody
-/// else writes meanwhile.
+/// else writes meanwhile. (A bare parameter as the limit would make it prepare the statement anew each
+/// time.)
 const MARKS_SQLITE: &str = "-- intake: read marks
 select lane, max(look) as look, count(*) as marks, max(id) as last
-from (select id, lane, look from send_inbox where page_id = $1 order by id limit $2) group by lane";
+from (select id, lane, look from send_inbox where page_id = $1 order by id limit 0 + $2) group by lane";
 /// Differs from Postgres in that it deletes what [`MARKS_SQLITE`] has read.
 const TAKEN_SQLITE: &str = "-- intake: they are taken
 delete from send_inbox where page_id = $1 and id <= $2";

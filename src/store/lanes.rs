@@ -76,7 +76,7 @@ pub async fn survey(pool: &Pool) -> Result<Survey> {
 const TAKE: &str = "-- take: due lanes of a page
 select lane, head from send_lanes
 where page_id = $1 and due_at <= $2
-order by due_at limit $3 {skip locked}";
+order by due_at limit 0 + $3 {skip locked}";
 
 /// Locks up to `limit` due lanes of a page. Lanes that another transaction holds are passed over.
 pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {

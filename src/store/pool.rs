@@ -158,6 +158,8 @@ impl Pool {
             // A batch is always the outer loop: never index it to scan the table instead.
             .pragma("automatic_index", "0")
             .pragma("cache_size", "-32000")
+            // A batch is worked through in tables of its own, which need no file.
+            .pragma("temp_store", "memory")
             // 32 MiB of log between checkpoints: hot pages are written back once, not ten times.
             .pragma("wal_autocheckpoint", "8000")
             .pragma("journal_size_limit", "67108864")
