@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
+use postlane::config::Config;
 use postlane::deliver::{Claim, SecretId, Secrets, Signed, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
@@ -248,7 +249,7 @@ pub fn settings(worker: &str) -> Settings {
 
 /// A breaker of its own, with the figures that the configuration has by default.
 pub fn breaker() -> Arc<Mutex<Breaker>> {
-    Arc::new(Mutex::new(Breaker::new(Default::default())))
+    Arc::new(Mutex::new(Breaker::new(Config::default().circuit)))
 }
 
 /// The senders' part, for a receiver at `url`.
