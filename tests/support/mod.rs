@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
-use postlane::config::Config;
+use postlane::config::{Config, Overrides};
 use postlane::deliver::{Claim, SecretId, Secrets, Signed, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
@@ -24,6 +24,7 @@ use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
 use postlane::judge::{Answer, RuleSet};
 use postlane::ledger::{Ledger, Settings, Step};
 use postlane::retry::Policy;
+use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
 use postlane::validate::Limits;
 
@@ -275,6 +276,21 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         hurry: tokio::sync::watch::Sender::new(false),
         events: Arc::new(Events::new()),
     })
+}
+
+/// A service in this process, with the text of its configuration file and no environment.
+pub async fn service(text: &str) -> Service {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let path = folder.path().join("postlane.toml");
+    std::fs::write(&path, text).expect("writes");
+    let overrides = Overrides {
+        config: Some(path),
+        ..Overrides::default()
+    };
+    let none: [(String, String); 0] = [];
+    let config = Config::load(&overrides, none).expect("a configuration");
+    let events = Arc::new(Events::new());
+    Service::start(&config, &events).await.expect("starts")
 }
 
 /// A ledger stepped by hand, with a clock moved by hand and answers given by hand.
