@@ -191,10 +191,10 @@ impl Breaker {
         self.changes.splice(0..0, changes);
     }
 
-    /// A page, or `default` for all that have none of their own, has another secret: what was refused
-    /// before is no longer worth anything.
-    pub fn secret_changed(&mut self, page: &str) {
-        let means = |other: &str| other == page || page == "default";
+    /// A page, or `default` for all but those that `has_own` names, has another secret: what was
+    /// refused before is no longer worth anything.
+    pub fn secret_changed(&mut self, page: &str, has_own: impl Fn(&str) -> bool) {
+        let means = |other: &str| other == page || page == "default" && !has_own(other);
         for (other, standing) in &mut self.pages {
             if means(other) {
                 standing.refused = Refusals::default();
