@@ -1,0 +1,34 @@
+//! All that is wrong with a configuration, a line each.
+
+/// A configuration that cannot be used, with all that is wrong with it. Shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration cannot be used:\n  {}", .problems.join("\n  "))]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    pub(super) fn new(problems: Vec<String>) -> Self {
+        Self { problems }
+    }
+
+    /// What is wrong, a line each.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+/// A line each, whatever the paths and names in it hold.
+pub(super) fn lines(mut told: Vec<String>) -> Vec<String> {
+    for text in told
+        .iter_mut()
+        .filter(|text| text.contains(char::is_control))
+    {
+        let shown = |c: char| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        *text = text.chars().map(shown).collect();
+    }
+    told
+}
