@@ -9,6 +9,7 @@
 mod api;
 mod database_url;
 mod error;
+mod file;
 mod keys;
 mod layers;
 mod read;

@@ -18,17 +18,14 @@ impl ConfigError {
     }
 }
 
-/// A line each, whatever the paths and names in it hold.
-pub(super) fn lines(mut told: Vec<String>) -> Vec<String> {
-    for text in told
-        .iter_mut()
-        .filter(|text| text.contains(char::is_control))
-    {
-        let shown = |c: char| match c.is_control() {
-            true => c.escape_default().to_string(),
-            false => c.to_string(),
-        };
-        *text = text.chars().map(shown).collect();
+/// One line, whatever the paths and names in it hold.
+pub(super) fn line(told: String) -> String {
+    if !told.contains(char::is_control) {
+        return told;
     }
-    told
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    told.chars().map(shown).collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::error::lines;
+use super::error::line;
 use super::layers::{Form, Layers};
 use super::read::Reader;
 use super::{
@@ -65,6 +65,11 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         secret_files: reader.files,
     };
     (config, lines(reader.layers.problems))
+}
+
+/// A line each.
+fn lines(told: Vec<String>) -> Vec<String> {
+    told.into_iter().map(line).collect()
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<(&'static str, T)> {
