@@ -8,18 +8,20 @@
 
 mod api;
 mod database_url;
+mod error;
+mod file;
 mod keys;
 mod layers;
 mod read;
 mod rules;
 mod secrets;
 mod sections;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,9 +36,11 @@ use crate::validate::Limits;
 
 pub use api::{Api, Delay};
 pub use database_url::{DatabaseUrl, Engine};
+pub use error::ConfigError;
 use layers::Layers;
 pub use rules::rules_of;
 pub use secrets::SecretFile;
+pub use source::{Resolved, Source};
 
 /// The files that are looked for when `--config` names none, in this order.
 pub const FILES: [&str; 2] = ["postlane.toml", "/etc/postlane/postlane.toml"];
@@ -193,64 +197,6 @@ pub struct Overrides {
     pub log: Option<String>,
 }
 
-/// One key as it ended up, for `postlane check`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Resolved {
-    /// Its name, with dots.
-    pub key: String,
-    /// Its value as it was written; `***` for what is secret, empty for what is not set.
-    pub value: String,
-    /// Where it came from.
-    pub source: Source,
-}
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// Built in.
-    Default,
-    /// A version of the API, chosen with `api.version`.
-    Preset(String),
-    /// A file and a line in it, from 1.
-    File(PathBuf, usize),
-    /// An environment variable.
-    Env(String),
-    /// A flag, with its dashes.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Preset(version) => write!(f, "preset {version}"),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Env(name) => f.write_str(name),
-            Self::Flag(name) => f.write_str(name),
-        }
-    }
-}
-
-impl serde::Serialize for Source {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A configuration that cannot be used, with all that is wrong with it. Shows no secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration cannot be used:\n  {}", .problems.join("\n  "))]
-pub struct ConfigError {
-    problems: Vec<String>,
-}
-
-impl ConfigError {
-    /// What is wrong, a line each.
-    pub fn problems(&self) -> &[String] {
-        &self.problems
-    }
-}
-
 impl Config {
     /// Lays file, `environment` (all of it: secrets may have any name) and flags over the
     /// defaults and checks the result.
@@ -282,7 +228,7 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
-            Err(ConfigError { problems })
+            Err(ConfigError::new(problems))
         }
     }
 
@@ -295,9 +241,7 @@ impl Config {
         if self.unread.is_empty() {
             return Ok(());
         }
-        Err(ConfigError {
-            problems: self.unread.clone(),
-        })
+        Err(ConfigError::new(self.unread.clone()))
     }
 
     /// The secret that signs a page's requests; `None` if there is none, and its jobs wait.

@@ -10,8 +10,6 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postlane::config::{Config, Overrides};
-use postlane::events::Events;
 use postlane::service::Service;
 use postlane::store::schema;
 use rig::{Sql, until};
@@ -73,23 +71,13 @@ async fn serve(mut stream: TcpStream, all: Got, refused: usize) -> std::io::Resu
 }
 
 async fn service(db: &Db, port: u16, api: &str) -> Service {
-    let folder = tempfile::tempdir().expect("temp folder");
-    let path = folder.path().join("postlane.toml");
     let text = format!(
         "database_url = \"{}\"\n[pages.default]\nsecret = \"xxxxx\"\n\
          [retry]\nfirst = \"1s\"\nmax = \"1s\"\n\
          [api]\nurl = \"http://127.0.0.1:{port}/api/send/message\"\n{api}",
         db.url
     );
-    std::fs::write(&path, text).expect("writes");
-    let overrides = Overrides {
-        config: Some(path),
-        ..Overrides::default()
-    };
-    let none: [(String, String); 0] = [];
-    let config = Config::load(&overrides, none).expect("a configuration");
-    let events = Arc::new(Events::new());
-    Service::start(&config, &events).await.expect("starts")
+    support::service(&text).await
 }
 
 /// The bodies that came for a recipient, given as its JSON, in their order.

@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::deliver::Claim;
+use postlane::deliver::{Claim, Slot};
 use postlane::job::JobId;
+use postlane::keyring::{Keyring, Pair};
+use postlane::ledger::Settings;
 use postlane::store::operate::{Operator, pause, resume};
 use support::{Db, Steps};
 
@@ -234,8 +237,30 @@ both! {
         jobs(&db, "1", &["c", "d"]).await;
         worker.pass(Duration::from_millis(900));
         assert!(worker.claims().await.is_empty(), "paused");
-        worker.wire.breaker.lock().expect("not poisoned").secret_changed("default");
+        worker.wire.breaker.lock().expect("not poisoned").secret_changed("default", |_| false);
         assert_eq!(worker.claims().await.len(), 4);
+        assert_eq!(db.int("select count(*) from send_pauses").await, 0);
+    }
+
+    another_secret_of_default_ends_no_pause_of_a_page_that_has_its_own, |db| {
+        let key = |secret: &str| Pair { current: Some(secret.into()), previous: None };
+        let ring = [("default".to_owned(), key("shared")), ("1".to_owned(), key("own"))];
+        let ring = Arc::new(Keyring::new(ring));
+        for page in ["1", "2"] {
+            jobs(&db, page, &["a", "b"]).await;
+        }
+        let secrets = Arc::<Keyring>::clone(&ring);
+        let mut worker = Steps::with(&db, Settings { secrets, ..support::settings("w1") }).await;
+        let claims = worker.claims().await;
+        answer(&mut worker, claims, 401);
+        worker.claims().await;
+        assert_eq!(db.int("select count(*) from send_pauses").await, 2);
+        worker.pass(Duration::from_millis(900));
+        for (section, page) in [("default", "2"), ("1", "1")] {
+            assert!(ring.set(section, Slot::Current, "new".into()));
+            let claims = worker.claims().await;
+            assert_eq!(claims.iter().map(|claim| claim.page.as_str()).collect::<Vec<_>>(), [page; 2]);
+        }
         assert_eq!(db.int("select count(*) from send_pauses").await, 0);
     }
 

@@ -27,15 +27,8 @@ fn as_document(line: &[u8], limits: &Limits) {
         Err(refusal) => return told(&refusal),
     };
     warned(&document.warnings);
-    let request = Request {
-        page_id: &document.page_id,
-        recipient: document.recipient.as_bytes(),
-        message: document.message.as_bytes(),
-        tag: document.tag.as_deref(),
-        delay: Some(document.delay),
-    };
     for form in forms() {
-        let body = validate::body(&request, form);
+        let body = validate::body(&document.request(), form);
         serde_json::from_slice::<&serde_json::value::RawValue>(&body).expect("the body is JSON");
         again(&body, form, &document, limits);
     }
@@ -56,14 +49,7 @@ fn again(body: &[u8], form: WireForm, first: &validate::Document<'_>, limits: &L
         assert_eq!(second.message, first.message);
         assert_eq!(second.warnings, first.warnings);
     }
-    let request = Request {
-        page_id: &second.page_id,
-        recipient: second.recipient.as_bytes(),
-        message: second.message.as_bytes(),
-        tag: second.tag.as_deref(),
-        delay: Some(second.delay),
-    };
-    assert_eq!(validate::body(&request, form), body);
+    assert_eq!(validate::body(&second.request(), form), body);
 }
 
 /// What the worker does with a row: it judges the columns and builds the body, whatever they hold.

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use postlane::mock;
-use postlane::validate::{self, Limits, Request, WireForm};
+use postlane::validate::{self, Limits, WireForm};
 
 /// Rules of Postlane alone: the vendor has none of them, so the sandbox lets these pass. (Of a key
 /// that is given twice the sandbox, like PHP, reads the last.)
@@ -25,14 +25,7 @@ fuzz_target!(|line: &[u8]| {
     match validate::document(line, &[], &Limits::default()) {
         Ok(document) => {
             assert_eq!(theirs, Ok(()), "the product accepts it");
-            let request = Request {
-                page_id: &document.page_id,
-                recipient: document.recipient.as_bytes(),
-                message: document.message.as_bytes(),
-                tag: document.tag.as_deref(),
-                delay: Some(document.delay),
-            };
-            let body = validate::body(&request, WireForm::default());
+            let body = validate::body(&document.request(), WireForm::default());
             assert_eq!(mock::check(&body), Ok(()), "the product sends it");
         }
         Err(refusal) => {

@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::keys;
+use super::{file, keys};
 use crate::deliver::Slot;
 
 /// The folder that systemd mounts a unit's credentials in.
@@ -75,7 +74,7 @@ impl SecretFile {
     /// What it holds now, under the same rules as at the start.
     ///
     /// # Errors
-    /// The path and why it cannot be used, never what is in it.
+    /// The path and why it cannot be used, in one line, never what is in it.
     pub fn read(&self) -> Result<SecretString, String> {
         from_file(&self.path)
     }
@@ -107,13 +106,9 @@ pub(super) fn path_of(
 ///
 /// A file that others may read is refused, and so is what is not a regular file.
 pub(super) fn from_file(path: &Path) -> Result<SecretString, String> {
-    let shown = path.display();
+    let shown = file::shown(path);
     let failed = |error: std::io::Error| format!("{shown}: {error}");
-    // Asked before it is opened: opening a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(format!("{shown} is not a regular file"));
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = file::open(path)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     if mode & OTHERS != 0 {
         return Err(format!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use super::error::line;
 use super::layers::{Form, Layers};
 use super::read::Reader;
 use super::{
@@ -66,19 +67,9 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     (config, lines(reader.layers.problems))
 }
 
-/// A line each, whatever the paths and names in it hold.
-fn lines(mut told: Vec<String>) -> Vec<String> {
-    for text in told
-        .iter_mut()
-        .filter(|text| text.contains(char::is_control))
-    {
-        let shown = |c: char| match c.is_control() {
-            true => c.escape_default().to_string(),
-            false => c.to_string(),
-        };
-        *text = text.chars().map(shown).collect();
-    }
-    told
+/// A line each.
+fn lines(told: Vec<String>) -> Vec<String> {
+    told.into_iter().map(line).collect()
 }
 
 fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> Vec<(&'static str, T)> {

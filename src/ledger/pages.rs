@@ -47,11 +47,12 @@ pub(super) struct Probes {
 impl Ledger {
     /// Writes the pauses that the senders' judgements ask for, and tells the senders what is paused.
     async fn write_pauses(&mut self, survey: &mut Survey) -> Result<()> {
-        let changed = self.settings.secrets.take_changed();
+        let secrets = &self.settings.secrets;
+        let changed = secrets.take_changed();
         let mut changes = {
             let mut breaker = self.breaker();
             for page in &changed {
-                breaker.secret_changed(page);
+                breaker.secret_changed(page, |page| secrets.has_own(page));
             }
             VecDeque::from(breaker.changes())
         };

@@ -32,6 +32,19 @@ pub struct Document<'a> {
     pub warnings: Vec<Warning>,
 }
 
+impl Document<'_> {
+    /// Its parts as a row holds them.
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            page_id: &self.page_id,
+            recipient: self.recipient.as_bytes(),
+            message: self.message.as_bytes(),
+            tag: self.tag.as_deref(),
+            delay: Some(self.delay),
+        }
+    }
+}
+
 /// Splits and judges `line`. A top-level key that is neither the API's nor in `extra_allowed` is
 /// refused: it may be a misspelt `send_at`.
 pub fn document<'a>(
@@ -63,23 +76,17 @@ pub fn document<'a>(
     let message = required("message")?;
     let tag = envelope::tag_of(part("tag"))?;
     let delay = envelope::delay_of(part("delay"), limits)?;
-    let request = Request {
-        page_id: &page_id,
-        recipient: recipient.as_bytes(),
-        message: message.as_bytes(),
-        tag: tag.as_deref(),
-        delay: Some(delay),
-    };
-    let warnings = super::request(&request, limits)?;
-    Ok(Document {
+    let mut document = Document {
         page_id,
         recipient,
         message,
         tag,
         delay,
         extras,
-        warnings,
-    })
+        warnings: Vec::new(),
+    };
+    document.warnings = super::request(&document.request(), limits)?;
+    Ok(document)
 }
 
 fn extras<'a>(

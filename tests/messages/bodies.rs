@@ -57,14 +57,7 @@ fn each_vector_that_is_a_request_comes_out_of_its_parts() {
             continue;
         }
         let document = validate::document(given.as_bytes(), &[], &Limits::default()).unwrap();
-        let request = Request {
-            page_id: &document.page_id,
-            recipient: document.recipient.as_bytes(),
-            message: document.message.as_bytes(),
-            tag: document.tag.as_deref(),
-            delay: Some(document.delay),
-        };
-        let body = validate::body(&request, WireForm::default());
+        let body = validate::body(&document.request(), WireForm::default());
         assert_eq!(String::from_utf8(body).unwrap(), given, "{name}");
         reproduced += 1;
     }

@@ -17,13 +17,7 @@ proptest! {
         let text = request.to_string();
         let document = validate::document(text.as_bytes(), &[], &Limits::default());
         let document = document.map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
-        let row = Request {
-            page_id: &document.page_id,
-            recipient: document.recipient.as_bytes(),
-            message: document.message.as_bytes(),
-            tag: document.tag.as_deref(),
-            delay: Some(document.delay),
-        };
+        let row = document.request();
         let body = validate::body(&row, WireForm::default());
         prop_assert_eq!(&body, &validate::body(&row, WireForm::default()));
         // The body is a valid request too, and nothing in it is left to turn into a string.

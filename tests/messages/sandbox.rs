@@ -1,7 +1,7 @@
 //! The sandbox's own rules and the product's agree, though neither knows the other's.
 
 use postlane::mock::{Breach, check};
-use postlane::validate::{self, Limits, Request};
+use postlane::validate::{self, Limits};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -130,14 +130,7 @@ proptest! {
         prop_assert_eq!(check(text.as_bytes()), Ok(()));
         let document = validate::document(text.as_bytes(), &[], &Limits::default());
         let document = document.map_err(|refusal| TestCaseError::fail(refusal.to_string()))?;
-        let columns = Request {
-            page_id: &document.page_id,
-            recipient: document.recipient.as_bytes(),
-            message: document.message.as_bytes(),
-            tag: document.tag.as_deref(),
-            delay: Some(document.delay),
-        };
-        let body = validate::body(&columns, validate::WireForm::default());
+        let body = validate::body(&document.request(), validate::WireForm::default());
         prop_assert_eq!(check(&body), Ok(()));
     }
 

@@ -1,15 +1,12 @@
 //! A service in this process against a receiver that is played by script.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::config::{Config, Overrides};
-use postlane::events::Events;
 use postlane::mock::{Mock, MockConfig, Received, Script, Step};
 use postlane::service::Service;
 
 use crate::rig::{SECRET, Sql, until};
-use crate::support::{Db, Engine};
+use crate::support::{Db, Engine, service};
 
 /// Longer than anything takes here.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -20,7 +17,6 @@ pub struct Stage {
     pub sql: Sql,
     pub mock: Mock,
     pub service: Service,
-    _folder: tempfile::TempDir,
 }
 
 impl Stage {
@@ -39,28 +35,17 @@ impl Stage {
     }
 
     pub async fn to(db: Db, mock: Mock, url: &str, api: &str) -> Self {
-        let folder = tempfile::tempdir().expect("temp folder");
-        let path = folder.path().join("postlane.toml");
         let text = format!(
             "database_url = \"{}\"\n[pages.default]\nsecret = \"{SECRET}\"\n\
              [retry]\nfirst = \"50ms\"\nmax = \"200ms\"\n\
              [api]\nurl = \"{url}\"\ntimeout = \"1s\"\n{api}",
             db.url
         );
-        std::fs::write(&path, text).expect("writes");
-        let overrides = Overrides {
-            config: Some(path),
-            ..Overrides::default()
-        };
-        let none: [(String, String); 0] = [];
-        let config = Config::load(&overrides, none).expect("a configuration");
-        let events = Arc::new(Events::new());
         Self {
-            service: Service::start(&config, &events).await.expect("starts"),
+            service: service(&text).await,
             sql: Sql::open(&db.url),
             db,
             mock,
-            _folder: folder,
         }
     }
 

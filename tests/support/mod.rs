@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
+use postlane::config::{Config, Overrides};
 use postlane::deliver::{Claim, SecretId, Secrets, Signed, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
@@ -23,6 +24,7 @@ use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
 use postlane::judge::{Answer, RuleSet};
 use postlane::ledger::{Ledger, Settings, Step};
 use postlane::retry::Policy;
+use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
 use postlane::validate::Limits;
 
@@ -248,7 +250,7 @@ pub fn settings(worker: &str) -> Settings {
 
 /// A breaker of its own, with the figures that the configuration has by default.
 pub fn breaker() -> Arc<Mutex<Breaker>> {
-    Arc::new(Mutex::new(Breaker::new(Default::default())))
+    Arc::new(Mutex::new(Breaker::new(Config::default().circuit)))
 }
 
 /// The senders' part, for a receiver at `url`.
@@ -274,6 +276,21 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         hurry: tokio::sync::watch::Sender::new(false),
         events: Arc::new(Events::new()),
     })
+}
+
+/// A service in this process, with the text of its configuration file and no environment.
+pub async fn service(text: &str) -> Service {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let path = folder.path().join("postlane.toml");
+    std::fs::write(&path, text).expect("writes");
+    let overrides = Overrides {
+        config: Some(path),
+        ..Overrides::default()
+    };
+    let none: [(String, String); 0] = [];
+    let config = Config::load(&overrides, none).expect("a configuration");
+    let events = Arc::new(Events::new());
+    Service::start(&config, &events).await.expect("starts")
 }
 
 /// A ledger stepped by hand, with a clock moved by hand and answers given by hand.

@@ -149,6 +149,12 @@ fn a_complaint_is_one_line_whatever_a_path_holds() {
     let error = config.require_secrets().expect_err("there is no such file");
     let problem = error.problems()[0].as_str();
     assert!(problem.contains(r"a\n\u{1b}[31mb: "), "{problem:?}");
+    let file = SecretFile::of("pages.1.secret_file", Path::new("a\n\u{1b}[31mb"));
+    let why = file.expect("a key of a page").read();
+    let why = why.expect_err("there is no such file");
+    assert!(why.starts_with(r"a\n\u{1b}[31mb: "), "{why:?}");
+    let why = rules_of(Path::new("a\nb")).expect_err("there is no such file");
+    assert!(why.starts_with(r"a\nb: "), "{why:?}");
     let file = problems("[judge]\nrules = \"a\\nb\"\n");
     assert_eq!(file.lines().count(), 2, "{file}");
 }

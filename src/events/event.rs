@@ -1,0 +1,142 @@
+//! What the rest of the program says: plain data, neither counted nor logged here.
+
+use std::time::Duration;
+
+use crate::job::{JobId, Outcome, State};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The worker is about to take work.
+    Started {
+        /// Its name.
+        worker: &'a str,
+        /// `postgres` or `sqlite`.
+        engine: &'static str,
+        /// Most requests in flight.
+        concurrency: usize,
+    },
+    /// Nothing new is taken; what is in flight may finish.
+    Stopping {
+        /// Requests in flight.
+        in_flight: usize,
+    },
+    /// The worker has released what it held.
+    Stopped,
+    /// An attempt ended.
+    Attempt {
+        /// The job.
+        job: JobId,
+        /// The page.
+        page: &'a str,
+        /// Which attempt of the job.
+        number: i64,
+        /// How it ended.
+        outcome: Outcome,
+        /// The rule that judged it.
+        rule: &'a str,
+        /// The answer's status.
+        status: Option<u16>,
+        /// What the job became.
+        state: State,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A job ended without an attempt.
+    Ended {
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A worker is gone; its attempt may have arrived.
+    Lost {
+        /// The job.
+        job: JobId,
+        /// Which attempt of the job.
+        number: i64,
+    },
+    /// A report came after its lane had been taken over.
+    Fenced {
+        /// How many reports.
+        reports: usize,
+        /// How many of them closed their jobs all the same.
+        late_successes: usize,
+    },
+    /// A transaction of the ledger was committed.
+    Committed {
+        /// Attempts that ended in it.
+        ended: usize,
+        /// Attempts that began in it.
+        began: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// The database refused or is away; nothing is sent until it is back.
+    LedgerFailed {
+        /// What it said.
+        error: &'a str,
+        /// Outcomes kept in hand until they can be written.
+        kept: usize,
+    },
+    /// The database is back.
+    LedgerRecovered,
+    /// Two workers met in a deadlock or a lock was not had; the cycle is repeated.
+    Conflict {
+        /// What the database said.
+        error: &'a str,
+    },
+    /// A page has no secret; its jobs wait.
+    NoSecret {
+        /// The page.
+        page: &'a str,
+    },
+    /// A worker paused a page or the endpoint.
+    Paused {
+        /// `page:ID` or `endpoint`.
+        scope: &'a str,
+        /// What the answer said.
+        why: &'a str,
+        /// Before one job is tried.
+        probe_in: Duration,
+    },
+    /// A page or the endpoint that a worker paused goes on.
+    Resumed {
+        /// `page:ID` or `endpoint`.
+        scope: &'a str,
+    },
+    /// A page goes on with its other secret: the one in use was refused.
+    SecretSwitched {
+        /// The page.
+        page: &'a str,
+        /// `current` or `previous`.
+        to: &'static str,
+    },
+    /// A secret was replaced while the worker runs.
+    SecretChanged {
+        /// The page, or `default`.
+        page: &'a str,
+    },
+    /// A file with a secret cannot be read any more; the secret it held stays in use.
+    SecretKept {
+        /// The key of the configuration.
+        key: &'a str,
+        /// Path and error.
+        why: &'a str,
+    },
+    /// The sweeper found a lane that should have been there. Must not happen.
+    Healed {
+        /// How many.
+        lanes: usize,
+    },
+    /// Retention deleted old jobs.
+    Pruned {
+        /// How many.
+        jobs: u64,
+    },
+    /// A bug that was caught by an assertion.
+    Bug {
+        /// What was found.
+        what: &'a str,
+    },
+}

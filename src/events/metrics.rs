@@ -1,0 +1,252 @@
+//! The metrics, and what each event adds to them.
+//!
+//! What runs for each delivery copies no label, and takes no lock but that of a histogram.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Event;
+use crate::job::{Outcome, State};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) registry: Registry,
+    attempts: Labelled,
+    judgements: Labelled,
+    jobs: Labelled,
+    pauses_opened: Labelled,
+    pauses_closed: Labelled,
+    attempt_seconds: Histogram,
+    commit_seconds: Histogram,
+    commits: Counter,
+    pub(super) recorded: Counter,
+    pub(super) in_flight: Gauge,
+    fenced: Counter,
+    lost: Counter,
+    conflicts: Counter,
+    ledger_failures: Counter,
+    pub(super) ledger_up: Gauge,
+    healed: Counter,
+    pruned: Counter,
+    bugs: Counter,
+    pub(super) oldest_due_seconds: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("postlane");
+        let mut labelled = |name: &str, help: &str, label| {
+            let counters = Labelled::new(label);
+            registry.register(name, help, counters.family.clone());
+            counters
+        };
+        let attempts = labelled("attempts", "Attempts that ended, by outcome", "outcome");
+        let judgements = labelled(
+            "judgements",
+            "Attempts that ended, by the rule that judged them",
+            "rule",
+        );
+        let jobs = labelled(
+            "jobs_ended",
+            "Jobs that left the line, by the state they went to",
+            "state",
+        );
+        let pauses_opened = labelled(
+            "pauses_opened",
+            "Pauses that workers set, by what was paused",
+            "scope",
+        );
+        let pauses_closed = labelled(
+            "pauses_closed",
+            "Pauses that workers ended, by what was paused",
+            "scope",
+        );
+        let attempt_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        registry.register_with_unit(
+            "attempt",
+            "Time of one attempt",
+            Unit::Seconds,
+            attempt_seconds.clone(),
+        );
+        let commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        registry.register_with_unit(
+            "commit",
+            "Time of one transaction of the ledger",
+            Unit::Seconds,
+            commit_seconds.clone(),
+        );
+        let oldest_due_seconds = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "oldest_due_seconds",
+            "How long the lane that waits longest has been due",
+            oldest_due_seconds.clone(),
+        );
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let commits = counter("commits", "Transactions of the ledger");
+        let recorded = counter("recorded_attempts", "Attempts whose outcome is committed");
+        let fenced = counter(
+            "fenced_reports",
+            "Reports that came after their lane had been taken over",
+        );
+        let lost = counter("lost_attempts", "Attempts whose worker was gone");
+        let conflicts = counter(
+            "ledger_conflicts",
+            "Cycles repeated after a deadlock or a lock not had",
+        );
+        let ledger_failures = counter(
+            "ledger_failures",
+            "Cycles that failed because of the database",
+        );
+        let healed = counter(
+            "healed_lanes",
+            "Lanes the sweeper had to restore; must stay 0",
+        );
+        let pruned = counter("pruned_jobs", "Jobs deleted by retention");
+        let bugs = counter("bugs", "Assertions that fired; must stay 0");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::<i64>::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let in_flight = gauge("in_flight", "Requests in flight");
+        let ledger_up = gauge("ledger_up", "1 while outcomes can be written");
+        Self {
+            registry,
+            attempts,
+            judgements,
+            jobs,
+            pauses_opened,
+            pauses_closed,
+            attempt_seconds,
+            commit_seconds,
+            commits,
+            recorded,
+            in_flight,
+            fenced,
+            lost,
+            conflicts,
+            ledger_failures,
+            ledger_up,
+            healed,
+            pruned,
+            bugs,
+            oldest_due_seconds,
+        }
+    }
+
+    /// Counts what happened. False if it only goes on: the database is still away, or was not.
+    pub(super) fn count(&self, event: &Event<'_>) -> bool {
+        match *event {
+            Event::Started { .. } => drop(self.ledger_up.set(1)),
+            Event::Attempt {
+                outcome,
+                rule,
+                state,
+                took,
+                ..
+            } => self.attempt(outcome, rule, state, took),
+            Event::Ended { .. } => self.jobs.inc(State::Dead.as_str()),
+            Event::Lost { .. } => drop(self.lost.inc()),
+            Event::Fenced { reports, .. } => add(&self.fenced, reports),
+            Event::Committed { ended, took, .. } => {
+                self.commits.inc();
+                add(&self.recorded, ended);
+                self.commit_seconds.observe(took.as_secs_f64());
+            }
+            Event::LedgerFailed { .. } => {
+                self.ledger_failures.inc();
+                return self.ledger_up.set(0) == 1;
+            }
+            Event::LedgerRecovered => return self.ledger_up.set(1) == 0,
+            Event::Conflict { .. } => drop(self.conflicts.inc()),
+            Event::Paused { scope, .. } => self.pauses_opened.inc(kind_of(scope)),
+            Event::Resumed { scope } => self.pauses_closed.inc(kind_of(scope)),
+            Event::Healed { lanes } => add(&self.healed, lanes),
+            Event::Pruned { jobs } => drop(self.pruned.inc_by(jobs)),
+            Event::Bug { .. } => drop(self.bugs.inc()),
+            Event::Stopping { .. }
+            | Event::Stopped
+            | Event::NoSecret { .. }
+            | Event::SecretSwitched { .. }
+            | Event::SecretChanged { .. }
+            | Event::SecretKept { .. } => {}
+        }
+        true
+    }
+
+    fn attempt(&self, outcome: Outcome, rule: &str, state: State, took: Duration) {
+        self.attempts.inc(outcome.as_str());
+        // As many series as there are rules.
+        self.judgements.inc(rule);
+        self.attempt_seconds.observe(took.as_secs_f64());
+        if state != State::Queued {
+            self.jobs.inc(state.as_str());
+        }
+    }
+}
+
+/// Counters told apart by one label.
+///
+/// The family finds one by a lock and a label of its own. Nearly all attempts count under the first
+/// few labels that are met, so those are remembered beside it.
+#[derive(Debug)]
+struct Labelled {
+    label: &'static str,
+    family: Family<[(&'static str, String); 1], Counter>,
+    met: [OnceLock<(String, Counter)>; 16],
+}
+
+impl Labelled {
+    fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            family: Family::default(),
+            met: [const { OnceLock::new() }; 16],
+        }
+    }
+
+    fn inc(&self, value: &str) {
+        let mut met = self.met.iter().map_while(OnceLock::get);
+        if let Some((_, counter)) = met.find(|(met, _)| met == value) {
+            counter.inc();
+            return;
+        }
+        let labels = [(self.label, value.to_owned())];
+        let counter = self.family.get_or_create_owned(&labels);
+        counter.inc();
+        // Threads that meet a label at once may each remember it: the counter is the same.
+        let [(_, value)] = labels;
+        let mut new = (value, counter);
+        for place in &self.met {
+            match place.set(new) {
+                Ok(()) => return,
+                Err(back) => new = back,
+            }
+        }
+    }
+}
+
+fn add(counter: &Counter, count: usize) {
+    counter.inc_by(u64::try_from(count).unwrap_or_default());
+}
+
+/// As many series as there are kinds of scopes.
+fn kind_of(scope: &str) -> &'static str {
+    match scope.starts_with("page:") {
+        true => "page",
+        false => "endpoint",
+    }
+}
