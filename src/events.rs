@@ -42,11 +42,9 @@ impl Events {
         text
     }
 
-    /// How many requests are in flight now.
-    pub fn set_in_flight(&self, in_flight: usize) {
-        self.metrics
-            .in_flight
-            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+    /// So many more requests of a ledger are in flight than it last said.
+    pub fn add_in_flight(&self, more: i64) {
+        self.metrics.in_flight.inc_by(more);
     }
 
     /// Requests in flight, as last set.

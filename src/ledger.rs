@@ -84,6 +84,8 @@ pub struct Ledger {
     settings: Settings,
     events: Arc<Events>,
     slots: Slots,
+    /// How many of them the metric shows as taken.
+    shown: i64,
     /// The pages of slots that an open transaction has taken.
     unconfirmed: Vec<String>,
     /// Outcomes that are not yet committed.
@@ -114,6 +116,7 @@ impl Ledger {
     pub fn new(pool: Pool, settings: Settings, events: Arc<Events>) -> Self {
         Self {
             slots: Slots::new(settings.concurrency),
+            shown: 0,
             unconfirmed: Vec::new(),
             pool,
             settings,
@@ -211,7 +214,9 @@ impl Ledger {
         }
         step.more |= !self.pending.is_empty();
         step.claims = self.take_claims();
-        self.events.set_in_flight(self.slots.taken());
+        let shown = i64::try_from(self.slots.taken()).unwrap_or(i64::MAX);
+        let before = std::mem::replace(&mut self.shown, shown);
+        self.events.add_in_flight(shown - before);
         Ok(step)
     }
 

@@ -8,8 +8,6 @@ mod refresh;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{Fuse, FusedFuture as _};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -45,15 +43,19 @@ pub struct Service {
     /// A few connections for whoever looks.
     pub readers: Pool,
     stop: watch::Sender<bool>,
-    worker: Ended,
+    ledgers: Vec<LedgerThread>,
     sweeper: JoinHandle<()>,
     sweeping: Pool,
     reloads: mpsc::Sender<Config>,
     refresher: JoinHandle<()>,
 }
 
-/// Resolves when the ledger's thread ends: how many outcomes it could not write.
-type Ended = Fuse<oneshot::Receiver<usize>>;
+/// A ledger at work.
+struct LedgerThread {
+    thread: std::thread::JoinHandle<()>,
+    /// How many outcomes it could not write; closed if it panicked.
+    unwritten: oneshot::Receiver<usize>,
+}
 
 impl Config {
     /// The secrets of the pages, which decide who may send, and sign.
@@ -85,6 +87,7 @@ impl Config {
     fn settings(
         &self,
         worker: String,
+        concurrency: usize,
         secrets: &Arc<Keyring>,
         breaker: &Arc<Mutex<Breaker>>,
     ) -> Settings {
@@ -94,7 +97,7 @@ impl Config {
             .filter_map(|(page, keys)| Some((page.clone(), keys.rate?)));
         Settings {
             worker,
-            concurrency: self.worker.concurrency,
+            concurrency,
             lease: self.worker.lease,
             policy: self.policy(),
             after_unknown: self.lanes.after_unknown,
@@ -151,20 +154,32 @@ impl Service {
         let keyring = Arc::new(Keyring::new(config.pairs()));
         let breaker = Arc::new(Mutex::new(Breaker::new(config.circuit.clone())));
         let wire = Arc::new(config.wire(&keyring, events, &breaker)?);
+        let senders = Handle::current();
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
         let sweeping = Pool::open(url, Use::Write, false).await?;
         let name = worker_name(config.worker.name.as_deref());
-        let waker = Waker::start(&readers, &name, config.worker.notify).await?;
+        let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
         let (stop, stopping) = watch::channel(false);
-        let worker = Worker {
-            waker,
-            settings: config.settings(name, &keyring, &breaker),
-            wire,
-            events: Arc::clone(events),
-            shutdown_timeout: config.worker.shutdown_timeout,
-            senders: Handle::current(),
+        let relief = match readers {
+            Pool::Postgres(_) => config.worker.concurrency / 2,
+            Pool::Sqlite(..) => 0,
         };
+        let second = (relief > 0).then(|| (format!("{name}+"), relief, waker.relief()));
+        let first = (name, config.worker.concurrency - relief, waker);
+        let mut ledgers = Vec::new();
+        for (name, concurrency, waker) in std::iter::once(first).chain(second) {
+            let worker = Worker {
+                waker,
+                settings: config.settings(name, concurrency, &keyring, &breaker),
+                wire: Arc::clone(&wire),
+                events: Arc::clone(events),
+                shutdown_timeout: config.worker.shutdown_timeout,
+                senders: senders.clone(),
+                is_relief: !ledgers.is_empty(),
+            };
+            ledgers.push(ledger_thread(url.to_owned(), worker, stopping.clone()).await?);
+        }
         let retention = Retention {
             delivered: config.retention.delivered,
             dead: config.retention.dead,
@@ -186,7 +201,7 @@ impl Service {
         Ok(Self {
             readers,
             stop,
-            worker: ledger_thread(url.to_owned(), worker, stopping).await?,
+            ledgers,
             sweeper: tokio::spawn(sweeper),
             sweeping,
             events: Arc::clone(events),
@@ -206,7 +221,10 @@ impl Service {
     pub async fn stop(self) -> usize {
         self.stop.send_replace(true);
         // A worker that panicked has lost what it had in hand; whoever comes next finds it.
-        let unwritten = self.worker.await.unwrap_or(usize::MAX);
+        let mut unwritten: usize = 0;
+        for ledger in self.ledgers {
+            unwritten = unwritten.saturating_add(ledger.unwritten.await.unwrap_or(usize::MAX));
+        }
         let _ = self.sweeper.await;
         let _ = self.refresher.await;
         self.sweeping.close().await;
@@ -215,17 +233,19 @@ impl Service {
         unwritten
     }
 
-    /// True once the worker's task has ended by itself, which it never should.
+    /// True once a ledger's thread has ended by itself, which it never should.
     pub fn has_died(&self) -> bool {
-        self.worker.is_terminated()
+        self.ledgers
+            .iter()
+            .any(|ledger| ledger.thread.is_finished())
     }
 }
 
 /// Gives the ledger a thread and a connection of its own: among hundreds of senders it would wait
 /// for its turn after every statement.
-async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Ended, Error> {
+async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<LedgerThread, Error> {
     let (opened, connected) = oneshot::channel();
-    let (end, ended) = oneshot::channel();
+    let (end, unwritten) = oneshot::channel();
     let run = move || {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -244,12 +264,12 @@ async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Ended,
         });
     };
     let gone = || Error::Store(store::Error::Database(sqlx::Error::WorkerCrashed));
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(run)
         .map_err(|_| gone())?;
     connected.await.map_err(|_| gone())??;
-    Ok(ended.fuse())
+    Ok(LedgerThread { thread, unwritten })
 }
 
 /// A name that no other process has, also not this one after a restart: a stalled worker must

@@ -32,6 +32,9 @@ pub struct Worker {
     pub shutdown_timeout: Duration,
     /// Where the senders run; the ledger has a thread of its own.
     pub senders: Handle,
+    /// It is the second one of its process, which works only while the first has too much to do:
+    /// its comings and goings are no news.
+    pub is_relief: bool,
 }
 
 /// How a worker is told to stop.
@@ -51,11 +54,13 @@ impl Worker {
             concurrency,
             ..
         } = &self.settings;
-        self.events.emit(&Event::Started {
-            worker,
-            engine,
-            concurrency: *concurrency,
-        });
+        if !self.is_relief {
+            self.events.emit(&Event::Started {
+                worker,
+                engine,
+                concurrency: *concurrency,
+            });
+        }
         let ledger = Ledger::new(pool, self.settings.clone(), Arc::clone(&self.events));
         let (ended, reports) = mpsc::unbounded_channel();
         let mut motion = Motion {
@@ -91,9 +96,6 @@ struct Motion {
 /// How long conflicts are nobody's business: two workers that meet are done in milliseconds, a lock
 /// that is held for longer stops the sending.
 const QUIET: Duration = Duration::from_secs(5);
-
-/// The shortest sleep of a worker that found work it could not take (another holds the lanes).
-const SHORTEST: Duration = Duration::from_millis(5);
 
 impl Motion {
     async fn work(&mut self) {
@@ -159,10 +161,10 @@ impl Motion {
     }
 
     async fn start(&mut self, step: Step) -> Option<Duration> {
-        let claimed = !step.claims.is_empty();
+        let claimed = step.claims.len();
         self.send(step.claims);
-        if step.more || claimed {
-            if let Err(error) = self.worker.waker.busy().await {
+        if step.more || claimed > 0 {
+            if let Err(error) = self.worker.waker.busy(claimed).await {
                 self.worker.events.emit(&Event::Conflict {
                     error: &error.to_string(),
                 });
@@ -171,16 +173,9 @@ impl Motion {
             tokio::task::yield_now().await;
             return None;
         }
-        match self
-            .worker
-            .waker
-            .before_sleep(self.ledger.in_flight() == 0)
-            .await
-        {
-            Ok(longest) => Some(
-                step.next_in
-                    .map_or(longest, |next| next.max(SHORTEST).min(longest)),
-            ),
+        let idle = self.ledger.in_flight() == 0;
+        match self.worker.waker.before_sleep(idle, step.next_in).await {
+            Ok(wait) => Some(wait),
             Err(error) => {
                 self.worker.events.emit(&Event::Conflict {
                     error: &error.to_string(),
@@ -229,9 +224,10 @@ impl Motion {
     /// Stops taking work, waits for what is in flight, and writes how it ended.
     async fn finish(&mut self) -> usize {
         self.ledger.drain();
-        self.worker.events.emit(&Event::Stopping {
-            in_flight: self.ledger.in_flight(),
-        });
+        if !self.worker.is_relief {
+            let in_flight = usize::try_from(self.worker.events.in_flight()).unwrap_or_default();
+            self.worker.events.emit(&Event::Stopping { in_flight });
+        }
         let deadline = tokio::time::Instant::now() + self.worker.shutdown_timeout;
         while self.ledger.in_flight() > 0 && tokio::time::Instant::now() < deadline {
             tokio::select! {
@@ -260,7 +256,9 @@ impl Motion {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.worker.waker.leave().await;
-        self.worker.events.emit(&Event::Stopped);
+        if !self.worker.is_relief {
+            self.worker.events.emit(&Event::Stopped);
+        }
         self.ledger.unwritten()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! On Postgres a row in `send_sleepers` asks the insert trigger to notify. A producer that
 //! inserted before that row was there and commits after wakes nobody, so until the transactions
-//! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched.
+//! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched. A
+//! relief, the second ledger of a process, is woken by the first one alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +26,16 @@ const BLIND_POLL: Duration = Duration::from_millis(100);
 /// The first and the last of the looks that follow a ring, each twice as far as the one before.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const LAST_LOOK: Duration = Duration::from_millis(250);
+/// The shortest sleep of a worker that found work it could not take (another holds the lanes).
+const SHORTEST: Duration = Duration::from_millis(5);
 /// How long a sleeper asks to be woken before it has to ask again.
 const ARMED_FOR: Duration = Duration::from_secs(60);
-/// Busy steps in a row after which producers need not notify any more.
+/// Busy steps in a row after which producers need not notify any more, and a relief is called.
 const BUSY_STEPS: u32 = 16;
+/// Jobs that a step must claim for a relief to find some, too.
+const WORTH_A_RELIEF: usize = 16;
+/// The sleep of a relief that nobody calls.
+const OFF_DUTY: Duration = Duration::from_secs(3600);
 
 /// Wakes one worker.
 pub struct Waker {
@@ -36,6 +43,7 @@ pub struct Waker {
     kind: Kind,
     busy_steps: u32,
     quiet_sleeps: u32,
+    relief: Option<Arc<Notify>>,
 }
 
 enum Kind {
@@ -53,6 +61,8 @@ enum Kind {
     },
     /// Nothing wakes it.
     Blind,
+    /// Only the first ledger of its process wakes it.
+    Relief,
 }
 
 struct Armed {
@@ -88,12 +98,24 @@ impl Waker {
                 }
             }
         };
-        Ok(Self {
+        Ok(Self::new(bell, kind))
+    }
+
+    fn new(bell: Arc<Notify>, kind: Kind) -> Self {
+        Self {
             bell,
             kind,
             busy_steps: 0,
             quiet_sleeps: 0,
-        })
+            relief: None,
+        }
+    }
+
+    /// What wakes a second ledger: this one, while it has more to do than it can.
+    pub fn relief(&mut self) -> Self {
+        let bell = Arc::new(Notify::new());
+        self.relief = Some(Arc::clone(&bell));
+        Self::new(bell, Kind::Relief)
     }
 
     /// Completes when something may have changed.
@@ -109,8 +131,22 @@ impl Waker {
         }
     }
 
-    /// Asks to be woken, and says how long the worker may sleep at most. Zero: look once more first.
-    pub async fn before_sleep(&mut self, idle: bool) -> Result<Duration> {
+    /// Asks to be woken, and says how long the worker may sleep; something is due in `next_in`.
+    pub async fn before_sleep(
+        &mut self,
+        idle: bool,
+        next_in: Option<Duration>,
+    ) -> Result<Duration> {
+        let longest = self.longest(idle).await?;
+        Ok(match next_in {
+            // What is due is the first ledger's, too, and that one watches the time.
+            Some(next) if !matches!(self.kind, Kind::Relief) => next.max(SHORTEST).min(longest),
+            _ => longest,
+        })
+    }
+
+    /// How long the worker may sleep at most. Zero: look once more first.
+    async fn longest(&mut self, idle: bool) -> Result<Duration> {
         self.quiet_sleeps += 1;
         let quiet = idle || self.quiet_sleeps > QUIET_SLEEPS;
         if quiet {
@@ -118,6 +154,7 @@ impl Waker {
         }
         match &mut self.kind {
             Kind::Blind => Ok(BLIND_POLL),
+            Kind::Relief => Ok(OFF_DUTY),
             Kind::Sqlite { poll, fast, .. } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
                 Some(wait) => {
                     *fast = Some(wait * 2);
@@ -149,10 +186,17 @@ impl Waker {
         }
     }
 
-    /// The worker found work: after a while of that, producers are spared the notifications.
-    pub async fn busy(&mut self) -> Result<()> {
+    /// The worker found work: after a while of that, producers are spared the notifications, and a
+    /// relief comes.
+    pub async fn busy(&mut self, claimed: usize) -> Result<()> {
         self.busy_steps += 1;
         self.quiet_sleeps = 0;
+        if let Some(relief) = &self.relief
+            && self.busy_steps >= BUSY_STEPS
+            && claimed >= WORTH_A_RELIEF
+        {
+            relief.notify_one();
+        }
         if self.busy_steps >= BUSY_STEPS
             && let Kind::Postgres {
                 pool,
