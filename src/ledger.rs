@@ -363,9 +363,16 @@ impl Ledger {
         else {
             return Ok(Vec::new());
         };
-        let batch = &*batch;
-        let mut lanes = record::lock(tx, worker, batch).await?;
-        let owned: HashSet<&str> = lanes.iter().map(|l| l.lane.as_str()).collect();
+        let min_gap = self.settings.min_gap;
+        let (alone, others): (Vec<&Ended>, Vec<&Ended>) = batch
+            .iter()
+            .partition(|e| e.alone && e.rest.max(min_gap).is_zero() && e.state.is_final());
+        let gone = record::over(tx, worker, &alone).await?;
+        let left = alone.into_iter().filter(|e| !gone.contains(&e.lane));
+        let others: Vec<&Ended> = others.into_iter().chain(left).collect();
+        let mut lanes = record::lock(tx, worker, &others).await?;
+        let owned = lanes.iter().map(|l| &l.lane).chain(&gone);
+        let owned: HashSet<&str> = owned.map(String::as_str).collect();
         let (own, late): (Vec<&Ended>, Vec<&Ended>) =
             batch.iter().partition(|e| owned.contains(e.lane.as_str()));
         if !own.is_empty() {
@@ -387,8 +394,7 @@ impl Ledger {
             if ended.state == State::Queued {
                 lane.head = Some(ended.job);
             }
-            let rest = ended.rest.max(self.settings.min_gap);
-            lane.alone &= rest.is_zero() && matches!(ended.state, State::Delivered | State::Dead);
+            let rest = ended.rest.max(min_gap);
             if rest > Duration::ZERO {
                 cycle
                     .rests

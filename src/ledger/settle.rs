@@ -50,10 +50,7 @@ impl Ledger {
     ) -> Result<()> {
         let lease = self.lease(cycle);
         let mut parks: Vec<Park> = Vec::new();
-        // Whose only job has ended, and which no mark has touched, needs no look: what has been
-        // inserted since has a mark that is still to be taken, and the lane is born again of it.
-        let over = lanes.extract_if(.., |lane| !born && lane.alone);
-        let mut empty: Vec<String> = over.map(|lane| lane.lane).collect();
+        let mut empty: Vec<String> = Vec::new();
         for round in 0.. {
             if lanes.is_empty() {
                 break;

@@ -1,8 +1,8 @@
 //! Intake: marks become lanes.
 //!
 //! Producers append marks and share nothing else with workers. Marks are taken page by page,
-//! oldest first; lanes are written in lane order, the same order in which recording locks them,
-//! so two workers never wait for each other in a circle.
+//! oldest first; lanes are born in lane order, and those that are there are touched only while nobody
+//! else has them in hand, so two workers never wait for each other in a circle.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use super::{Bind, Result, Tx};
 use crate::clock::Millis;
 
 const MARKS_POSTGRES: &str = "-- intake: take marks
-with picked as materialized (
-    select id as mark from send_inbox where page_id = $1 order by id limit $2 for update skip locked
-), gone as (
-    delete from send_inbox where page_id = $1 and id in (select mark from picked) returning lane, look
+with gone as (
+    delete from send_inbox where ctid = any (array(
+        select ctid from send_inbox where page_id = $1 order by id limit $2 for update skip locked))
+    returning lane, look
 )
 select lane, bool_or(look) as look, count(*) as marks from gone group by lane";
 
@@ -77,23 +77,31 @@ pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     Ok(marks)
 }
 
-// touched carries `look` into the conflict: a new job behind a waiting head must not wake it, a
-// mark of an operator or a timer must. The update itself is needed even when nothing changes: it
-// waits for whoever is about to delete the lane.
-const WAKE: &str = "-- intake: lanes are born or touched
-insert into send_lanes (lane, page_id, due_at, leased_by, token, touched)
+// Waits for whoever has the same lane new or half deleted, in lane order, and for nobody else.
+const BORN: &str = "-- intake: lanes are born
+insert into send_lanes (lane, page_id, due_at, leased_by, token)
 select r.lane, $1, case when r.born then cast($2 as bigint) else cast($3 as bigint) end,
-    case when r.born then $4 end, $5, r.look
-from {rows: lane text, born bool, look bigint} where true order by {bytes: r.lane}
-on conflict (lane) do update set
-    touched = send_lanes.touched + 1,
-    due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
-        then case when send_lanes.rest_until > $3 then send_lanes.rest_until else $3 end
-        else send_lanes.due_at end
-returning lane, token, leased_by";
+    case when r.born then $4 end, $5
+from {rows: lane text, born bool} where true order by {bytes: r.lane}
+on conflict (lane) do nothing
+returning lane, leased_by";
+
+// Waits for nobody. A new job behind a waiting head must not wake it, a mark of an operator or a timer
+// must. The count tells whoever has the lane in hand that its job is not alone any more.
+const TOUCHED: &str = "-- intake: lanes are touched
+with free as materialized (
+    select l.lane as free_lane, r.look from {rows: lane text, look bigint}
+    join send_lanes l on l.lane = r.lane {skip locked l}
+)
+update send_lanes set touched = touched + 1,
+    due_at = case when free.look > 0 and leased_by is null
+        then case when rest_until > $1 then rest_until else $1 end
+        else due_at end
+from free where lane = free_lane
+returning lane";
 
 /// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
-/// the born ones, locked.
+/// the born ones, locked. A lane that another transaction has in hand keeps a mark.
 pub async fn wake(
     tx: &mut Tx,
     page: &str,
@@ -101,10 +109,8 @@ pub async fn wake(
     lease: &Lease,
     slots: usize,
 ) -> Result<Vec<Locked>> {
-    let row = |(at, (lane, mark)): (usize, (&String, &Mark))| {
-        vec![lane.as_str().into(), (at < slots).into(), mark.look.into()]
-    };
-    let rows: Vec<_> = marks.lanes.iter().enumerate().map(row).collect();
+    let row = |(at, lane): (usize, &String)| vec![lane.as_str().into(), (at < slots).into()];
+    let rows: Vec<_> = marks.lanes.keys().enumerate().map(row).collect();
     let binds: [Bind; 5] = [
         page.into(),
         lease.until.into(),
@@ -112,23 +118,45 @@ pub async fn wake(
         lease.worker.as_str().into(),
         lease.token.into(),
     ];
+    let mut old = marks.lanes.clone();
     let mut born = Vec::new();
-    for row in tx.batch(WAKE, &binds, &rows).await? {
-        if row.int("token")? == lease.token
-            && row.text_opt("leased_by")?.as_deref() == Some(&lease.worker)
-        {
-            let lane = row.text("lane")?;
-            let alone = marks.lanes.get(&lane).is_some_and(|mark| mark.single);
+    for row in tx.batch(BORN, &binds, &rows).await? {
+        let lane = row.text("lane")?;
+        let mark = old.remove(&lane);
+        if !row.is_null("leased_by")? {
             born.push(Locked {
                 lane,
                 page: page.to_owned(),
                 head: None,
-                alone,
+                alone: mark.is_some_and(|mark| mark.single),
             });
         }
     }
+    touch(tx, page, old, lease.now).await?;
     Ok(born)
 }
+
+/// Touches lanes that were there before, and leaves a mark for those that somebody else has in hand.
+async fn touch(
+    tx: &mut Tx,
+    page: &str,
+    mut lanes: BTreeMap<String, Mark>,
+    now: Millis,
+) -> Result<()> {
+    let row = |(lane, mark): (&String, &Mark)| vec![lane.as_str().into(), mark.look.into()];
+    let rows: Vec<_> = lanes.iter().map(row).collect();
+    for row in tx.batch(TOUCHED, &[now.into()], &rows).await? {
+        lanes.remove(&row.text("lane")?);
+    }
+    // What stood for several marks must not be taken for one job's.
+    let mark = |(lane, mark): (&String, &Mark)| vec![lane.as_str().into(), (!mark.single).into()];
+    let kept: Vec<_> = lanes.iter().map(mark).collect();
+    tx.change(KEPT, &[page.into()], &kept).await?;
+    Ok(())
+}
+
+const KEPT: &str = "-- intake: marks of lanes that somebody else has in hand
+insert into send_inbox (page_id, lane, look) select $1, r.lane, r.look from {rows: lane text, look bool}";
 
 const GARBLED: &str = "-- intake: jobs of a lane whose name is no UTF-8
 update send_jobs set state = 'dead', reason = 'invalid: json.utf8: recipient or ordering_key: is not valid UTF-8', finished_at = {at: $2}

@@ -4,6 +4,7 @@
 //! holds an older token has been fenced off and may write its own attempt row, and close its job
 //! if the answer was a success that nothing newer contradicts.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Result, Tx};
@@ -60,21 +61,36 @@ pub struct Locked {
     pub page: String,
     /// Its begun job, if it waits in the line.
     pub head: Option<JobId>,
-    /// It was born of the mark of one job, and none has touched it since: nobody else stands in its
-    /// line but jobs whose marks are still to be taken.
+    /// It was just born of the mark of one job: nobody else stands in its line but jobs whose marks are
+    /// still to be taken.
     pub alone: bool,
 }
 
+const OVER: &str = "-- record: lanes end with their only job
+delete from send_lanes where leased_by = $1 and touched = 0
+    and (lane, token) in (select r.lane, r.token from {rows: lane text, token bigint})
+returning lane";
+
+/// Deletes the lanes of jobs that were alone in them, if they are still theirs and untouched: what has
+/// been inserted since has a mark that is still to be taken, and the lane is born again of it. Returns
+/// those that are gone.
+pub async fn over(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<HashSet<String>> {
+    let key = |e: &&Ended| vec![e.lane.as_str().into(), e.token.into()];
+    let keys: Vec<_> = ended.iter().map(key).collect();
+    let rows = tx.batch(OVER, &[worker.into()], &keys).await?;
+    rows.iter().map(|row| Ok(row.text("lane")?)).collect()
+}
+
 const LOCK: &str = "-- record: lock the lanes that are still theirs
-select r.at, l.head, l.touched
+select r.at, l.head
 from {rows: lane text, token bigint, at bigint}
 join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
 /// Locks the lanes of the worker's reports whose token is still the newest. The worker is asked for
 /// as well because SQLite hands out the token of a transaction that was rolled back once more.
-pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<Locked>> {
-    let key = |(at, e): (i64, &Ended)| vec![e.lane.as_str().into(), e.token.into(), at.into()];
+pub async fn lock(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<Vec<Locked>> {
+    let key = |(at, e): (i64, &&Ended)| vec![e.lane.as_str().into(), e.token.into(), at.into()];
     let keys: Vec<_> = (0..).zip(ended).map(key).collect();
     let mut lanes = Vec::with_capacity(ended.len());
     for row in tx.batch(LOCK, &[worker.into()], &keys).await? {
@@ -84,7 +100,7 @@ pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<Lock
                 lane: ended.lane.clone(),
                 page: ended.page.clone(),
                 head: row.int_opt("head")?,
-                alone: ended.alone && row.int("touched")? == 0,
+                alone: false,
             });
         }
     }

@@ -13,7 +13,7 @@
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
 //! | `{bytes: X}` text ordered byte by byte | `X collate "C"` | `X` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
-//! | `{skip locked}` | `for update skip locked` | nothing |
+//! | `{skip locked}`, `{skip locked l}` | `for update of l skip locked` | nothing |
 //!
 //! The parameters of a batch come behind those that are numbered in the text. The first column of
 //! a batch is its key and never null: SQLite's batches are filled up with null rows to a power of
@@ -224,7 +224,8 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
             "cast(round((julianday('now') - 2440587.5) * 86400000) as integer)"
         ),
         "skip locked" if postgres => write!(out, "for update skip locked"),
-        "skip locked" => Ok(()),
+        "skip locked l" if postgres => write!(out, "for update of l skip locked"),
+        "skip locked" | "skip locked l" => Ok(()),
         _ if name.starts_with("lock ") && postgres => write!(out, "for update of {}", &name[5..]),
         _ if name.starts_with("lock ") => Ok(()),
         _ => write!(out, "{{{token}}}"),
