@@ -97,11 +97,6 @@ impl House {
         }
     }
 
-    /// The Postgres server.
-    pub fn server(&self) -> Option<&Server> {
-        self.server.as_deref()
-    }
-
     /// A database with this backlog, for one run.
     pub async fn database(&mut self, engine: Engine, backlog: Backlog) -> Result<Database> {
         let key = (engine, backlog);

@@ -10,7 +10,7 @@ use crate::fill::{self, Backlog};
 use crate::measure::costs::{Costs, Meter};
 use crate::receiver::{Receiver, Setup};
 use crate::sql::{Engine, Safety};
-use crate::worker::{Settings, Worker};
+use crate::worker::{Settings, Worker, beside};
 
 /// What is there when the clock starts, and how the run is set up.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct Load {
     pub deliveries: usize,
     /// The worker's settings.
     pub settings: Settings,
+    /// How many workers.
+    pub workers: usize,
     /// The receiver's.
     pub receiver: Setup,
     /// Postgres writes whole pages to its log after a checkpoint: whether the run begins with one.
@@ -40,6 +42,7 @@ impl Load {
             recipients,
             deliveries: jobs,
             settings: Settings::new(),
+            workers: 1,
             receiver: Setup::default(),
             checkpoint: false,
         }
@@ -55,6 +58,8 @@ pub struct Drained {
     pub deliveries: f64,
     /// Requests that the receiver had received then.
     pub requests: f64,
+    /// Finished jobs that were there before and are still there at the end.
+    pub old: i64,
     /// What they cost.
     pub costs: Costs,
 }
@@ -96,17 +101,27 @@ async fn run(database: &Database, load: &Load) -> Result<Drained> {
     let start = database.now().await? - 1000;
     let meter = Meter::begin(database).await?;
     let began = BootInstant::now();
-    let worker = Worker::start(database, &receiver, &load.settings)?;
-    let watched = delivered(database, &receiver, load.deliveries, start, began).await;
-    let (committed, own) = watched.with_context(|| crate::worker::tail(&worker.says()))?;
+    let mut workers = Vec::new();
+    for number in 0..load.workers {
+        workers.push(Worker::start(
+            database,
+            &receiver,
+            &load.settings.of(number),
+        )?);
+    }
+    let wanted = delivered(database, &receiver, load.deliveries, start, began);
+    let (committed, own) = beside(&mut workers, wanted).await?;
     let requests = receiver.stats().await?.received;
     let counted = committed.0.unsigned_abs();
-    let reading = meter.read(database, &[&worker], counted).await?;
-    worker.stop().await?;
+    let reading = meter.read(database, &workers, counted).await?;
+    for worker in workers {
+        worker.stop().await?;
+    }
     let costs = reading.end(database, own).await?;
     let stats = receiver.verdict(0).await?;
     let mut sql = database.open(Safety::Full).await?;
     let delivered = sql.number(&finished_since(database.engine, start)).await?;
+    let finished = sql.number(&finished_since(database.engine, 0)).await?;
     sql.close().await?;
     ensure!(
         delivered as u64 == stats.accepted,
@@ -117,6 +132,7 @@ async fn run(database: &Database, load: &Load) -> Result<Drained> {
         seconds: committed.1.as_secs_f64(),
         deliveries: committed.0 as f64,
         requests: requests as f64,
+        old: finished - delivered,
         costs,
     })
 }

@@ -99,6 +99,8 @@ pub struct Outcome {
     pub ratio: Option<Spread>,
     /// Deliveries a second of S1, in turn with it.
     pub first: Option<Spread>,
+    /// Of the one to the other, pair by pair.
+    pub of_first: Option<Spread>,
     /// What it was to reach.
     pub goals: Vec<Goal>,
     /// Of the run whose rate was the middle one.
@@ -118,6 +120,7 @@ impl Outcome {
             bare: None,
             ratio: None,
             first: None,
+            of_first: None,
             goals: Vec::new(),
             costs: None,
             notes: Vec::new(),

@@ -91,11 +91,16 @@ impl Process {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits for its end.
     pub async fn ends(&mut self, limit: Duration) -> Result<ExitStatus> {
         let began = BootInstant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.has_ended()? {
                 return Ok(status);
             }
             if began.elapsed() > limit {

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use postlane::clock::BootInstant;
 use postlane::mock::{Binding, Mock, MockConfig, MockStats};
 use serde::{Deserialize, Serialize};
 
@@ -118,18 +117,5 @@ impl Receiver {
         self.process.close();
         self.process.ends(Duration::from_secs(20)).await?;
         Ok(stats)
-    }
-
-    /// Waits until nothing has arrived for `rest`; at most `limit`.
-    pub async fn is_quiet(&self, rest: Duration, limit: Duration) -> Result<()> {
-        let (began, mut last, mut since) = (BootInstant::now(), 0, BootInstant::now());
-        while since.elapsed() < rest && began.elapsed() < limit {
-            let received = self.stats().await?.received;
-            if received != last {
-                (last, since) = (received, BootInstant::now());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
     }
 }

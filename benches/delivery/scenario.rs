@@ -1,7 +1,12 @@
 //! The scenarios, S1 to S15: which there are, how often each runs, and who runs it.
 
 mod backlog;
+mod held;
 mod plans;
+mod produce;
+mod rest;
+mod several;
+mod sick;
 mod wake;
 
 use std::time::Duration;
@@ -31,8 +36,18 @@ pub struct Context {
 enum Kind {
     /// A backlog is delivered, beside the bare loop and perhaps S1.
     Backlog(fn(&Sizes) -> plans::Plan),
+    /// A page fails beside a healthy one.
+    Sick,
     /// An INSERT wakes an idle worker.
     Wake,
+    /// Nothing happens.
+    Rest,
+    /// Producers insert while a worker delivers.
+    Produce,
+    /// Several workers, one of which is killed.
+    Several,
+    /// A transaction stays open.
+    Held,
 }
 
 /// One scenario.
@@ -53,58 +68,31 @@ const fn scenario(id: &'static str, runs: usize, kind: Kind, about: &'static str
         id,
         about,
         runs,
-        on_sqlite: true,
+        on_sqlite: !matches!(kind, Kind::Several | Kind::Held),
         kind,
     }
 }
 
+use Kind::{Backlog, Held, Produce, Rest, Several, Sick, Wake};
+
 /// All of them.
+#[rustfmt::skip]
 pub const ALL: &[Scenario] = &[
-    scenario(
-        "s1",
-        5,
-        Kind::Backlog(plans::s1),
-        "one job for each recipient",
-    ),
-    scenario("s2", 5, Kind::Backlog(plans::s2), "100 recipients"),
-    scenario(
-        "s3",
-        3,
-        Kind::Backlog(plans::s3),
-        "beside a deep lane whose head fails",
-    ),
-    scenario(
-        "s4",
-        3,
-        Kind::Backlog(plans::s4),
-        "the first of a big queue",
-    ),
-    scenario("s5", 3, Kind::Backlog(plans::s5), "beside a long history"),
-    scenario(
-        "s7",
-        3,
-        Kind::Backlog(plans::s7),
-        "a receiver that takes 200 ms",
-    ),
-    scenario(
-        "s8",
-        5,
-        Kind::Wake,
-        "idle, from an INSERT to the first byte",
-    ),
-    scenario(
-        "s13",
-        3,
-        Kind::Backlog(plans::s13),
-        "one request in five answered 500",
-    ),
-    scenario(
-        "s14",
-        1,
-        Kind::Backlog(plans::s14),
-        "while retention prunes",
-    ),
-    scenario("s15", 5, Kind::Backlog(plans::s15), "one single lane"),
+    scenario("s1", 5, Backlog(plans::s1), "one job for each recipient"),
+    scenario("s2", 5, Backlog(plans::s2), "100 recipients"),
+    scenario("s3", 3, Backlog(plans::s3), "beside a deep lane whose head fails"),
+    scenario("s4", 3, Backlog(plans::s4), "the first of a big queue"),
+    scenario("s5", 3, Backlog(plans::s5), "beside a long history"),
+    scenario("s6", 3, Sick, "beside a page that is answered 503, or never"),
+    scenario("s7", 3, Backlog(plans::s7), "a receiver that takes 200 ms, 2,000 requests in flight"),
+    scenario("s8", 5, Wake, "idle, from an INSERT of another process to the first byte"),
+    scenario("s9", 1, Rest, "idle, what that costs"),
+    scenario("s10", 3, Produce, "producers beside the worker that delivers their jobs"),
+    scenario("s11", 3, Several, "1, 2, 4 workers, then one of them killed (Postgres)"),
+    scenario("s12", 1, Held, "beside a transaction that stays open (Postgres)"),
+    scenario("s13", 3, Backlog(plans::s13), "one request in five answered 500"),
+    scenario("s14", 1, Backlog(plans::s14), "while retention prunes"),
+    scenario("s15", 5, Backlog(plans::s15), "one single lane"),
 ];
 
 impl Scenario {
@@ -116,13 +104,17 @@ impl Scenario {
     /// Runs it as often as it should.
     pub async fn run(&self, context: &mut Context, engine: Engine) -> Result<Vec<Outcome>> {
         let runs = context.runs.unwrap_or(self.runs);
-        match self.kind {
-            Kind::Backlog(plan) => {
+        Ok(match self.kind {
+            Backlog(plan) => {
                 let plan = plan(&context.sizes);
-                let outcome = backlog::rounds(context, engine, self.id, plan, runs).await?;
-                Ok(vec![outcome])
+                vec![backlog::rounds(context, engine, self.id, plan, runs).await?]
             }
-            Kind::Wake => Ok(vec![wake::idle(context, engine, runs).await?]),
-        }
+            Sick => sick::pages(context, engine, runs).await?,
+            Wake => vec![wake::idle(context, engine, runs).await?],
+            Rest => vec![rest::rest(context, engine).await?],
+            Produce => vec![produce::felt(context, engine, runs).await?],
+            Several => vec![several::workers(context, runs).await?],
+            Held => vec![held::open(context).await?],
+        })
     }
 }

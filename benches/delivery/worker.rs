@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,14 @@ impl Settings {
             name: "bench".to_owned(),
             in_flight: 256,
             more: Vec::new(),
+        }
+    }
+
+    /// Those of one of several workers.
+    pub fn of(&self, number: usize) -> Self {
+        Self {
+            name: format!("{}{number}", self.name),
+            ..self.clone()
         }
     }
 
@@ -134,14 +142,32 @@ impl Worker {
     }
 
     /// Its log.
-    pub fn says(&self) -> String {
+    fn says(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 }
 
+/// Waits for a part of a run; an error as soon as a worker ends by itself.
+pub async fn beside<T>(workers: &mut [Worker], part: impl Future<Output = Result<T>>) -> Result<T> {
+    let died = async {
+        loop {
+            for worker in &mut *workers {
+                if let Some(status) = worker.process.has_ended()? {
+                    bail!("a worker ended with {status}: {}", tail(&worker.says()));
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        done = part => done,
+        died = died => died,
+    }
+}
+
 /// The last lines of a log.
-pub fn tail(log: &str) -> String {
+fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(5)..].join("\n")
 }

@@ -62,7 +62,7 @@ impl Meter {
     pub async fn read(
         self,
         database: &Database,
-        workers: &[&Worker],
+        workers: &[Worker],
         deliveries: u64,
     ) -> Result<Reading> {
         let each = |sum: f64| sum / deliveries as f64;

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::measure::spread::Spread;
 use crate::outcome::{Outcome, number};
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 12] = [
     "",
     "engine",
     "rate /s",
@@ -17,6 +17,7 @@ const HEAD: [&str; 11] = [
     "WAL bytes\neach",
     "commits\neach",
     "peak\nMiB",
+    "goals\nmet",
 ];
 
 /// The table of all scenarios.
@@ -38,25 +39,23 @@ pub fn table(outcomes: &[Outcome]) -> Table {
 fn row(outcome: &Outcome) -> Vec<String> {
     let rate =
         |spread: Option<Spread>| spread.map_or(String::new(), |s| format!("{:.0}", s.median));
-    let of_first = match (outcome.rate, outcome.first) {
-        (Some(rate), Some(first)) => format!("{:.3}", rate.median / first.median),
-        _ => String::new(),
-    };
     let costs = outcome.costs;
     let figure = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
     let whole = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
+    let met = outcome.goals.iter().filter(|goal| goal.met).count();
     vec![
         outcome.scenario.to_uppercase(),
         outcome.engine.name().to_owned(),
         rate(outcome.rate),
         rate(outcome.bare),
         figure(outcome.ratio.map(|ratio| ratio.median)),
-        of_first,
+        figure(outcome.of_first.map(|part| part.median)),
         figure(costs.map(|costs| costs.worker_cpu_s_per_1000)),
         figure(costs.and_then(|costs| costs.database_cpu_s_per_1000)),
         whole(costs.map(|costs| costs.wal_bytes_per_delivery)),
         figure(costs.map(|costs| costs.commits_per_delivery)),
         whole(costs.map(|costs| costs.worker_peak_memory as f64 / (1024.0 * 1024.0))),
+        format!("{met} of {}", outcome.goals.len()),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! S8: how long an idle worker takes from an INSERT of another process to the first byte.
 
+use std::slice;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,7 +13,7 @@ use crate::outcome::{Goal, Outcome};
 use crate::producer::{Insert, Pace, Producers};
 use crate::receiver::{Receiver, Setup};
 use crate::sql::Engine;
-use crate::worker::{Settings, Worker};
+use crate::worker::{Settings, Worker, beside};
 
 /// One INSERT every 50 ms: the median and the 99th percentile of each run, and the median of those.
 pub async fn idle(context: &mut Context, engine: Engine, runs: usize) -> Result<Outcome> {
@@ -58,12 +59,16 @@ async fn once(database: &Database, pace: Pace) -> Result<Vec<f64>> {
         ..Setup::default()
     };
     let receiver = Receiver::start(&setup).await?;
-    let worker = Worker::start(database, &receiver, &Settings::new())?;
+    let mut worker = Worker::start(database, &receiver, &Settings::new())?;
     let producers = Producers::start(&database.url, "idle", pace).await?;
-    // Until it is at rest.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let inserts = producers.insert().await?;
-    receiver.accepts(inserts.len() as u64).await?;
+    let part = async {
+        // Until it is at rest.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let inserts = producers.insert().await?;
+        receiver.accepts(inserts.len() as u64).await?;
+        Ok(inserts)
+    };
+    let inserts = beside(slice::from_mut(&mut worker), part).await?;
     let waits = first_bytes(&receiver, &inserts, |insert| insert.began_ns).await?;
     worker.stop().await?;
     receiver.verdict(0).await?;
