@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::bare;
 use crate::database::House;
 use crate::outcome::Outcome;
 use crate::sql::Engine;
@@ -29,6 +30,14 @@ pub struct Context {
     pub runs: Option<usize>,
     /// The longest that one measured run may take.
     pub limit: Duration,
+}
+
+impl Context {
+    /// Requests a second of the bare loop, for as many jobs as S1 has: what the machine can do now.
+    async fn bare(&self) -> Result<f64> {
+        let bare = bare::rate(self.sizes.jobs, 256, 0);
+        tokio::time::timeout(self.limit, bare).await?
+    }
 }
 
 /// How a scenario is run.

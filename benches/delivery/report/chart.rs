@@ -10,11 +10,11 @@ use crate::outcome::{Goal, Outcome, number};
 const LINE: usize = 22;
 const TOP: usize = 64;
 /// Where the bars begin, and how far it is to the mark of the goal.
-const LEFT: f64 = 330.0;
+const LEFT: f64 = 430.0;
 const GOAL: f64 = 240.0;
 /// A bar that is longer is cut.
 const LONGEST: f64 = 1.75;
-const WIDTH: usize = 960;
+const WIDTH: usize = 1100;
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#24292f}\
 .small{font-size:11px;fill:#57606a}.mark{stroke:#57606a;stroke-dasharray:3 3}\
@@ -37,8 +37,8 @@ pub fn svg(setting: &Setting, outcomes: &[Outcome]) -> String {
     let quick = if setting.quick { ", quick sizes" } else { "" };
     text(
         &mut out,
-        (16.0, 26),
-        "",
+        ("start", 16.0, 26),
+        "name",
         &format!(
             "Postlane {}: figures beside their goals ({} cores{quick})",
             setting.version, setting.cores
@@ -47,8 +47,8 @@ pub fn svg(setting: &Setting, outcomes: &[Outcome]) -> String {
     let mark = LEFT + GOAL;
     text(
         &mut out,
-        (mark, 50),
-        "small\" text-anchor=\"middle",
+        ("middle", mark, 50),
+        "small",
         "goal = 1; for times, memory and rest less is better",
     );
     for (at, (outcome, goal)) in goals.iter().enumerate() {
@@ -66,7 +66,7 @@ pub fn svg(setting: &Setting, outcomes: &[Outcome]) -> String {
 fn bar(out: &mut String, y: usize, outcome: &Outcome, goal: &Goal) {
     let id = outcome.scenario.to_uppercase();
     let name = format!("{id} {}: {}", outcome.engine.name(), goal.what);
-    text(out, (LEFT - 8.0, y + 15), "\" text-anchor=\"end", &name);
+    text(out, ("end", LEFT - 8.0, y + 15), "name", &name);
     let part = match goal.bound > 0.0 {
         true => (goal.value / goal.bound).clamp(0.0, LONGEST),
         // A bound of nothing: either nothing, or too much.
@@ -85,13 +85,16 @@ fn bar(out: &mut String, y: usize, outcome: &Outcome, goal: &Goal) {
     let (value, bound) = (number(goal.value), number(goal.bound));
     let says = format!("{value} {word} {bound}{} · {class}", goal.unit);
     let at = LEFT + width.max(GOAL) + 8.0;
-    text(out, (at, y + 15), "small", &says);
+    text(out, ("start", at, y + 15), "small", &says);
 }
 
-fn text(out: &mut String, (x, y): (f64, usize), class: &str, what: &str) {
+/// Where a text stands: its anchor, and where that is.
+type Place = (&'static str, f64, usize);
+
+fn text(out: &mut String, (anchor, x, y): Place, class: &str, what: &str) {
     let what = what.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(
         out,
-        "<text x=\"{x}\" y=\"{y}\" class=\"{class}\">{what}</text>"
+        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\" class=\"{class}\">{what}</text>"
     );
 }

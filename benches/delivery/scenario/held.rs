@@ -9,7 +9,7 @@ use super::Context;
 use crate::database::Database;
 use crate::drain::{Load, prepare};
 use crate::measure::costs::{Costs, Meter};
-use crate::measure::spread::percentile;
+use crate::measure::spread::{Spread, percentile};
 use crate::outcome::{Goal, Outcome};
 use crate::producer::{Insert, Pace, Producers};
 use crate::receiver::{Receiver, Setup};
@@ -36,6 +36,7 @@ pub async fn open(context: &mut Context) -> Result<Outcome> {
         rate: 250,
         span,
     };
+    let bare = context.bare().await?;
     let database = prepare(&mut context.house, Engine::Postgres, &Load::new(0, 1)).await?;
     let run = tokio::time::timeout(context.limit, once(&database, pace)).await;
     let (trips, costs) = run.context("void: not in time")??;
@@ -58,6 +59,7 @@ pub async fn open(context: &mut Context) -> Result<Outcome> {
         span.as_secs()
     );
     let mut outcome = Outcome::new("s12", Engine::Postgres, title);
+    outcome.bare = Some(Spread::of([bare]));
     outcome.goals = vec![
         Goal::at_least("rate at the end", rate, 0.95 * RATE, "/s"),
         Goal::at_most(

@@ -101,7 +101,8 @@ impl Plan {
     }
 }
 
-fn thousands(count: usize) -> String {
+/// `100,000`.
+pub fn thousands(count: usize) -> String {
     let digits = count.to_string();
     let groups: Vec<&str> = digits
         .as_bytes()

@@ -22,6 +22,7 @@ use crate::worker::{Settings, Worker, beside};
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 struct Round {
+    bare: f64,
     alone: f64,
     /// INSERTs a second that they managed alone.
     pace: f64,
@@ -62,6 +63,7 @@ pub async fn felt(context: &mut Context, engine: Engine, runs: usize) -> Result<
         pace.span.as_secs()
     );
     let mut outcome = Outcome::new("s10", engine, title);
+    outcome.bare = Some(spread(|round| round.bare));
     let bound = match engine {
         Engine::Sqlite => 4.0,
         Engine::Postgres => 2.0,
@@ -101,6 +103,7 @@ pub async fn felt(context: &mut Context, engine: Engine, runs: usize) -> Result<
 }
 
 async fn round(context: &mut Context, engine: Engine, pace: Pace) -> Result<Round> {
+    let bare = context.bare().await?;
     let empty = Load::new(0, 1);
     let database = prepare(&mut context.house, engine, &empty).await?;
     let alone = async {
@@ -115,6 +118,7 @@ async fn round(context: &mut Context, engine: Engine, pace: Pace) -> Result<Roun
     let round = tokio::time::timeout(context.limit, worked(&database, pace)).await;
     let round = round.context("void: not in time")??;
     Ok(Round {
+        bare,
         alone: percentile(&times(&alone), 99.0),
         pace: managed,
         ..round
@@ -145,6 +149,7 @@ async fn worked(database: &Database, pace: Pace) -> Result<Round> {
     receiver.verdict(0).await?;
     let times = times(&inserts);
     Ok(Round {
+        bare: 0.0,
         alone: 0.0,
         pace: 0.0,
         beside: percentile(&times, 99.0),

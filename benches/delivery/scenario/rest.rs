@@ -8,6 +8,7 @@ use postlane::clock::BootInstant;
 use super::Context;
 use crate::database::Database;
 use crate::drain::{Load, prepare};
+use crate::measure::spread::Spread;
 use crate::measure::{costs, proc};
 use crate::outcome::{Goal, Outcome};
 use crate::receiver::{Receiver, Setup};
@@ -32,12 +33,14 @@ struct Counts {
 /// A while of nothing.
 pub async fn rest(context: &mut Context, engine: Engine) -> Result<Outcome> {
     let span = Duration::from_secs(context.sizes.rest);
+    let bare = context.bare().await?;
     let database = prepare(&mut context.house, engine, &Load::new(0, 1)).await?;
     let counts = tokio::time::timeout(context.limit, once(&database, span)).await;
     let (spent, seconds) = counts.context("void: not in time")??;
     let a_second = |count: f64| count / seconds;
     let title = format!("idle for {} s", span.as_secs());
     let mut outcome = Outcome::new("s9", engine, title);
+    outcome.bare = Some(Spread::of([bare]));
     outcome.goals.push(Goal::at_most(
         "of a core",
         a_second(spent.cpu) * 100.0,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use postlane::clock::BootInstant;
 
 use super::Context;
-use crate::bare;
+use super::plans::thousands;
 use crate::database::Database;
 use crate::drain::{Load, drain, finished_since, prepare};
 use crate::measure::spread::Spread;
@@ -25,7 +25,7 @@ pub async fn workers(context: &mut Context, runs: usize) -> Result<Outcome> {
     let (jobs, limit) = (context.sizes.jobs, context.limit);
     let mut rounds = Vec::new();
     for run in 1..=runs {
-        let bare = tokio::time::timeout(limit, bare::rate(jobs, 256, 0)).await??;
+        let bare = context.bare().await?;
         let (mut rates, mut costs) = ([0.0; 3], None);
         for (at, workers) in WORKERS.into_iter().enumerate() {
             let load = Load {
@@ -45,7 +45,10 @@ pub async fn workers(context: &mut Context, runs: usize) -> Result<Outcome> {
     let spread = |figure: &dyn Fn(f64, [f64; 3]) -> f64| {
         Spread::of(rounds.iter().map(|(bare, rates, _)| figure(*bare, *rates)))
     };
-    let title = format!("{jobs} jobs, 1, 2 and 4 workers; then one of 4 is killed");
+    let title = format!(
+        "{} jobs, 1, 2 and 4 workers; then one of 4 is killed",
+        thousands(jobs)
+    );
     let mut outcome = Outcome::new("s11", Engine::Postgres, title);
     outcome.rate = Some(spread(&|_, rates| rates[2]));
     outcome.bare = Some(spread(&|bare, _| bare));

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use postlane::clock::BootInstant;
 
 use super::Context;
+use super::plans::thousands;
 use super::wake::first_bytes;
-use crate::bare;
 use crate::database::Database;
 use crate::drain::{Load, delivered, prepare};
 use crate::fill::Backlog;
@@ -46,10 +46,9 @@ struct Round {
 
 /// Both variants.
 pub async fn pages(context: &mut Context, engine: Engine, runs: usize) -> Result<Vec<Outcome>> {
-    let jobs = context.sizes.jobs;
     let mut rounds = Vec::new();
     for run in 1..=runs {
-        let bare = tokio::time::timeout(context.limit, bare::rate(jobs, 256, 0)).await??;
+        let bare = context.bare().await?;
         let alone = once(context, engine, None).await?;
         let sick = [
             once(context, engine, Some(SICK[0].0)).await?,
@@ -72,7 +71,8 @@ pub async fn pages(context: &mut Context, engine: Engine, runs: usize) -> Result
 fn outcome(context: &Context, engine: Engine, rounds: &[Round], variant: usize) -> Outcome {
     let title = format!(
         "a healthy page beside {} due jobs of one that is {}",
-        context.sizes.deep, SICK[variant].1
+        thousands(context.sizes.deep),
+        SICK[variant].1
     );
     let spread = |figure: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
     let mut outcome = Outcome::new("s6", engine, title);

@@ -22,8 +22,9 @@ pub async fn idle(context: &mut Context, engine: Engine, runs: usize) -> Result<
         rate: 20,
         span: Duration::from_secs_f64(f64::from(context.sizes.wakes) / 20.0),
     };
-    let (mut middles, mut tails) = (Vec::new(), Vec::new());
+    let (mut bares, mut middles, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=runs {
+        bares.push(context.bare().await?);
         let database = prepare(&mut context.house, engine, &Load::new(0, 1)).await?;
         let waits = tokio::time::timeout(context.limit, once(&database, pace)).await;
         let waits = waits.context("void: not in time")??;
@@ -37,6 +38,7 @@ pub async fn idle(context: &mut Context, engine: Engine, runs: usize) -> Result<
     }
     let title = "idle; one INSERT every 50 ms from another process";
     let mut outcome = Outcome::new("s8", engine, title);
+    outcome.bare = Some(Spread::of(bares));
     let (p50, p99) = match engine {
         Engine::Sqlite => (4.0, 15.0),
         Engine::Postgres => (2.0, 8.0),
