@@ -17,7 +17,7 @@ use crate::sql::Engine;
 ///
 /// Postgres is the server that POSTLANE_TEST_POSTGRES_URL names, else one of its own in a temporary
 /// folder, from /usr/lib/postgresql or the PATH; without either, Postgres is left out. Databases are
-/// in TMPDIR, which should be on a real disk (S5 needs some 20 GB there).
+/// in TMPDIR, which should be on a real disk (S5 needs some 10 GB there).
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench delivery --", after_long_help = teach())]
 pub struct Options {

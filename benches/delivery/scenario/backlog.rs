@@ -15,6 +15,9 @@ use crate::sql::Engine;
 /// The most memory that a worker may take, in MiB.
 const MEMORY: f64 = 64.0;
 
+/// What was finished so many days ago, retention takes.
+const RETENTION: u32 = 7;
+
 struct Round {
     bare: f64,
     first: Option<f64>,
@@ -64,7 +67,7 @@ pub async fn rounds(
             .goals
             .push(Goal::at_most("memory of the worker", peak, MEMORY, " MiB"));
     }
-    if let Backlog::Finished(jobs, _) = plan.load.backlog {
+    if let Backlog::Finished(jobs, RETENTION..) = plan.load.backlog {
         let left = rounds.iter().map(|round| round.old as f64);
         let pruned = jobs as f64 - Spread::of(left).median;
         outcome

@@ -69,10 +69,10 @@ pub async fn pages(context: &mut Context, engine: Engine, runs: usize) -> Result
 }
 
 fn outcome(context: &Context, engine: Engine, rounds: &[Round], variant: usize) -> Outcome {
+    let how = SICK[variant].1;
     let title = format!(
-        "a healthy page beside {} due jobs of one that is {}",
-        thousands(context.sizes.deep),
-        SICK[variant].1
+        "a healthy page beside {} due jobs of one that is {how}",
+        thousands(context.sizes.deep)
     );
     let spread = |figure: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
     let mut outcome = Outcome::new("s6", engine, title);
@@ -85,8 +85,9 @@ fn outcome(context: &Context, engine: Engine, rounds: &[Round], variant: usize) 
     outcome.first = Some(alone);
     outcome.of_first = Some(of_first);
     outcome.goals = vec![
-        Goal::at_least("of S1", of_first.median, 0.95, "").or_within(alone, rounds.len()),
-        Goal::at_most("p99, of the same alone", tails.median, 2.0, ""),
+        Goal::at_least(format!("{how}, of S1"), of_first.median, 0.95, "")
+            .or_within(alone, rounds.len()),
+        Goal::at_most(format!("{how}, p99 of that alone"), tails.median, 2.0, ""),
     ];
     outcome.notes.push(format!(
         "p99 {:.2} ms, alone {:.2} ms",
