@@ -52,9 +52,15 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Starts it as a small one.
     pub fn start(&self) {
+        self.start_with("-c shared_buffers=16MB");
+    }
+
+    /// Starts it with these options; what they do not say is the server's default.
+    pub fn start_with(&self, options: &str) {
         let options = format!(
-            "-p {} -k {} -c listen_addresses=127.0.0.1 -c shared_buffers=16MB",
+            "-p {} -k {} -c listen_addresses=127.0.0.1 {options}",
             self.port,
             self.folder.path().display()
         );

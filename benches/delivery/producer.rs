@@ -1,0 +1,148 @@
+//! Producers: processes that insert single rows at a fixed pace, whatever becomes of the last.
+//!
+//! An open loop: each INSERT has its moment, and a late one is late, so a database that stalls
+//! cannot hide the stall by slowing its producers down. Each job has a recipient of its own.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use postlane::clock::BootInstant;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Builder;
+
+use crate::process::{self, Process};
+use crate::sql::{Safety, Sql};
+
+/// What one producer does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The database.
+    pub url: String,
+    /// What its recipients' names begin with.
+    pub prefix: String,
+    /// How many rows.
+    pub inserts: u32,
+    /// From one to the next, in microseconds.
+    pub every_us: u64,
+}
+
+/// One INSERT; nanoseconds of the boot clock.
+#[derive(Debug, Clone)]
+pub struct Insert {
+    /// The recipient.
+    pub recipient: String,
+    /// When it was to begin.
+    pub scheduled_ns: u64,
+    /// When it began.
+    pub began_ns: u64,
+    /// When its commit was confirmed.
+    pub done_ns: u64,
+}
+
+/// The role: connects, says so, waits for a line with the moment to begin, inserts, and prints what
+/// it did. A thread that sleeps: the timers of tokio are a millisecond coarse.
+pub fn produce() -> Result<()> {
+    let task: Task = process::task()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut sql = runtime.block_on(Sql::open(&task.url, Safety::Full))?;
+    println!("ready");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let begin: u64 = line.trim().parse().context("the moment to begin")?;
+    let mut done = Vec::with_capacity(task.inserts as usize);
+    for n in 0..task.inserts {
+        let scheduled = begin + u64::from(n) * task.every_us * 1000;
+        let now = BootInstant::now().nanos();
+        if now < scheduled {
+            std::thread::sleep(Duration::from_nanos(scheduled - now));
+        }
+        let recipient = format!("{{\"id\":\"{}{n}\"}}", task.prefix);
+        let message = "{\"template_type\":\"text\",\"text\":\"Hello World #1\"}";
+        let began = BootInstant::now().nanos();
+        runtime.block_on(sql.enqueue("1", &recipient, message))?;
+        done.push((n, scheduled, began, BootInstant::now().nanos()));
+    }
+    for (n, scheduled, began, done) in done {
+        println!("{}{n} {scheduled} {began} {done}", task.prefix);
+    }
+    runtime.block_on(sql.close())
+}
+
+/// How producers work.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How many processes.
+    pub producers: u32,
+    /// Rows a second of each.
+    pub rate: u32,
+    /// For so long.
+    pub span: Duration,
+}
+
+impl Pace {
+    /// How many rows all of them insert.
+    pub fn inserts(self) -> u32 {
+        self.producers * self.each()
+    }
+
+    fn each(self) -> u32 {
+        let inserts = self.span.as_secs_f64() * f64::from(self.rate);
+        inserts as u32
+    }
+}
+
+/// Producers that are connected and wait.
+pub struct Producers(Vec<Process>);
+
+impl Producers {
+    /// Starts them.
+    pub async fn start(url: &str, prefix: &str, pace: Pace) -> Result<Self> {
+        let mut processes = Vec::new();
+        for producer in 0..pace.producers {
+            let task = Task {
+                url: url.to_owned(),
+                prefix: format!("{prefix}{producer}x"),
+                inserts: pace.each(),
+                every_us: 1_000_000 / u64::from(pace.rate),
+            };
+            processes.push(Process::role("producer", &task, None)?);
+        }
+        for process in &mut processes {
+            process.line().await?;
+        }
+        Ok(Self(processes))
+    }
+
+    /// Lets them begin, one shortly after the other; returns what they did.
+    pub async fn insert(mut self) -> Result<Vec<Insert>> {
+        let begin = BootInstant::now().later(Duration::from_millis(50)).nanos();
+        for (at, process) in self.0.iter_mut().enumerate() {
+            process.say(&(begin + at as u64 * 300_000).to_string())?;
+        }
+        let mut inserts = Vec::new();
+        for process in &mut self.0 {
+            let said = process.rest().await?;
+            for line in said.lines() {
+                inserts.push(Insert::read(line).context("what a producer did")?);
+            }
+        }
+        for mut process in self.0 {
+            let ended = process.ends(Duration::from_secs(10)).await?;
+            anyhow::ensure!(ended.success(), "a producer ended with {ended}");
+        }
+        Ok(inserts)
+    }
+}
+
+impl Insert {
+    fn read(line: &str) -> Option<Self> {
+        let (recipient, times) = line.split_once(' ')?;
+        let mut times = times.split(' ').map(str::parse);
+        Some(Self {
+            recipient: recipient.to_owned(),
+            scheduled_ns: times.next()?.ok()?,
+            began_ns: times.next()?.ok()?,
+            done_ns: times.next()?.ok()?,
+        })
+    }
+}
