@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::prefix::completed;
+use super::value::Pointer;
 use crate::job::words;
 
 /// How much of a text is compared with patterns, in bytes.
 const TEXT_LIMIT: usize = 4096;
-/// The longest pointer, in bytes, and the most items of a list.
-const POINTER_LIMIT: usize = 200;
+/// The most items of a list.
+const LIST_LIMIT: usize = 200;
 
 words! {
     /// What a body says (`when.body`).
@@ -37,19 +38,19 @@ pub(super) struct Reading {
     failure: Vec<Field>,
     success: Vec<Field>,
     success_text: Vec<String>,
-    status_code: Vec<String>,
+    status_code: Vec<Pointer>,
     fine_code: Vec<i64>,
     fine_text: Vec<String>,
-    code: Vec<String>,
-    subcode: Vec<String>,
-    text: Vec<String>,
+    code: Vec<Pointer>,
+    subcode: Vec<Pointer>,
+    text: Vec<Pointer>,
 }
 
 /// One field of a body: one of these values, or, without values, there and not empty.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Field {
-    at: String,
+    at: Pointer,
     is: Option<Vec<toml::Value>>,
 }
 
@@ -72,7 +73,7 @@ impl Reading {
         let lists = [&self.status_code, &self.code, &self.subcode, &self.text];
         for list in lists {
             bounded("a list of pointers", list.len())?;
-            list.iter().try_for_each(|at| pointer(at))?;
+            list.iter().try_for_each(Pointer::check)?;
         }
         bounded("failure", self.failure.len())?;
         bounded("success", self.success.len())?;
@@ -161,7 +162,7 @@ impl Said<'_> {
 impl Field {
     /// Says what cannot be used.
     pub(super) fn check(&self) -> Result<(), String> {
-        pointer(&self.at)?;
+        self.at.check()?;
         let values = self.is.as_deref().unwrap_or_default();
         bounded("is", values.len())?;
         if self.is.as_ref().is_some_and(Vec::is_empty) {
@@ -179,7 +180,7 @@ impl Field {
     }
 
     fn holds(&self, json: &Value) -> bool {
-        let Some(found) = json.pointer(&self.at) else {
+        let Some(found) = self.at.find(json) else {
             return false;
         };
         match &self.is {
@@ -192,20 +193,9 @@ impl Field {
 /// The bound of every list in a rule set.
 pub(super) fn bounded(what: &str, length: usize) -> Result<(), String> {
     match length {
-        0..=POINTER_LIMIT => Ok(()),
-        _ => Err(format!(
-            "{what} has {length} items, at most {POINTER_LIMIT}"
-        )),
+        0..=LIST_LIMIT => Ok(()),
+        _ => Err(format!("{what} has {length} items, at most {LIST_LIMIT}")),
     }
-}
-
-fn pointer(at: &str) -> Result<(), String> {
-    if at.starts_with('/') && at.len() <= POINTER_LIMIT {
-        return Ok(());
-    }
-    Err(format!(
-        "{at:?} is no pointer: use \"/errors/code\" and the like, at most {POINTER_LIMIT} bytes"
-    ))
 }
 
 fn equal(wanted: &toml::Value, found: &Value) -> bool {
@@ -230,16 +220,16 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// The whole numbers at these places, also those in quotes.
-fn numbers<'a>(places: &'a [String], json: &'a Value) -> impl Iterator<Item = i64> + 'a {
-    places.iter().filter_map(|at| match json.pointer(at)? {
+fn numbers<'a>(places: &'a [Pointer], json: &'a Value) -> impl Iterator<Item = i64> + 'a {
+    places.iter().filter_map(|at| match at.find(json)? {
         Value::Number(number) => number.as_i64(),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     })
 }
 
-fn first_text<'a>(places: &[String], json: &'a Value) -> Option<&'a str> {
-    let texts = places.iter().filter_map(|at| json.pointer(at)?.as_str());
+fn first_text<'a>(places: &[Pointer], json: &'a Value) -> Option<&'a str> {
+    let texts = places.iter().filter_map(|at| at.find(json)?.as_str());
     texts.map(str::trim).find(|text| !text.is_empty())
 }
 

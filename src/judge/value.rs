@@ -1,14 +1,18 @@
-//! Values that a rule set writes as text: statuses, patterns and waits.
+//! Values that a rule set writes as text: statuses, patterns, pointers and waits.
 
+use std::fmt;
 use std::time::Duration;
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use serde_json::Value;
 
 /// The longest pattern, in bytes, and the room its compiled form may take.
 const PATTERN_LIMIT: usize = 1000;
 const PATTERN_ROOM: usize = 256 * 1024;
+/// The longest pointer, in bytes.
+const POINTER_LIMIT: usize = 200;
 /// The longest wait that a rule may ask for.
 const WAIT_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -19,6 +23,15 @@ pub(super) struct Statuses(pub(super) u16, pub(super) u16);
 /// A text that is looked for: a regular expression, upper and lower case alike.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern(Regex);
+
+/// A place in a JSON document, as RFC 6901 writes it. Taken apart when it is read: every answer is
+/// looked into at several of them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Pointer {
+    text: String,
+    names: Vec<String>,
+}
 
 /// A wait, such as `"30m"`.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +59,48 @@ impl Pattern {
     pub(super) fn as_str(&self) -> &str {
         self.0.as_str()
     }
+}
+
+impl Pointer {
+    /// Says what cannot be used.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Self { text, .. } = self;
+        if text.starts_with('/') && text.len() <= POINTER_LIMIT {
+            return Ok(());
+        }
+        Err(format!(
+            "{text:?} is no pointer: use \"/errors/code\" and the like, at most {POINTER_LIMIT} bytes"
+        ))
+    }
+
+    /// What stands at this place.
+    pub(super) fn find<'j>(&self, json: &'j Value) -> Option<&'j Value> {
+        self.names.iter().try_fold(json, |at, name| match at {
+            Value::Object(members) => members.get(name),
+            Value::Array(items) => items.get(index(name)?),
+            _ => None,
+        })
+    }
+}
+
+impl From<String> for Pointer {
+    fn from(text: String) -> Self {
+        let name = |name: &str| name.replace("~1", "/").replace("~0", "~");
+        let names = text.split('/').skip(1).map(name).collect();
+        Self { text, names }
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The index of an item: digits without a sign, and without a zero in front.
+fn index(name: &str) -> Option<usize> {
+    let is_index = name == "0" || !name.starts_with(['0', '+']);
+    is_index.then(|| name.parse().ok()).flatten()
 }
 
 impl<'de> Deserialize<'de> for Statuses {
@@ -97,5 +152,57 @@ impl<'de> Deserialize<'de> for Wait {
         span.filter(|span| allowed.contains(span))
             .map(Self)
             .ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_finds_what_the_rfc_says() {
+        let json = serde_json::json!({
+            "a": {"b": [10, {"c": 20}]}, "x/y": 1, "m~n": 2, "~1": 3, "": {"": 4}, "0": 5, "s": "text",
+        });
+        for at in [
+            "/a",
+            "/a/b",
+            "/a/b/0",
+            "/a/b/1/c",
+            "/a/b/00",
+            "/a/b/+1",
+            "/a/b/-1",
+            "/a/b/01",
+            "/a/b/2",
+            "/a/b/-",
+            "/a/b/",
+            "/a/b/99999999999999999999",
+            "/x~1y",
+            "/x/y",
+            "/m~0n",
+            "/m~n",
+            "/~01",
+            "/",
+            "//",
+            "/0",
+            "/s/0",
+            "/none",
+            "/a/none/c",
+        ] {
+            assert_eq!(
+                Pointer::from(at.to_owned()).find(&json),
+                json.pointer(at),
+                "{at}"
+            );
+        }
+        let found = |at: &str| {
+            Pointer::from(at.to_owned())
+                .find(&json)
+                .and_then(Value::as_i64)
+        };
+        assert_eq!(
+            ["/x~1y", "/m~0n", "/~01", "//"].map(found),
+            [1, 2, 3, 4].map(Some)
+        );
     }
 }
