@@ -3,7 +3,7 @@
 //! The middle of a cycle: the heads are read, [`crate::turn`] says what each may do, and what it
 //! says is written, in batches, inside the transaction that locked the lanes.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::{Cycle, Ledger, span};
 use crate::clock::{Millis, millis};
 use crate::deliver::Claim;
 use crate::events::Event;
-use crate::job::{Head, JobId, Line};
+use crate::job::{Head, Line};
 use crate::judge::Judgement;
 use crate::retry::{self, Attempted};
 use crate::store::Result;
@@ -34,7 +34,7 @@ struct Plan {
     parks: Vec<Park>,
     ends: Vec<End>,
     lost: Vec<Ended>,
-    empty: Vec<String>,
+    empty: Vec<Arc<str>>,
     again: Vec<Locked>,
 }
 
@@ -53,7 +53,7 @@ impl Ledger {
         // Whose only job has ended, and which no mark has touched, needs no look: what has been
         // inserted since has a mark that is still to be taken, and the lane is born again of it.
         let over = lanes.extract_if(.., |lane| !born && lane.alone);
-        let mut empty: Vec<String> = over.map(|lane| lane.lane).collect();
+        let mut empty: Vec<Arc<str>> = over.map(|lane| lane.lane).collect();
         for round in 0.. {
             if lanes.is_empty() {
                 break;
@@ -88,12 +88,9 @@ impl Ledger {
                 });
             }
             if !plan.begin.is_empty() {
-                let began: HashSet<JobId> = lanes::claim(cycle.tx()?, &plan.begin, &lease)
-                    .await?
-                    .into_iter()
-                    .collect();
+                let moved = lanes::claim(cycle.tx()?, &plan.begin, &lease).await?;
                 for claim in plan.claims {
-                    if began.contains(&claim.job) {
+                    if !moved.contains(&claim.job) {
                         cycle.claims.push(claim);
                     } else {
                         // An operator was faster: look at its lane again.
@@ -105,7 +102,7 @@ impl Ledger {
                             lane: claim.lane,
                             page: claim.page,
                             head: None,
-                            alone: false,
+                            alone: claim.alone,
                         });
                     }
                 }
@@ -145,21 +142,25 @@ impl Ledger {
             self.settings.delay_on_wire,
         );
         let Line {
-            lane, page, head, ..
+            lane,
+            page,
+            alone,
+            head,
+            ..
         } = line;
         let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
         let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
         let park = |due| Park {
-            lane: lane.clone(),
+            lane: Arc::clone(&lane),
             due,
             head: begun,
             rest_until: rest.unwrap_or_default(),
         };
         let again = || Locked {
-            lane: lane.clone(),
-            page: page.clone(),
+            lane: Arc::clone(&lane),
+            page: Arc::clone(&page),
             head: begun,
-            alone: false,
+            alone,
         };
         match (step, head) {
             // An empty line rests too: the next job may come at once.
@@ -184,19 +185,18 @@ impl Ledger {
             (Turn::Send(body), Some(head)) => {
                 if let Some(until) = rest {
                     plan.parks.push(park(Some(until)));
-                } else if pages.eligible.contains(&page)
+                } else if pages.eligible.contains(&*page)
                     && self.slots.may_take(&page)
                     && self.spend(&page)
                 {
                     self.slots.take(&page);
-                    self.unconfirmed.push(page.clone());
+                    self.unconfirmed.push(Arc::clone(&page));
                     plan.begin.push(Begin {
-                        lane: lane.clone(),
+                        lane: Arc::clone(&lane),
                         job: head.job,
                         number: head.attempts + 1,
                         born: plan.born,
                     });
-                    let alone = cycle.alone.contains(&lane);
                     plan.claims
                         .push(claim(cycle, alone, lane, page, head, body));
                 } else {
@@ -209,7 +209,7 @@ impl Ledger {
     }
 
     /// The attempt of a worker that is gone, as an outcome: it may have arrived.
-    fn lost_attempt(&self, cycle: &Cycle, lane: &str, page: &str, head: &Head) -> Ended {
+    fn lost_attempt(&self, cycle: &Cycle, lane: &Arc<str>, page: &Arc<str>, head: &Head) -> Ended {
         let why = "its worker stopped before the answer was recorded";
         let judgement = Judgement::lost("ledger.lost", why);
         let attempted = Attempted {
@@ -220,21 +220,21 @@ impl Ledger {
         };
         let next = retry::next(&self.settings.policy, attempted, &judgement);
         Ended {
-            lane: lane.to_owned(),
-            page: page.to_owned(),
+            lane: Arc::clone(lane),
+            page: Arc::clone(page),
             token: cycle.token,
             job: head.job,
             number: head.attempts,
             finished: cycle.now,
             outcome: judgement.outcome,
             status: None,
-            error: Some(judgement.reason),
+            error: Some(judgement.reason.into()),
             response: None,
-            rule: judgement.rule.to_owned(),
+            rule: judgement.rule.into(),
             state: next.state,
             failed: i64::from(next.failed),
             due: cycle.now + millis(next.after),
-            reason: next.reason,
+            reason: next.reason.map(Arc::from),
             ambiguous: true,
             rest: Duration::ZERO,
             alone: false,
@@ -245,8 +245,8 @@ impl Ledger {
 fn claim(
     cycle: &Cycle,
     alone: bool,
-    lane: String,
-    page: String,
+    lane: Arc<str>,
+    page: Arc<str>,
     head: Head,
     body: Vec<u8>,
 ) -> Claim {

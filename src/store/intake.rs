@@ -4,7 +4,7 @@
 //! oldest first; lanes are written in lane order, the same order in which recording locks them,
 //! so two workers never wait for each other in a circle.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::lanes::Lease;
 use super::record::Locked;
@@ -43,8 +43,8 @@ pub struct Mark {
 pub struct Marks {
     /// How many marks there were.
     pub taken: usize,
-    /// The lanes they name.
-    pub lanes: BTreeMap<String, Mark>,
+    /// The lanes they name, each once and in order.
+    pub lanes: Vec<(Arc<str>, Mark)>,
     /// Lanes whose names are no UTF-8 (SQLite takes any bytes as text).
     pub garbled: Vec<Vec<u8>>,
 }
@@ -57,20 +57,21 @@ pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
     let (mut marks, mut last) = (Marks::default(), 0);
     for row in &rows {
-        let (taken, look) = (row.int("marks")?, row.flag("look")?);
+        let (look, taken) = (row.flag(1)?, row.int(2)?);
         let mark = Mark {
             look,
             single: taken == 1 && !look,
         };
         marks.taken += usize::try_from(taken).unwrap_or_default();
-        match String::from_utf8(row.bytes("lane")?) {
-            Ok(lane) => drop(marks.lanes.insert(lane, mark)),
-            Err(garbled) => marks.garbled.push(garbled.into_bytes()),
+        match row.utf8(0)? {
+            Ok(lane) => marks.lanes.push((lane.into(), mark)),
+            Err(garbled) => marks.garbled.push(garbled.to_vec()),
         }
         if sqlite {
-            last = last.max(row.int("last")?);
+            last = last.max(row.int(3)?);
         }
     }
+    marks.lanes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     if last > 0 {
         tx.run(TAKEN_SQLITE, &[page.into(), last.into()]).await?;
     }
@@ -101,29 +102,33 @@ pub async fn wake(
     lease: &Lease,
     slots: usize,
 ) -> Result<Vec<Locked>> {
-    let row = |(at, (lane, mark)): (usize, (&String, &Mark))| {
-        vec![lane.as_str().into(), (at < slots).into(), mark.look.into()]
+    let row = |(at, (lane, mark)): (usize, &(Arc<str>, Mark))| {
+        [lane.into(), (at < slots).into(), mark.look.into()]
     };
     let rows: Vec<_> = marks.lanes.iter().enumerate().map(row).collect();
     let binds: [Bind; 5] = [
         page.into(),
         lease.until.into(),
         lease.now.into(),
-        lease.worker.as_str().into(),
+        (&lease.worker).into(),
         lease.token.into(),
     ];
+    let page: Arc<str> = page.into();
     let mut born = Vec::new();
-    for row in tx.batch(WAKE, &binds, &rows).await? {
-        if row.int("token")? == lease.token
-            && row.text_opt("leased_by")?.as_deref() == Some(&lease.worker)
-        {
-            let lane = row.text("lane")?;
-            let alone = marks.lanes.get(&lane).is_some_and(|mark| mark.single);
+    for row in tx.batch(WAKE, &binds, rows).await? {
+        if row.int(1)? != lease.token || row.str_opt(2)?.as_deref() != Some(&lease.worker) {
+            continue;
+        }
+        let name = row.str(0)?;
+        let at = marks
+            .lanes
+            .binary_search_by(|(lane, _)| lane.as_ref().cmp(&name));
+        if let Some((lane, mark)) = at.ok().and_then(|at| marks.lanes.get(at)) {
             born.push(Locked {
-                lane,
-                page: page.to_owned(),
+                lane: Arc::clone(lane),
+                page: Arc::clone(&page),
                 head: None,
-                alone,
+                alone: mark.single,
             });
         }
     }
@@ -158,9 +163,9 @@ select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id 
 
 /// Leaves a mark for the lane of each `job` of these rows.
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
-    let job = |row: &super::Row| Ok(vec![row.int("job")?.into()]);
+    let job = |row: &super::Row| Ok([row.int("job")?.into()]);
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
-    tx.change(LOOK_AGAIN_FOR, &[], &jobs).await?;
+    tx.change(LOOK_AGAIN_FOR, &[], jobs).await?;
     Ok(())
 }
 
@@ -179,9 +184,9 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
     let due = tx.rows(TIMERS, &[now.into(), limit.into()]).await?;
     let jobs = due
         .iter()
-        .map(|row| Ok(vec![row.int("job")?.into()]))
+        .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    let joined = tx.batch(JOIN, &[now.into()], &jobs).await?;
+    let joined = tx.batch(JOIN, &[now.into()], jobs).await?;
     look_again_for(tx, &joined).await?;
     Ok(due.len())
 }

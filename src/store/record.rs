@@ -4,6 +4,7 @@
 //! holds an older token has been fenced off and may write its own attempt row, and close its job
 //! if the answer was a success that nothing newer contradicts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Result, Tx};
@@ -14,9 +15,9 @@ use crate::job::{JobId, Outcome, State};
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The lane it was sent for.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// The lane's page.
-    pub page: String,
+    pub page: Arc<str>,
     /// The token its claim was given.
     pub token: i64,
     /// The job.
@@ -30,11 +31,11 @@ pub struct Ended {
     /// The answer's HTTP status.
     pub status: Option<u16>,
     /// What went wrong, without secrets.
-    pub error: Option<String>,
+    pub error: Option<Arc<str>>,
     /// The first 2 KiB of the answer.
-    pub response: Option<String>,
+    pub response: Option<Arc<str>>,
     /// The rule that judged it.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// The state its job goes to.
     pub state: State,
     /// 1 if it counts towards `max_attempts`.
@@ -42,7 +43,7 @@ pub struct Ended {
     /// When the job may be tried again.
     pub due: Millis,
     /// Why the job is where it is.
-    pub reason: Option<String>,
+    pub reason: Option<Arc<str>>,
     /// The attempt may have arrived.
     pub ambiguous: bool,
     /// How long the lane rests after it.
@@ -55,9 +56,9 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locked {
     /// The lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// Its page.
-    pub page: String,
+    pub page: Arc<str>,
     /// Its begun job, if it waits in the line.
     pub head: Option<JobId>,
     /// It was born of the mark of one job, and none has touched it since: nobody else stands in its
@@ -71,21 +72,23 @@ from {rows: lane text, token bigint, at bigint}
 join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
-/// Locks the lanes of the worker's reports whose token is still the newest. The worker is asked for
-/// as well because SQLite hands out the token of a transaction that was rolled back once more.
-pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<Locked>> {
-    let key = |(at, e): (i64, &Ended)| vec![e.lane.as_str().into(), e.token.into(), at.into()];
+/// Locks the lanes of the worker's reports whose token is still the newest; returns each with the
+/// place of its report. The worker is asked for as well because SQLite hands out the token of a
+/// transaction that was rolled back once more.
+pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<(usize, Locked)>> {
+    let key = |(at, e): (i64, &Ended)| [(&e.lane).into(), e.token.into(), at.into()];
     let keys: Vec<_> = (0..).zip(ended).map(key).collect();
     let mut lanes = Vec::with_capacity(ended.len());
-    for row in tx.batch(LOCK, &[worker.into()], &keys).await? {
-        let at = usize::try_from(row.int("at")?).ok();
-        if let Some(ended) = at.and_then(|at| ended.get(at)) {
-            lanes.push(Locked {
-                lane: ended.lane.clone(),
-                page: ended.page.clone(),
-                head: row.int_opt("head")?,
-                alone: ended.alone && row.int("touched")? == 0,
-            });
+    for row in tx.batch(LOCK, &[worker.into()], keys).await? {
+        let at = usize::try_from(row.int(0)?).unwrap_or(usize::MAX);
+        if let Some(ended) = ended.get(at) {
+            let lane = Locked {
+                lane: Arc::clone(&ended.lane),
+                page: Arc::clone(&ended.page),
+                head: row.int_opt(1)?,
+                alone: ended.alone && row.int(2)? == 0,
+            };
+            lanes.push((at, lane));
         }
     }
     Ok(lanes)
@@ -125,7 +128,7 @@ where send_jobs.id = r.job and (send_jobs.state = 'sending') is true and send_jo
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     end_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
@@ -133,30 +136,30 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
             e.state.as_str().into(),
             e.failed.into(),
             e.due.into(),
-            e.reason.as_deref().into(),
+            e.reason.as_ref().into(),
             e.ambiguous.into(),
         ]
     };
     let jobs: Vec<_> = ended.iter().map(job).collect();
-    tx.change(JOBS, &[], &jobs).await?;
+    tx.change(JOBS, &[], jobs).await?;
     Ok(())
 }
 
 async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
     let attempt = |e: &&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
             e.outcome.as_str().into(),
             e.status.map(i64::from).into(),
-            e.error.as_deref().into(),
-            e.response.as_deref().into(),
-            e.rule.as_str().into(),
+            e.error.as_ref().into(),
+            e.response.as_ref().into(),
+            (&e.rule).into(),
         ]
     };
     let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.change(ATTEMPTS, &[worker.into()], &attempts).await?;
+    tx.change(ATTEMPTS, &[worker.into()], attempts).await?;
     Ok(())
 }
 
@@ -173,7 +176,7 @@ returning id as job";
 pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<usize> {
     end_attempts(tx, Some(worker), ended).await?;
     let row = |e: &&&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
@@ -185,7 +188,7 @@ pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<u
         .filter(|e| e.outcome == Outcome::Delivered)
         .map(|e| row(&e))
         .collect();
-    let closed = tx.batch(LATE, &[], &late).await?;
+    let closed = tx.batch(LATE, &[], late).await?;
     super::intake::look_again_for(tx, &closed).await?;
     Ok(closed.len())
 }
