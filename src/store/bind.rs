@@ -33,6 +33,11 @@ impl From<Option<i64>> for Bind {
         Self::Int(value)
     }
 }
+impl From<usize> for Bind {
+    fn from(value: usize) -> Self {
+        Self::Int(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+}
 impl From<bool> for Bind {
     fn from(value: bool) -> Self {
         Self::Int(Some(i64::from(value)))
@@ -85,11 +90,15 @@ impl Bind {
     }
 }
 
+/// The rows of a batch, as many as they say.
+pub trait Batch<const N: usize>: ExactSizeIterator<Item = [Bind; N]> {}
+impl<const N: usize, I: ExactSizeIterator<Item = [Bind; N]>> Batch<N> for I {}
+
 pub(super) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 pub(super) type LiteQuery = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
 /// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 12 columns.
-pub(super) const SQLITE_BATCH: usize = 512;
+const SQLITE_BATCH: usize = 512;
 
 /// A statement on Postgres.
 pub(super) fn postgres(template: &'static str, binds: &[Bind]) -> Result<PgQuery> {
@@ -101,9 +110,10 @@ pub(super) fn postgres(template: &'static str, binds: &[Bind]) -> Result<PgQuery
 pub(super) fn postgres_batch<const N: usize>(
     template: &'static str,
     binds: &[Bind],
-    rows: &[[Bind; N]],
+    rows: impl Batch<N>,
 ) -> Result<PgQuery> {
     let text = expand(template, Dialect::Postgres, 0);
+    let rows: Vec<_> = rows.collect();
     let mut arguments = to_postgres(binds)?;
     for (at, column) in text.columns.iter().enumerate().take(N) {
         let values = rows.iter().map(|row| &row[at]);
@@ -141,16 +151,20 @@ pub(super) fn sqlite(template: &'static str, binds: &[Bind]) -> Result<LiteQuery
     Ok(sqlx::query_with(text.sql, arguments))
 }
 
-/// A statement on SQLite over the next rows of a batch, at most [`SQLITE_BATCH`].
-pub(super) fn sqlite_batch<const N: usize>(
+/// A statement over a batch on SQLite, as often as it takes.
+pub(super) fn sqlite_batches<const N: usize>(
     template: &'static str,
     binds: &[Bind],
-    rows: &mut std::vec::IntoIter<[Bind; N]>,
-) -> Result<LiteQuery> {
-    let size = rows.len().min(SQLITE_BATCH);
-    let text = expand(template, Dialect::Sqlite, size.next_power_of_two());
-    let arguments = to_sqlite(text.order, binds, rows.take(size).flatten())?;
-    Ok(sqlx::query_with(text.sql, arguments))
+    mut rows: impl Batch<N>,
+) -> Result<Vec<LiteQuery>> {
+    let mut queries = Vec::with_capacity(1);
+    while rows.len() > 0 {
+        let size = rows.len().min(SQLITE_BATCH);
+        let text = expand(template, Dialect::Sqlite, size.next_power_of_two());
+        let arguments = to_sqlite(text.order, binds, rows.by_ref().take(size).flatten())?;
+        queries.push(sqlx::query_with(text.sql, arguments));
+    }
+    Ok(queries)
 }
 
 /// The values of a statement on SQLite in the order of its `?`: the numbered ones are cloned, a

@@ -56,8 +56,7 @@ pub async fn insert(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>> {
             job.metadata.as_deref().into(),
         ]
     };
-    let rows: Vec<_> = jobs.iter().map(row).collect();
-    let rows = tx.batch(INSERT, &[], rows).await?;
+    let rows = tx.batch(INSERT, &[], jobs.iter().map(row)).await?;
     let mut ids = rows
         .iter()
         .map(|row| Ok(row.int("id")?))

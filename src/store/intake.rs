@@ -105,7 +105,7 @@ pub async fn wake(
     let row = |(at, (lane, mark)): (usize, &(Arc<str>, Mark))| {
         [lane.into(), (at < slots).into(), mark.look.into()]
     };
-    let rows: Vec<_> = marks.lanes.iter().enumerate().map(row).collect();
+    let rows = marks.lanes.iter().enumerate().map(row);
     let binds: [Bind; 5] = [
         page.into(),
         lease.until.into(),
@@ -165,7 +165,7 @@ select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id 
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
     let job = |row: &super::Row| Ok([row.int("job")?.into()]);
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
-    tx.change(LOOK_AGAIN_FOR, &[], jobs).await?;
+    tx.change(LOOK_AGAIN_FOR, &[], jobs.into_iter()).await?;
     Ok(())
 }
 
@@ -186,7 +186,7 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
         .iter()
         .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    let joined = tx.batch(JOIN, &[now.into()], jobs).await?;
+    let joined = tx.batch(JOIN, &[now.into()], jobs.into_iter()).await?;
     look_again_for(tx, &joined).await?;
     Ok(due.len())
 }

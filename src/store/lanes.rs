@@ -114,8 +114,8 @@ left join send_jobs j on j.id = coalesce(
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
-    let key = |(at, l): (i64, &Locked)| [(&l.lane).into(), at.into(), l.head.into()];
-    let keys: Vec<_> = (0..).zip(lanes).map(key).collect();
+    let key = |(at, l): (usize, &Locked)| [(&l.lane).into(), at.into(), l.head.into()];
+    let keys = lanes.iter().enumerate().map(key);
     let block = i64::from(after == AfterUnknown::Block);
     let mut lines = Vec::with_capacity(lanes.len());
     for row in tx.batch(LOOK, &[block.into()], keys).await? {
@@ -222,7 +222,7 @@ pub struct Lease {
 /// between the look and this is left alone.
 pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
     let job = |b: &Begin| [b.job.into(), b.number.into()];
-    let jobs: Vec<_> = begin.iter().map(job).collect();
+    let jobs = begin.iter().map(job);
     let mut moved = HashSet::new();
     let changed = tx.change(CLAIM_JOBS, &[], jobs.clone()).await?;
     if changed < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
@@ -234,12 +234,16 @@ pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSe
     let begin = || begin.iter().filter(|b| !moved.contains(&b.job));
     let jobs: Vec<_> = begin().map(job).collect();
     let worker = Bind::from(&lease.worker);
-    tx.change(CLAIM_ATTEMPTS, &[lease.now.into(), worker.clone()], jobs)
-        .await?;
+    tx.change(
+        CLAIM_ATTEMPTS,
+        &[lease.now.into(), worker.clone()],
+        jobs.into_iter(),
+    )
+    .await?;
     let lane = |b: &Begin| [(&b.lane).into()];
     let lanes: Vec<_> = begin().filter(|b| !b.born).map(lane).collect();
     let binds = [worker, lease.token.into(), lease.until.into()];
-    tx.change(CLAIM_LANES, &binds, lanes).await?;
+    tx.change(CLAIM_LANES, &binds, lanes.into_iter()).await?;
     Ok(moved)
 }
 
@@ -270,8 +274,8 @@ pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
             p.rest_until.into(),
         ]
     };
-    let rows: Vec<_> = lanes.iter().map(row).collect();
-    tx.change(PARK, &[token.into()], rows).await?;
+    tx.change(PARK, &[token.into()], lanes.iter().map(row))
+        .await?;
     Ok(())
 }
 
@@ -280,8 +284,8 @@ delete from send_lanes where lane in (select r.lane from {rows: lane text})";
 
 /// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
 pub async fn delete(tx: &mut Tx, lanes: &[Arc<str>]) -> Result<()> {
-    let rows: Vec<_> = lanes.iter().map(|lane| [lane.into()]).collect();
-    tx.change(EMPTY, &[], rows).await?;
+    tx.change(EMPTY, &[], lanes.iter().map(|lane| [lane.into()]))
+        .await?;
     Ok(())
 }
 
@@ -311,10 +315,7 @@ from {rows: job bigint, reason text} where send_jobs.id = r.job and send_jobs.st
 
 /// Ends expired and invalid jobs.
 pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
-    let rows: Vec<_> = jobs
-        .iter()
-        .map(|e| [e.job.into(), e.reason.as_str().into()])
-        .collect();
-    tx.change(END, &[now.into()], rows).await?;
+    let row = |e: &End| [e.job.into(), e.reason.as_str().into()];
+    tx.change(END, &[now.into()], jobs.iter().map(row)).await?;
     Ok(())
 }

@@ -121,7 +121,7 @@ async fn apply_once(
 ) -> Result<Vec<JobId>> {
     let now = pool.now().await?;
     let mut tx = pool.begin().await?;
-    let jobs: Vec<_> = jobs.iter().map(|job| [(*job).into()]).collect();
+    let jobs = jobs.iter().map(|job| [(*job).into()]);
     let binds = match verb {
         Verb::Hold | Verb::Release => vec![],
         _ => vec![now.into()],
@@ -180,7 +180,7 @@ async fn requeue_once(
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
-    let jobs: Vec<_> = jobs.iter().map(|job| [(*job).into()]).collect();
+    let jobs = jobs.iter().map(|job| [(*job).into()]);
     tx.batch(LOCK, &[], jobs.clone()).await?;
     let rows = tx.batch(REQUEUE, &[again.into()], jobs).await?;
     let mut requeued = rows

@@ -14,7 +14,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, Postgres, Sqlite, Transaction};
 
-use super::bind::{Bind, postgres, postgres_batch, sqlite, sqlite_batch, to_postgres, to_sqlite};
+use super::bind::{
+    Batch, Bind, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres, to_sqlite,
+};
 use super::rows::Row;
 use super::sql::{Dialect, render};
 use super::{Error, Result};
@@ -256,20 +258,18 @@ impl Tx {
         &mut self,
         template: &'static str,
         binds: &[Bind],
-        rows: Vec<[Bind; N]>,
+        rows: impl Batch<N>,
     ) -> Result<Vec<Row>> {
         let mut out = Vec::new();
         match self {
-            _ if rows.is_empty() => {}
+            _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                let query = postgres_batch(template, binds, &rows)?;
+                let query = postgres_batch(template, binds, rows)?;
                 let rows = query.fetch_all(&mut **tx).await?;
                 out.extend(rows.into_iter().map(Row::Postgres));
             }
             Self::Sqlite(tx) => {
-                let mut rest = rows.into_iter();
-                while rest.len() > 0 {
-                    let query = sqlite_batch(template, binds, &mut rest)?;
+                for query in sqlite_batches(template, binds, rows)? {
                     let rows = query.fetch_all(&mut **tx).await?;
                     out.extend(rows.into_iter().map(Row::Sqlite));
                 }
@@ -283,19 +283,17 @@ impl Tx {
         &mut self,
         template: &'static str,
         binds: &[Bind],
-        rows: Vec<[Bind; N]>,
+        rows: impl Batch<N>,
     ) -> Result<u64> {
         let mut changed = 0;
         match self {
-            _ if rows.is_empty() => {}
+            _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                let query = postgres_batch(template, binds, &rows)?;
+                let query = postgres_batch(template, binds, rows)?;
                 changed += query.execute(&mut **tx).await?.rows_affected();
             }
             Self::Sqlite(tx) => {
-                let mut rest = rows.into_iter();
-                while rest.len() > 0 {
-                    let query = sqlite_batch(template, binds, &mut rest)?;
+                for query in sqlite_batches(template, binds, rows)? {
                     changed += query.execute(&mut **tx).await?.rows_affected();
                 }
             }

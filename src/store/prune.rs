@@ -41,7 +41,7 @@ pub async fn prune(
         .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
     let pruned = u64::try_from(jobs.len()).unwrap_or_default();
-    tx.batch(PRUNE_ATTEMPTS, &[], jobs).await?;
+    tx.batch(PRUNE_ATTEMPTS, &[], jobs.into_iter()).await?;
     tx.commit().await?;
     Ok(pruned)
 }

@@ -76,8 +76,8 @@ order by l.lane {lock l}";
 /// place of its report. The worker is asked for as well because SQLite hands out the token of a
 /// transaction that was rolled back once more.
 pub async fn lock(tx: &mut Tx, worker: &str, ended: &[Ended]) -> Result<Vec<(usize, Locked)>> {
-    let key = |(at, e): (i64, &Ended)| [(&e.lane).into(), e.token.into(), at.into()];
-    let keys: Vec<_> = (0..).zip(ended).map(key).collect();
+    let key = |(at, e): (usize, &Ended)| [(&e.lane).into(), e.token.into(), at.into()];
+    let keys = ended.iter().enumerate().map(key);
     let mut lanes = Vec::with_capacity(ended.len());
     for row in tx.batch(LOCK, &[worker.into()], keys).await? {
         let at = usize::try_from(row.int(0)?).unwrap_or(usize::MAX);
@@ -140,8 +140,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
             e.ambiguous.into(),
         ]
     };
-    let jobs: Vec<_> = ended.iter().map(job).collect();
-    tx.change(JOBS, &[], jobs).await?;
+    tx.change(JOBS, &[], ended.iter().map(job)).await?;
     Ok(())
 }
 
@@ -158,8 +157,8 @@ async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Re
             (&e.rule).into(),
         ]
     };
-    let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.change(ATTEMPTS, &[worker.into()], attempts).await?;
+    tx.change(ATTEMPTS, &[worker.into()], ended.iter().map(attempt))
+        .await?;
     Ok(())
 }
 
@@ -188,7 +187,7 @@ pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<u
         .filter(|e| e.outcome == Outcome::Delivered)
         .map(|e| row(&e))
         .collect();
-    let closed = tx.batch(LATE, &[], late).await?;
+    let closed = tx.batch(LATE, &[], late.into_iter()).await?;
     super::intake::look_again_for(tx, &closed).await?;
     Ok(closed.len())
 }
