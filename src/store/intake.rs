@@ -91,7 +91,7 @@ on conflict (lane) do update set
     due_at = case when excluded.touched > 0 and send_lanes.leased_by is null
         then case when send_lanes.rest_until > $3 then send_lanes.rest_until else $3 end
         else send_lanes.due_at end
-returning lane, token, leased_by";
+returning case when token = $5 and leased_by = $4 then lane end as born";
 
 /// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
 /// the born ones, locked.
@@ -116,10 +116,9 @@ pub async fn wake(
     let page: Arc<str> = page.into();
     let mut born = Vec::new();
     for row in tx.batch(WAKE, &binds, rows).await? {
-        if row.int(1)? != lease.token || row.str_opt(2)?.as_deref() != Some(&lease.worker) {
+        let Some(name) = row.str_opt(0)? else {
             continue;
-        }
-        let name = row.str(0)?;
+        };
         let at = marks
             .lanes
             .binary_search_by(|(lane, _)| lane.as_ref().cmp(&name));
