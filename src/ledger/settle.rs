@@ -60,6 +60,8 @@ impl Ledger {
             }
             let mut plan = Plan {
                 born,
+                begin: Vec::with_capacity(lanes.len()),
+                claims: Vec::with_capacity(lanes.len()),
                 ..Plan::default()
             };
             let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
@@ -89,6 +91,7 @@ impl Ledger {
             }
             if !plan.begin.is_empty() {
                 let moved = lanes::claim(cycle.tx()?, &plan.begin, &lease).await?;
+                cycle.claims.reserve(plan.claims.len());
                 for claim in plan.claims {
                     if !moved.contains(&claim.job) {
                         cycle.claims.push(claim);
