@@ -25,7 +25,7 @@ use crate::turn::EXPIRED;
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// Its lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// The token of the claim.
     pub token: i64,
     /// The job.
@@ -33,7 +33,7 @@ pub struct Claim {
     /// Which attempt of the job, from 1.
     pub number: i64,
     /// The page, whose secret signs.
-    pub page: String,
+    pub page: Arc<str>,
     /// The exact bytes to send.
     pub body: Bytes,
     /// Failures before this attempt.
@@ -294,13 +294,13 @@ fn ended(
         finished,
         outcome: judgement.outcome,
         status,
-        error: failed.then(|| clean(&judgement.reason)),
-        response,
-        rule: judgement.rule.to_owned(),
+        error: failed.then(|| clean(&judgement.reason).into()),
+        response: response.map(Arc::from),
+        rule: judgement.rule.into(),
         state: next.state,
         failed: i64::from(next.failed),
         due: finished + millis(next.after),
-        reason: next.reason.as_deref().map(clean),
+        reason: next.reason.map(|reason| clean(&reason).into()),
         ambiguous: judgement.outcome == Outcome::Ambiguous,
         rest: Duration::ZERO,
         alone: claim.alone,

@@ -2,6 +2,8 @@
 //!
 //! Plain data. The words are those of the tables, the commands and the metrics.
 
+use std::sync::Arc;
+
 use crate::clock::Millis;
 
 /// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
@@ -134,9 +136,11 @@ words! {
 #[derive(Debug, Clone)]
 pub struct Line {
     /// The lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// Its page.
-    pub page: String,
+    pub page: Arc<str>,
+    /// It was born of the mark of one job, and none has touched it since.
+    pub alone: bool,
     /// An operator paused this lane.
     pub paused: bool,
     /// The job whose turn it is; none if the line is empty.

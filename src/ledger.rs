@@ -87,7 +87,7 @@ pub struct Ledger {
     /// How many of them the metric shows as taken.
     shown: i64,
     /// The pages of slots that an open transaction has taken.
-    unconfirmed: Vec<String>,
+    unconfirmed: Vec<Arc<str>>,
     /// Outcomes that are not yet committed.
     pending: Vec<Ended>,
     /// Claims whose attempts are committed.
@@ -328,7 +328,7 @@ impl Ledger {
         let recorded = self.record(cycle).await?;
         cycle.token = self.token();
         // A lane whose lease has run out is due, also to the worker whose outcome was just recorded.
-        let own: HashSet<String> = recorded.iter().map(|l| l.lane.clone()).collect();
+        let own: HashSet<&str> = recorded.iter().map(|l| &*l.lane).collect();
         let mut lanes = Vec::new();
         for page in pages.due.iter().take(PAGES) {
             let room = self.slots.free().saturating_sub(lanes.len());
@@ -336,7 +336,7 @@ impl Ledger {
             if limit > 0 {
                 let now = cycle.now;
                 let taken = lanes::take(cycle.tx()?, page, now, limit).await?;
-                lanes.extend(taken.into_iter().filter(|l| !own.contains(&l.lane)));
+                lanes.extend(taken.into_iter().filter(|l| !own.contains(&*l.lane)));
             }
         }
         step.more |= !lanes.is_empty();
@@ -363,18 +363,22 @@ impl Ledger {
         else {
             return Ok(Vec::new());
         };
-        let min_gap = self.settings.min_gap;
-        let (alone, others): (Vec<&Ended>, Vec<&Ended>) = batch
-            .iter()
-            .partition(|e| e.alone && e.rest.max(min_gap).is_zero() && e.state.is_final());
-        let gone = record::over(tx, worker, &alone).await?;
-        let left = alone.into_iter().filter(|e| !gone.contains(&e.lane));
-        let others: Vec<&Ended> = others.into_iter().chain(left).collect();
-        let mut lanes = record::lock(tx, worker, &others).await?;
-        let owned = lanes.iter().map(|l| &l.lane).chain(&gone);
-        let owned: HashSet<&str> = owned.map(String::as_str).collect();
-        let (own, late): (Vec<&Ended>, Vec<&Ended>) =
-            batch.iter().partition(|e| owned.contains(e.lane.as_str()));
+        let (batch, min_gap) = (&*batch, self.settings.min_gap);
+        let lone = |e: &Ended| e.alone && e.rest.max(min_gap).is_zero() && e.state.is_final();
+        let (lone, others): (Vec<_>, Vec<_>) = (0..batch.len()).partition(|at| lone(&batch[*at]));
+        let mut theirs = vec![false; batch.len()];
+        for at in record::over(tx, worker, batch, &lone).await? {
+            theirs[at] = true;
+        }
+        let left = lone.into_iter().filter(|at| !theirs[*at]);
+        let others: Vec<usize> = others.into_iter().chain(left).collect();
+        let mut locked = record::lock(tx, worker, batch, &others).await?;
+        locked.iter().for_each(|(at, _)| theirs[*at] = true);
+        let reports = |own: bool| -> Vec<&Ended> {
+            let of = batch.iter().zip(&theirs).filter(|(_, is)| **is == own);
+            of.map(|(ended, _)| ended).collect()
+        };
+        let (own, late) = (reports(true), reports(false));
         if !own.is_empty() {
             record::write(tx, &own).await?;
         }
@@ -385,11 +389,8 @@ impl Ledger {
                 late_successes,
             });
         }
-        let own: HashMap<&str, &Ended> = own.into_iter().map(|e| (e.lane.as_str(), e)).collect();
-        for lane in &mut lanes {
-            let Some(ended) = own.get(lane.lane.as_str()) else {
-                continue;
-            };
+        for (at, lane) in &mut locked {
+            let ended = &batch[*at];
             // A job that waits for its retry stays the head of its line.
             if ended.state == State::Queued {
                 lane.head = Some(ended.job);
@@ -398,10 +399,10 @@ impl Ledger {
             if rest > Duration::ZERO {
                 cycle
                     .rests
-                    .insert(lane.lane.clone(), ended.finished + millis(rest));
+                    .insert(Arc::clone(&lane.lane), ended.finished + millis(rest));
             }
         }
-        Ok(lanes)
+        Ok(locked.into_iter().map(|(_, lane)| lane).collect())
     }
 
     async fn take_in(
@@ -425,8 +426,6 @@ impl Ledger {
         let hungry = marks.taken == limit && born.len() < slots / 2;
         self.appetite = if hungry { limit * 2 } else { 0 };
         intake::end_garbled(cycle.tx()?, marks.garbled, now).await?;
-        let alone = born.iter().filter(|lane| lane.alone);
-        cycle.alone.extend(alone.map(|lane| lane.lane.clone()));
         self.settle(cycle, born, pages, true).await?;
         step.more |= self.slots.free() > 0;
         Ok(())
@@ -440,7 +439,7 @@ impl Ledger {
 
     fn lease(&self, cycle: &Cycle) -> Lease {
         Lease {
-            worker: self.settings.worker.clone(),
+            worker: self.settings.worker.as_str().into(),
             token: cycle.token,
             now: cycle.now,
             until: cycle.now + millis(self.settings.lease),
@@ -458,10 +457,8 @@ struct Cycle {
     claimed: BootInstant,
     token: i64,
     claims: Vec<Claim>,
-    /// Lanes that were born of one job's mark.
-    alone: HashSet<String>,
     /// Lanes that must rest before their next request.
-    rests: HashMap<String, Millis>,
+    rests: HashMap<Arc<str>, Millis>,
 }
 
 impl Cycle {
@@ -474,7 +471,6 @@ impl Cycle {
             claimed,
             token: 0,
             claims: Vec::new(),
-            alone: HashSet::new(),
             rests: HashMap::new(),
         }
     }
@@ -491,22 +487,23 @@ impl Cycle {
 fn unsent(claim: &Claim) -> Ended {
     let why = "the commit of its claim was not confirmed";
     let judgement = Judgement::not_sent("ledger.unconfirmed", why);
+    let reason: Arc<str> = judgement.reason.into();
     Ended {
-        lane: claim.lane.clone(),
-        page: claim.page.clone(),
+        lane: Arc::clone(&claim.lane),
+        page: Arc::clone(&claim.page),
         token: claim.token,
         job: claim.job,
         number: claim.number,
         finished: claim.started,
         outcome: judgement.outcome,
         status: None,
-        error: Some(judgement.reason.clone()),
+        error: Some(Arc::clone(&reason)),
         response: None,
-        rule: judgement.rule.to_owned(),
+        rule: judgement.rule.into(),
         state: State::Queued,
         failed: 0,
         due: claim.started,
-        reason: Some(judgement.reason),
+        reason: Some(reason),
         ambiguous: false,
         rest: Duration::ZERO,
         alone: false,
@@ -514,9 +511,11 @@ fn unsent(claim: &Claim) -> Ended {
 }
 
 /// Splits off what is a second outcome for a lane: a batch names each lane once.
-fn one_per_lane(ended: Vec<Ended>) -> (Vec<Ended>, Vec<Ended>) {
-    let mut seen = HashSet::new();
-    ended.into_iter().partition(|e| seen.insert(e.lane.clone()))
+fn one_per_lane(mut ended: Vec<Ended>) -> (Vec<Ended>, Vec<Ended>) {
+    let mut seen = HashSet::with_capacity(ended.len());
+    let second = ended.extract_if(.., |e| !seen.insert(Arc::clone(&e.lane)));
+    let second = second.collect();
+    (ended, second)
 }
 
 fn span(ms: Millis) -> Duration {

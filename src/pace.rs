@@ -5,7 +5,6 @@
 //! never takes them all. (The rule is known from shared buffers of switches.)
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 /// How many times the free slots a page may hold: with 256 slots one page gets 241 of them, two
 /// get 124 each.
@@ -60,16 +59,19 @@ impl Slots {
     /// Takes a slot for a page.
     pub fn take(&mut self, page: &str) {
         self.taken += 1;
-        *self.by_page.entry(page.to_owned()).or_default() += 1;
+        match self.by_page.get_mut(page) {
+            Some(held) => *held += 1,
+            None => drop(self.by_page.insert(page.to_owned(), 1)),
+        }
     }
 
     /// Gives a slot of a page back.
     pub fn give_back(&mut self, page: &str) {
         self.taken = self.taken.saturating_sub(1);
-        if let Entry::Occupied(mut held) = self.by_page.entry(page.to_owned()) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
+        if let Some(held) = self.by_page.get_mut(page) {
+            *held -= 1;
+            if *held == 0 {
+                self.by_page.remove(page);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+pub mod bind;
 pub mod enqueue;
 pub mod intake;
 pub mod lanes;
@@ -23,7 +24,8 @@ pub mod select;
 pub mod sql;
 pub mod wake;
 
-pub use pool::{Bind, Pool, Tx, Use};
+pub use bind::Bind;
+pub use pool::{Pool, Tx, Use};
 pub use rows::Row;
 
 use crate::clock::Millis;

@@ -109,8 +109,9 @@ mod tests {
         };
         change(&mut head);
         Line {
-            lane: "1/id:1".to_owned(),
-            page: "1".to_owned(),
+            lane: "1/id:1".into(),
+            page: "1".into(),
+            alone: false,
             paused: false,
             head: Some(head),
         }

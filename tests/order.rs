@@ -267,7 +267,7 @@ both! {
             }
         }
         let mut worker = Steps::new(&db, "w1").await;
-        let lanes: Vec<String> = worker.claims().await.into_iter().map(|c| c.lane).collect();
+        let lanes: Vec<String> = worker.claims().await.iter().map(|c| c.lane.to_string()).collect();
         let mut sorted = lanes.clone();
         sorted.sort();
         assert_eq!(sorted, ["1/email:1", "1/id:1", "1/key:k", "1/phone:1", "1/uuid:1"]);

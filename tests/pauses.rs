@@ -205,7 +205,7 @@ both! {
         let good = jobs(&db, "2", &["a"]).await;
         let mut worker = Steps::new(&db, "w1").await;
         for claim in worker.claims().await {
-            let answer = match claim.page.as_str() {
+            let answer = match &*claim.page {
                 "1" => support::throttled(Duration::from_secs(20)),
                 _ => support::status_answer(200),
             };
@@ -259,7 +259,7 @@ both! {
         for (section, page) in [("default", "2"), ("1", "1")] {
             assert!(ring.set(section, Slot::Current, "new".into()));
             let claims = worker.claims().await;
-            assert_eq!(claims.iter().map(|claim| claim.page.as_str()).collect::<Vec<_>>(), [page; 2]);
+            assert_eq!(claims.iter().map(|claim| &*claim.page).collect::<Vec<_>>(), [page; 2]);
         }
         assert_eq!(db.int("select count(*) from send_pauses").await, 0);
     }

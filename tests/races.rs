@@ -500,7 +500,7 @@ both! {
         db.run("insert into send_jobs (page_id, recipient, message) select '2', recipient, message from send_jobs order by id limit 20", &[]).await;
         worker.now = db.pool.now().await.expect("now") + 10;
         let other = worker.claims().await;
-        assert!(!other.is_empty() && other.iter().all(|c| c.page == "2"), "{other:?}");
+        assert!(!other.is_empty() && other.iter().all(|c| &*c.page == "2"), "{other:?}");
         let mut sent = 0;
         let mut claims = other;
         while !claims.is_empty() {
@@ -543,7 +543,7 @@ both! {
         for worker in &mut workers {
             worker.now = db.pool.now().await.expect("now") + 10;
             for claim in worker.claims().await {
-                other += usize::from(claim.page == "2");
+                other += usize::from(&*claim.page == "2");
                 worker.answer(claim, 200);
             }
         }
@@ -1088,10 +1088,11 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                 let answer = chance.below(hand.len() + 1);
                 for _ in 0..answer {
                     let claim = hand.swap_remove(chance.below(hand.len()));
-                    history
-                        .lock()
-                        .expect("history")
-                        .push((claim.job, claim.lane.clone(), false));
+                    history.lock().expect("history").push((
+                        claim.job,
+                        claim.lane.to_string(),
+                        false,
+                    ));
                     let status = if chance.once_in(4) { 503 } else { 200 };
                     let mut ended =
                         report(claim, &support::status_answer(status), None, &worker.wire);
@@ -1176,5 +1177,5 @@ fn started(history: &std::sync::Mutex<Vec<(i64, String, bool)>>, claim: &Claim) 
     history
         .lock()
         .expect("history")
-        .push((claim.job, claim.lane.clone(), true));
+        .push((claim.job, claim.lane.to_string(), true));
 }

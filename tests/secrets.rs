@@ -186,11 +186,11 @@ async fn sighup_takes_the_secrets_of_pages_and_nothing_else() {
 
 fn claim() -> Claim {
     Claim {
-        lane: "1/id:a".to_owned(),
+        lane: "1/id:a".into(),
         token: 1,
         job: 1,
         number: 1,
-        page: "1".to_owned(),
+        page: "1".into(),
         body: "{}".into(),
         failures: 0,
         on_ambiguous: None,

@@ -3,7 +3,7 @@
 //! The middle of a cycle: the heads are read, [`crate::turn`] says what each may do, and what it
 //! says is written, in batches, inside the transaction that locked the lanes.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::{Cycle, Ledger, span};
 use crate::clock::{Millis, millis};
 use crate::deliver::Claim;
 use crate::events::Event;
-use crate::job::{Head, JobId, Line};
+use crate::job::{Head, Line};
 use crate::judge::Judgement;
 use crate::retry::{self, Attempted};
 use crate::store::Result;
@@ -34,7 +34,7 @@ struct Plan {
     parks: Vec<Park>,
     ends: Vec<End>,
     lost: Vec<Ended>,
-    empty: Vec<String>,
+    empty: Vec<Arc<str>>,
     again: Vec<Locked>,
 }
 
@@ -50,13 +50,15 @@ impl Ledger {
     ) -> Result<()> {
         let lease = self.lease(cycle);
         let mut parks: Vec<Park> = Vec::new();
-        let mut empty: Vec<String> = Vec::new();
+        let mut empty: Vec<Arc<str>> = Vec::new();
         for round in 0.. {
             if lanes.is_empty() {
                 break;
             }
             let mut plan = Plan {
                 born,
+                begin: Vec::with_capacity(lanes.len()),
+                claims: Vec::with_capacity(lanes.len()),
                 ..Plan::default()
             };
             let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
@@ -85,12 +87,10 @@ impl Ledger {
                 });
             }
             if !plan.begin.is_empty() {
-                let began: HashSet<JobId> = lanes::claim(cycle.tx()?, &plan.begin, &lease)
-                    .await?
-                    .into_iter()
-                    .collect();
+                let moved = lanes::claim(cycle.tx()?, &plan.begin, &lease).await?;
+                cycle.claims.reserve(plan.claims.len());
                 for claim in plan.claims {
-                    if began.contains(&claim.job) {
+                    if !moved.contains(&claim.job) {
                         cycle.claims.push(claim);
                     } else {
                         // An operator was faster: look at its lane again.
@@ -102,7 +102,7 @@ impl Ledger {
                             lane: claim.lane,
                             page: claim.page,
                             head: None,
-                            alone: false,
+                            alone: claim.alone,
                         });
                     }
                 }
@@ -142,21 +142,25 @@ impl Ledger {
             self.settings.delay_on_wire,
         );
         let Line {
-            lane, page, head, ..
+            lane,
+            page,
+            alone,
+            head,
+            ..
         } = line;
         let rest = cycle.rests.get(&lane).copied().filter(|until| *until > now);
         let begun = head.as_ref().filter(|h| h.attempts > 0).map(|h| h.job);
         let park = |due| Park {
-            lane: lane.clone(),
+            lane: Arc::clone(&lane),
             due,
             head: begun,
             rest_until: rest.unwrap_or_default(),
         };
         let again = || Locked {
-            lane: lane.clone(),
-            page: page.clone(),
+            lane: Arc::clone(&lane),
+            page: Arc::clone(&page),
             head: begun,
-            alone: false,
+            alone,
         };
         match (step, head) {
             // An empty line rests too: the next job may come at once.
@@ -181,19 +185,18 @@ impl Ledger {
             (Turn::Send(body), Some(head)) => {
                 if let Some(until) = rest {
                     plan.parks.push(park(Some(until)));
-                } else if pages.eligible.contains(&page)
+                } else if pages.eligible.contains(&*page)
                     && self.slots.may_take(&page)
                     && self.spend(&page)
                 {
                     self.slots.take(&page);
-                    self.unconfirmed.push(page.clone());
+                    self.unconfirmed.push(Arc::clone(&page));
                     plan.begin.push(Begin {
-                        lane: lane.clone(),
+                        lane: Arc::clone(&lane),
                         job: head.job,
                         number: head.attempts + 1,
                         born: plan.born,
                     });
-                    let alone = cycle.alone.contains(&lane);
                     plan.claims
                         .push(claim(cycle, alone, lane, page, head, body));
                 } else {
@@ -206,7 +209,7 @@ impl Ledger {
     }
 
     /// The attempt of a worker that is gone, as an outcome: it may have arrived.
-    fn lost_attempt(&self, cycle: &Cycle, lane: &str, page: &str, head: &Head) -> Ended {
+    fn lost_attempt(&self, cycle: &Cycle, lane: &Arc<str>, page: &Arc<str>, head: &Head) -> Ended {
         let why = "its worker stopped before the answer was recorded";
         let judgement = Judgement::lost("ledger.lost", why);
         let attempted = Attempted {
@@ -217,21 +220,21 @@ impl Ledger {
         };
         let next = retry::next(&self.settings.policy, attempted, &judgement);
         Ended {
-            lane: lane.to_owned(),
-            page: page.to_owned(),
+            lane: Arc::clone(lane),
+            page: Arc::clone(page),
             token: cycle.token,
             job: head.job,
             number: head.attempts,
             finished: cycle.now,
             outcome: judgement.outcome,
             status: None,
-            error: Some(judgement.reason),
+            error: Some(judgement.reason.into()),
             response: None,
-            rule: judgement.rule.to_owned(),
+            rule: judgement.rule.into(),
             state: next.state,
             failed: i64::from(next.failed),
             due: cycle.now + millis(next.after),
-            reason: next.reason,
+            reason: next.reason.map(Arc::from),
             ambiguous: true,
             rest: Duration::ZERO,
             alone: false,
@@ -242,8 +245,8 @@ impl Ledger {
 fn claim(
     cycle: &Cycle,
     alone: bool,
-    lane: String,
-    page: String,
+    lane: Arc<str>,
+    page: Arc<str>,
     head: Head,
     body: Vec<u8>,
 ) -> Claim {

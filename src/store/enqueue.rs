@@ -42,7 +42,7 @@ returning id";
 /// Inserts jobs in their order; returns their ids.
 pub async fn insert(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>> {
     let row = |job: &NewJob| {
-        vec![
+        [
             job.page_id.as_str().into(),
             job.recipient.as_str().into(),
             job.message.as_str().into(),
@@ -56,8 +56,7 @@ pub async fn insert(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>> {
             job.metadata.as_deref().into(),
         ]
     };
-    let rows: Vec<_> = jobs.iter().map(row).collect();
-    let rows = tx.batch(INSERT, &[], &rows).await?;
+    let rows = tx.batch(INSERT, &[], jobs.iter().map(row)).await?;
     let mut ids = rows
         .iter()
         .map(|row| Ok(row.int("id")?))

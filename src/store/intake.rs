@@ -4,7 +4,7 @@
 //! oldest first; lanes are born in lane order, and those that are there are touched only while nobody
 //! else has them in hand, so two workers never wait for each other in a circle.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::lanes::Lease;
 use super::record::Locked;
@@ -43,10 +43,18 @@ pub struct Mark {
 pub struct Marks {
     /// How many marks there were.
     pub taken: usize,
-    /// The lanes they name.
-    pub lanes: BTreeMap<String, Mark>,
+    /// The lanes they name, each once and in order.
+    pub lanes: Vec<(Arc<str>, Mark)>,
     /// Lanes whose names are no UTF-8 (SQLite takes any bytes as text).
     pub garbled: Vec<Vec<u8>>,
+}
+
+impl Marks {
+    /// Where in `lanes` a lane stands.
+    fn place(&self, lane: &str) -> Option<usize> {
+        let found = self.lanes.binary_search_by(|(name, _)| (**name).cmp(lane));
+        found.ok()
+    }
 }
 
 /// Takes up to `limit` marks of a page.
@@ -57,20 +65,21 @@ pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
     let (mut marks, mut last) = (Marks::default(), 0);
     for row in &rows {
-        let (taken, look) = (row.int("marks")?, row.flag("look")?);
+        let (look, taken) = (row.flag(1)?, row.int(2)?);
         let mark = Mark {
             look,
             single: taken == 1 && !look,
         };
         marks.taken += usize::try_from(taken).unwrap_or_default();
-        match String::from_utf8(row.bytes("lane")?) {
-            Ok(lane) => drop(marks.lanes.insert(lane, mark)),
-            Err(garbled) => marks.garbled.push(garbled.into_bytes()),
+        match row.utf8(0)? {
+            Ok(lane) => marks.lanes.push((lane.into(), mark)),
+            Err(garbled) => marks.garbled.push(garbled.to_vec()),
         }
         if sqlite {
-            last = last.max(row.int("last")?);
+            last = last.max(row.int(3)?);
         }
     }
+    marks.lanes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     if last > 0 {
         tx.run(TAKEN_SQLITE, &[page.into(), last.into()]).await?;
     }
@@ -84,7 +93,7 @@ select r.lane, $1, case when r.born then cast($2 as bigint) else cast($3 as bigi
     case when r.born then $4 end, $5
 from {rows: lane text, born bool} where true order by {bytes: r.lane}
 on conflict (lane) do nothing
-returning lane, leased_by";
+returning lane";
 
 // Waits for nobody. A new job behind a waiting head must not wake it, a mark of an operator or a timer
 // must. The count tells whoever has the lane in hand that its job is not alone any more.
@@ -109,49 +118,64 @@ pub async fn wake(
     lease: &Lease,
     slots: usize,
 ) -> Result<Vec<Locked>> {
-    let row = |(at, lane): (usize, &String)| vec![lane.as_str().into(), (at < slots).into()];
-    let rows: Vec<_> = marks.lanes.keys().enumerate().map(row).collect();
+    let row = |(at, (lane, _)): (usize, &(Arc<str>, Mark))| [lane.into(), (at < slots).into()];
+    let rows = marks.lanes.iter().enumerate().map(row);
     let binds: [Bind; 5] = [
         page.into(),
         lease.until.into(),
         lease.now.into(),
-        lease.worker.as_str().into(),
+        (&lease.worker).into(),
         lease.token.into(),
     ];
-    let mut old = marks.lanes.clone();
+    let name: Arc<str> = page.into();
+    let mut is_new = vec![false; marks.lanes.len()];
     let mut born = Vec::new();
-    for row in tx.batch(BORN, &binds, &rows).await? {
-        let lane = row.text("lane")?;
-        let mark = old.remove(&lane);
-        if !row.is_null("leased_by")? {
-            born.push(Locked {
-                lane,
-                page: page.to_owned(),
-                head: None,
-                alone: mark.is_some_and(|mark| mark.single),
-            });
+    for row in tx.batch(BORN, &binds, rows).await? {
+        if let Some(at) = marks.place(&row.str(0)?) {
+            is_new[at] = true;
+            let (lane, mark) = &marks.lanes[at];
+            if at < slots {
+                born.push(Locked {
+                    lane: Arc::clone(lane),
+                    page: Arc::clone(&name),
+                    head: None,
+                    alone: mark.single,
+                });
+            }
         }
     }
-    touch(tx, page, old, lease.now).await?;
+    if is_new.contains(&false) {
+        touch(tx, page, marks, is_new, lease.now).await?;
+    }
     Ok(born)
 }
 
-/// Touches lanes that were there before, and leaves a mark for those that somebody else has in hand.
+/// Touches the marked lanes that were there before, and leaves a mark for those that somebody else has
+/// in hand.
 async fn touch(
     tx: &mut Tx,
     page: &str,
-    mut lanes: BTreeMap<String, Mark>,
+    marks: &Marks,
+    mut done: Vec<bool>,
     now: Millis,
 ) -> Result<()> {
-    let row = |(lane, mark): (&String, &Mark)| vec![lane.as_str().into(), mark.look.into()];
-    let rows: Vec<_> = lanes.iter().map(row).collect();
-    for row in tx.batch(TOUCHED, &[now.into()], &rows).await? {
-        lanes.remove(&row.text("lane")?);
+    let left = |done: &[bool]| -> Vec<(Arc<str>, Mark)> {
+        let left = marks.lanes.iter().zip(done).filter(|(_, done)| !**done);
+        left.map(|(lane, _)| lane.clone()).collect()
+    };
+    let row = |(lane, mark): &(Arc<str>, Mark)| [lane.into(), mark.look.into()];
+    for row in tx
+        .batch(TOUCHED, &[now.into()], left(&done).iter().map(row))
+        .await?
+    {
+        if let Some(at) = marks.place(&row.str(0)?) {
+            done[at] = true;
+        }
     }
     // What stood for several marks must not be taken for one job's.
-    let mark = |(lane, mark): (&String, &Mark)| vec![lane.as_str().into(), (!mark.single).into()];
-    let kept: Vec<_> = lanes.iter().map(mark).collect();
-    tx.change(KEPT, &[page.into()], &kept).await?;
+    let kept = |(lane, mark): &(Arc<str>, Mark)| [lane.into(), (!mark.single).into()];
+    tx.change(KEPT, &[page.into()], left(&done).iter().map(kept))
+        .await?;
     Ok(())
 }
 
@@ -186,9 +210,9 @@ select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id 
 
 /// Leaves a mark for the lane of each `job` of these rows.
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
-    let job = |row: &super::Row| Ok(vec![row.int("job")?.into()]);
+    let job = |row: &super::Row| Ok([row.int("job")?.into()]);
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
-    tx.change(LOOK_AGAIN_FOR, &[], &jobs).await?;
+    tx.change(LOOK_AGAIN_FOR, &[], jobs.into_iter()).await?;
     Ok(())
 }
 
@@ -207,9 +231,9 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
     let due = tx.rows(TIMERS, &[now.into(), limit.into()]).await?;
     let jobs = due
         .iter()
-        .map(|row| Ok(vec![row.int("job")?.into()]))
+        .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    let joined = tx.batch(JOIN, &[now.into()], &jobs).await?;
+    let joined = tx.batch(JOIN, &[now.into()], jobs.into_iter()).await?;
     look_again_for(tx, &joined).await?;
     Ok(due.len())
 }

@@ -5,6 +5,7 @@
 //! meanwhile is born again by it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::record::Locked;
 use super::{Bind, Pool, Result, Row, Tx, one};
@@ -61,8 +62,8 @@ union all select 'timer', '', (select min(at) from send_timers)";
 pub async fn survey(pool: &Pool) -> Result<Survey> {
     let mut survey = Survey::default();
     for row in pool.rows(SURVEY, &[]).await? {
-        let (name, at) = (row.text("name")?, row.int_opt("at")?);
-        match row.text("kind")?.as_str() {
+        let (kind, name, at) = (row.str(0)?, row.text(1)?, row.int_opt(2)?);
+        match kind.as_ref() {
             "now" => survey.now = at.unwrap_or_default(),
             "pause" => drop(survey.pauses.insert(name, at)),
             "marks" => survey.marks.push(name),
@@ -82,11 +83,12 @@ order by due_at limit 0 + $3 {skip locked}";
 pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let binds = [page.into(), now.into(), limit.into()];
+    let page: Arc<str> = page.into();
     let lane = |row: &Row| {
         Ok(Locked {
-            lane: row.text("lane")?,
-            page: page.to_owned(),
-            head: row.int_opt("head")?,
+            lane: row.str(0)?.into(),
+            page: Arc::clone(&page),
+            head: row.int_opt(1)?,
             alone: false,
         })
     };
@@ -112,12 +114,12 @@ left join send_jobs j on j.id = coalesce(
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
-    let key = |(at, l): (i64, &Locked)| vec![l.lane.as_str().into(), at.into(), l.head.into()];
-    let keys: Vec<_> = (0..).zip(lanes).map(key).collect();
+    let key = |(at, l): (usize, &Locked)| [(&l.lane).into(), at.into(), l.head.into()];
+    let keys = lanes.iter().enumerate().map(key);
     let block = i64::from(after == AfterUnknown::Block);
     let mut lines = Vec::with_capacity(lanes.len());
-    for row in tx.batch(LOOK, &[block.into()], &keys).await? {
-        let at = usize::try_from(row.int("at")?).ok();
+    for row in tx.batch(LOOK, &[block.into()], keys).await? {
+        let at = usize::try_from(row.int(0)?).ok();
         if let Some(locked) = at.and_then(|at| lanes.get(at)) {
             lines.push(line(&row, locked)?);
         }
@@ -125,30 +127,30 @@ pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<
     Ok(lines)
 }
 
+/// The line of a row of [`LOOK`], whose columns are read by their places.
 fn line(row: &Row, locked: &Locked) -> Result<Line> {
-    let head = match row.int_opt("id")? {
+    let head = match row.int_opt(2)? {
         None => None,
         Some(job) => Some(Head {
             job,
-            state: row.text("state")?.parse().unwrap_or(State::Queued),
-            attempts: row.int("attempts")?,
-            failures: row.int("failures")?,
-            due: row.int("due")?,
-            expires: row.int_opt("expires")?,
-            on_ambiguous: row
-                .text_opt("on_ambiguous")?
-                .and_then(|word| word.parse().ok()),
-            recipient: row.bytes("recipient")?,
-            message: row.bytes("message")?,
-            tag: row.text_opt("tag")?,
-            delay: row.int("delay")?,
-            started: row.int_opt("started")?,
+            state: row.str(3)?.parse().unwrap_or(State::Queued),
+            attempts: row.int(4)?,
+            failures: row.int(5)?,
+            due: row.int(6)?,
+            expires: row.int_opt(7)?,
+            on_ambiguous: row.str_opt(8)?.and_then(|word| word.parse().ok()),
+            recipient: row.bytes(9)?,
+            message: row.bytes(10)?,
+            tag: row.text_opt(11)?,
+            delay: row.int(12)?,
+            started: row.int_opt(13)?,
         }),
     };
     Ok(Line {
-        lane: locked.lane.clone(),
-        page: locked.page.clone(),
-        paused: row.flag("paused")?,
+        lane: Arc::clone(&locked.lane),
+        page: Arc::clone(&locked.page),
+        alone: locked.alone,
+        paused: row.flag(1)?,
         head,
     })
 }
@@ -177,7 +179,7 @@ pub async fn tokens(pool: &Pool) -> Result<i64> {
 #[derive(Debug, Clone)]
 pub struct Begin {
     /// Its lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// The job.
     pub job: JobId,
     /// The number of the attempt that begins.
@@ -207,7 +209,7 @@ from {rows: lane text} where send_lanes.lane = r.lane";
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// The worker's name, unique to its process.
-    pub worker: String,
+    pub worker: Arc<str>,
     /// The token of this transaction.
     pub token: i64,
     /// The database's clock when the transaction began.
@@ -216,36 +218,40 @@ pub struct Lease {
     pub until: Millis,
 }
 
-/// Writes attempt rows and leases, and returns those that began: a job that an operator moved
+/// Writes attempt rows and leases, and returns the jobs that did not begin: what an operator moved
 /// between the look and this is left alone.
 pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
-    let job = |b: &Begin| vec![b.job.into(), b.number.into()];
-    let jobs: Vec<_> = begin.iter().map(job).collect();
-    let mut began: HashSet<JobId> = begin.iter().map(|b| b.job).collect();
-    if tx.change(CLAIM_JOBS, &[], &jobs).await? < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
-        let rows = tx.batch(BEGAN, &[], &jobs).await?;
-        began = rows
-            .iter()
-            .map(|row| row.int("id"))
-            .collect::<sqlx::Result<_>>()?;
+    let job = |b: &Begin| [b.job.into(), b.number.into()];
+    let jobs = begin.iter().map(job);
+    let mut moved = HashSet::new();
+    let changed = tx.change(CLAIM_JOBS, &[], jobs.clone()).await?;
+    if changed < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
+        moved.extend(begin.iter().map(|b| b.job));
+        for row in tx.batch(BEGAN, &[], jobs).await? {
+            moved.remove(&row.int("id")?);
+        }
     }
-    let begin = || begin.iter().filter(|b| began.contains(&b.job));
+    let begin = || begin.iter().filter(|b| !moved.contains(&b.job));
     let jobs: Vec<_> = begin().map(job).collect();
-    let worker = Bind::from(lease.worker.as_str());
-    tx.change(CLAIM_ATTEMPTS, &[lease.now.into(), worker.clone()], &jobs)
-        .await?;
-    let lane = |b: &Begin| vec![b.lane.as_str().into()];
+    let worker = Bind::from(&lease.worker);
+    tx.change(
+        CLAIM_ATTEMPTS,
+        &[lease.now.into(), worker.clone()],
+        jobs.into_iter(),
+    )
+    .await?;
+    let lane = |b: &Begin| [(&b.lane).into()];
     let lanes: Vec<_> = begin().filter(|b| !b.born).map(lane).collect();
     let binds = [worker, lease.token.into(), lease.until.into()];
-    tx.change(CLAIM_LANES, &binds, &lanes).await?;
-    Ok(began)
+    tx.change(CLAIM_LANES, &binds, lanes.into_iter()).await?;
+    Ok(moved)
 }
 
 /// A lane that waits: until a time, or (none) until a mark.
 #[derive(Debug, Clone)]
 pub struct Park {
     /// The lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// When anybody may next touch it.
     pub due: Option<Millis>,
     /// Its job that has begun and waits.
@@ -261,15 +267,15 @@ from {rows: lane text, due bigint, head bigint, rest_until bigint} where send_la
 /// Releases lanes that must wait.
 pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
     let row = |p: &Park| {
-        vec![
-            p.lane.as_str().into(),
+        [
+            (&p.lane).into(),
             p.due.into(),
             p.head.into(),
             p.rest_until.into(),
         ]
     };
-    let rows: Vec<_> = lanes.iter().map(row).collect();
-    tx.change(PARK, &[token.into()], &rows).await?;
+    tx.change(PARK, &[token.into()], lanes.iter().map(row))
+        .await?;
     Ok(())
 }
 
@@ -277,12 +283,9 @@ const EMPTY: &str = "-- empty: lanes without a line end
 delete from send_lanes where lane in (select r.lane from {rows: lane text})";
 
 /// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
-pub async fn delete(tx: &mut Tx, lanes: &[String]) -> Result<()> {
-    let rows: Vec<_> = lanes
-        .iter()
-        .map(|lane| vec![lane.as_str().into()])
-        .collect();
-    tx.change(EMPTY, &[], &rows).await?;
+pub async fn delete(tx: &mut Tx, lanes: &[Arc<str>]) -> Result<()> {
+    tx.change(EMPTY, &[], lanes.iter().map(|lane| [lane.into()]))
+        .await?;
     Ok(())
 }
 
@@ -312,10 +315,7 @@ from {rows: job bigint, reason text} where send_jobs.id = r.job and send_jobs.st
 
 /// Ends expired and invalid jobs.
 pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
-    let rows: Vec<_> = jobs
-        .iter()
-        .map(|e| vec![e.job.into(), e.reason.as_str().into()])
-        .collect();
-    tx.change(END, &[now.into()], &rows).await?;
+    let row = |e: &End| [e.job.into(), e.reason.as_str().into()];
+    tx.change(END, &[now.into()], jobs.iter().map(row)).await?;
     Ok(())
 }

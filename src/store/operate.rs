@@ -121,12 +121,12 @@ async fn apply_once(
 ) -> Result<Vec<JobId>> {
     let now = pool.now().await?;
     let mut tx = pool.begin().await?;
-    let jobs: Vec<_> = jobs.iter().map(|job| vec![(*job).into()]).collect();
+    let jobs = jobs.iter().map(|job| [(*job).into()]);
     let binds = match verb {
         Verb::Hold | Verb::Release => vec![],
         _ => vec![now.into()],
     };
-    let rows = tx.batch(verb.sql(), &binds, &jobs).await?;
+    let rows = tx.batch(verb.sql(), &binds, jobs).await?;
     let mut moved = Vec::with_capacity(rows.len());
     for row in &rows {
         moved.push(row.int("job")?);
@@ -180,9 +180,9 @@ async fn requeue_once(
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
-    let jobs: Vec<_> = jobs.iter().map(|job| vec![(*job).into()]).collect();
-    tx.batch(LOCK, &[], &jobs).await?;
-    let rows = tx.batch(REQUEUE, &[again.into()], &jobs).await?;
+    let jobs = jobs.iter().map(|job| [(*job).into()]);
+    tx.batch(LOCK, &[], jobs.clone()).await?;
+    let rows = tx.batch(REQUEUE, &[again.into()], jobs).await?;
     let mut requeued = rows
         .iter()
         .map(|row| {

@@ -14,56 +14,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, Postgres, Sqlite, Transaction};
 
+use super::bind::{
+    Batch, Bind, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres, to_sqlite,
+};
 use super::rows::Row;
-use super::sql::{Column, Dialect, Text, expand, render};
+use super::sql::{Dialect, render};
 use super::{Error, Result};
-
-/// A value for a `$n` of a statement.
-#[derive(Debug, Clone)]
-pub enum Bind {
-    /// An integer or null.
-    Int(Option<i64>),
-    /// Text or null.
-    Text(Option<String>),
-    /// Bytes, for text that may be no UTF-8 (SQLite only).
-    Bytes(Vec<u8>),
-}
-
-impl From<i64> for Bind {
-    fn from(value: i64) -> Self {
-        Self::Int(Some(value))
-    }
-}
-impl From<Option<i64>> for Bind {
-    fn from(value: Option<i64>) -> Self {
-        Self::Int(value)
-    }
-}
-impl From<&str> for Bind {
-    fn from(value: &str) -> Self {
-        Self::Text(Some(value.to_owned()))
-    }
-}
-impl From<String> for Bind {
-    fn from(value: String) -> Self {
-        Self::Text(Some(value))
-    }
-}
-impl From<bool> for Bind {
-    fn from(value: bool) -> Self {
-        Self::Int(Some(i64::from(value)))
-    }
-}
-impl From<Option<&str>> for Bind {
-    fn from(value: Option<&str>) -> Self {
-        Self::Text(value.map(str::to_owned))
-    }
-}
-impl From<Option<String>> for Bind {
-    fn from(value: Option<String>) -> Self {
-        Self::Text(value)
-    }
-}
 
 /// Connections to one database.
 #[derive(Debug, Clone)]
@@ -221,12 +177,12 @@ impl Pool {
     pub async fn rows(&self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(pool) => {
-                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
+                let query = postgres(template, binds)?;
                 let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
+                let query = sqlite(template, binds)?;
                 let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -239,15 +195,13 @@ impl Pool {
         let text = sqlx::AssertSqlSafe(text);
         match self {
             Self::Postgres(pool) => {
-                let rows = bind_postgres(sqlx::query(text), binds)
-                    .fetch_all(pool)
-                    .await?;
+                let query = sqlx::query_with(text, to_postgres(binds)?);
+                let rows = query.fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let rows = bind_sqlite(sqlx::query(text), &order, |at| binds.get(at))
-                    .fetch_all(pool)
-                    .await?;
+                let values = to_sqlite(&order, binds, std::iter::empty())?;
+                let rows = sqlx::query_with(text, values).fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
         }
@@ -287,12 +241,12 @@ impl Tx {
     pub async fn rows(&mut self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
             Self::Postgres(tx) => {
-                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
+                let query = postgres(template, binds)?;
                 let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
+                let query = sqlite(template, binds)?;
                 let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -300,26 +254,23 @@ impl Tx {
     }
 
     /// Runs a statement over a batch of rows and returns its rows.
-    pub async fn batch(
+    pub async fn batch<const N: usize>(
         &mut self,
         template: &'static str,
         binds: &[Bind],
-        rows: &[Vec<Bind>],
+        rows: impl Batch<N>,
     ) -> Result<Vec<Row>> {
         let mut out = Vec::new();
         match self {
-            _ if rows.is_empty() => {}
+            _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                let rows = postgres_batch(template, binds, rows)
-                    .fetch_all(&mut **tx)
-                    .await?;
+                let query = postgres_batch(template, binds, rows)?;
+                let rows = query.fetch_all(&mut **tx).await?;
                 out.extend(rows.into_iter().map(Row::Postgres));
             }
             Self::Sqlite(tx) => {
-                for chunk in rows.chunks(SQLITE_BATCH) {
-                    let rows = sqlite_batch(template, binds, chunk)
-                        .fetch_all(&mut **tx)
-                        .await?;
+                for query in sqlite_batches(template, binds, rows)? {
+                    let rows = query.fetch_all(&mut **tx).await?;
                     out.extend(rows.into_iter().map(Row::Sqlite));
                 }
             }
@@ -328,22 +279,21 @@ impl Tx {
     }
 
     /// Runs a statement over a batch of rows and returns how many rows it changed.
-    pub async fn change(
+    pub async fn change<const N: usize>(
         &mut self,
         template: &'static str,
         binds: &[Bind],
-        rows: &[Vec<Bind>],
+        rows: impl Batch<N>,
     ) -> Result<u64> {
         let mut changed = 0;
         match self {
-            _ if rows.is_empty() => {}
+            _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                let query = postgres_batch(template, binds, rows);
+                let query = postgres_batch(template, binds, rows)?;
                 changed += query.execute(&mut **tx).await?.rows_affected();
             }
             Self::Sqlite(tx) => {
-                for chunk in rows.chunks(SQLITE_BATCH) {
-                    let query = sqlite_batch(template, binds, chunk);
+                for query in sqlite_batches(template, binds, rows)? {
                     changed += query.execute(&mut **tx).await?.rows_affected();
                 }
             }
@@ -356,17 +306,15 @@ impl Tx {
         match self {
             Self::Postgres(tx) => {
                 let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0).0);
-                let rows = bind_postgres(sqlx::query(text), binds)
-                    .fetch_all(&mut **tx)
-                    .await?;
+                let query = sqlx::query_with(text, to_postgres(binds)?);
+                let rows = query.fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(tx) => {
                 let (text, order) = render(&template, Dialect::Sqlite, 0);
                 let text = sqlx::AssertSqlSafe(text);
-                let rows = bind_sqlite(sqlx::query(text), &order, |at| binds.get(at))
-                    .fetch_all(&mut **tx)
-                    .await?;
+                let values = to_sqlite(&order, binds, std::iter::empty())?;
+                let rows = sqlx::query_with(text, values).fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
         }
@@ -376,11 +324,11 @@ impl Tx {
     pub async fn run(&mut self, template: &'static str, binds: &[Bind]) -> Result<u64> {
         Ok(match self {
             Self::Postgres(tx) => {
-                let query = postgres(expand(template, Dialect::Postgres, 0).sql, binds);
+                let query = postgres(template, binds)?;
                 query.execute(&mut **tx).await?.rows_affected()
             }
             Self::Sqlite(tx) => {
-                let query = sqlite(expand(template, Dialect::Sqlite, 0), binds);
+                let query = sqlite(template, binds)?;
                 query.execute(&mut **tx).await?.rows_affected()
             }
         })
@@ -411,89 +359,4 @@ impl Tx {
         }
         Ok(())
     }
-}
-
-/// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 12 columns.
-const SQLITE_BATCH: usize = 512;
-
-type PgQuery = sqlx::query::Query<'static, Postgres, sqlx::postgres::PgArguments>;
-type LiteQuery = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
-
-fn postgres(text: &'static str, binds: &[Bind]) -> PgQuery {
-    bind_postgres(sqlx::query(text), binds)
-}
-
-fn sqlite(text: Text, binds: &[Bind]) -> LiteQuery {
-    bind_sqlite(sqlx::query(text.sql), text.order, |at| binds.get(at))
-}
-
-fn postgres_batch(template: &'static str, binds: &[Bind], rows: &[Vec<Bind>]) -> PgQuery {
-    let text = expand(template, Dialect::Postgres, 0);
-    bind_arrays(postgres(text.sql, binds), text.columns, rows)
-}
-
-fn sqlite_batch(template: &'static str, binds: &[Bind], rows: &[Vec<Bind>]) -> LiteQuery {
-    let text = expand(template, Dialect::Sqlite, rows.len().next_power_of_two());
-    let width = text.columns.len();
-    let value = |at: usize| match at.checked_sub(binds.len()) {
-        None => binds.get(at),
-        Some(at) => rows.get(at / width).map(|row| &row[at % width]),
-    };
-    bind_sqlite(sqlx::query(text.sql), text.order, value)
-}
-
-fn bind_postgres(query: PgQuery, binds: &[Bind]) -> PgQuery {
-    binds.iter().fold(query, |query, bind| match bind {
-        Bind::Int(value) => query.bind(*value),
-        Bind::Text(value) => query.bind(value.clone()),
-        Bind::Bytes(value) => query.bind(String::from_utf8_lossy(value).into_owned()),
-    })
-}
-
-fn bind_sqlite<'b>(
-    query: LiteQuery,
-    order: &[usize],
-    value: impl Fn(usize) -> Option<&'b Bind>,
-) -> LiteQuery {
-    order.iter().fold(query, |query, at| match value(*at) {
-        Some(Bind::Int(value)) => query.bind(*value),
-        Some(Bind::Text(value)) => query.bind(value.clone()),
-        Some(Bind::Bytes(value)) => query.bind(value.clone()),
-        None => query.bind(None::<i64>),
-    })
-}
-
-/// Binds a batch as one array a column.
-fn bind_arrays(query: PgQuery, columns: &[Column], rows: &[Vec<Bind>]) -> PgQuery {
-    columns
-        .iter()
-        .enumerate()
-        .fold(query, |query, (at, column)| {
-            let values = rows.iter().map(|row| &row[at]);
-            let int = |bind: &Bind| {
-                if let Bind::Int(value) = bind {
-                    *value
-                } else {
-                    None
-                }
-            };
-            match column {
-                Column::Bigint => query.bind(values.map(int).collect::<Vec<_>>()),
-                Column::Bool => query.bind(
-                    values
-                        .map(|bind| int(bind).map(|value| value != 0))
-                        .collect::<Vec<_>>(),
-                ),
-                Column::Text => {
-                    let text = |bind: &Bind| {
-                        if let Bind::Text(value) = bind {
-                            value.clone()
-                        } else {
-                            None
-                        }
-                    };
-                    query.bind(values.map(text).collect::<Vec<_>>())
-                }
-            }
-        })
 }

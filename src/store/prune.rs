@@ -38,13 +38,12 @@ pub async fn prune(
         .rows(PRUNE, &binds)
         .await?
         .iter()
-        .map(|row| Ok(vec![row.int("job")?.into()]))
+        .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    if !jobs.is_empty() {
-        tx.batch(PRUNE_ATTEMPTS, &[], &jobs).await?;
-    }
+    let pruned = u64::try_from(jobs.len()).unwrap_or_default();
+    tx.batch(PRUNE_ATTEMPTS, &[], jobs.into_iter()).await?;
     tx.commit().await?;
-    Ok(u64::try_from(jobs.len()).unwrap_or_default())
+    Ok(pruned)
 }
 
 const COUNT: &str = "-- prune: how many there are

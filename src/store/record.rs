@@ -4,7 +4,8 @@
 //! holds an older token has been fenced off and may write its own attempt row, and close its job
 //! if the answer was a success that nothing newer contradicts.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Result, Tx};
@@ -15,9 +16,9 @@ use crate::job::{JobId, Outcome, State};
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The lane it was sent for.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// The lane's page.
-    pub page: String,
+    pub page: Arc<str>,
     /// The token its claim was given.
     pub token: i64,
     /// The job.
@@ -31,11 +32,11 @@ pub struct Ended {
     /// The answer's HTTP status.
     pub status: Option<u16>,
     /// What went wrong, without secrets.
-    pub error: Option<String>,
+    pub error: Option<Arc<str>>,
     /// The first 2 KiB of the answer.
-    pub response: Option<String>,
+    pub response: Option<Arc<str>>,
     /// The rule that judged it.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// The state its job goes to.
     pub state: State,
     /// 1 if it counts towards `max_attempts`.
@@ -43,7 +44,7 @@ pub struct Ended {
     /// When the job may be tried again.
     pub due: Millis,
     /// Why the job is where it is.
-    pub reason: Option<String>,
+    pub reason: Option<Arc<str>>,
     /// The attempt may have arrived.
     pub ambiguous: bool,
     /// How long the lane rests after it.
@@ -56,9 +57,9 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locked {
     /// The lane.
-    pub lane: String,
+    pub lane: Arc<str>,
     /// Its page.
-    pub page: String,
+    pub page: Arc<str>,
     /// Its begun job, if it waits in the line.
     pub head: Option<JobId>,
     /// It was just born of the mark of one job: nobody else stands in its line but jobs whose marks are
@@ -71,14 +72,18 @@ delete from send_lanes where leased_by = $1 and touched = 0
     and (lane, token) in (select r.lane, r.token from {rows: lane text, token bigint})
 returning lane";
 
-/// Deletes the lanes of jobs that were alone in them, if they are still theirs and untouched: what has
-/// been inserted since has a mark that is still to be taken, and the lane is born again of it. Returns
-/// those that are gone.
-pub async fn over(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<HashSet<String>> {
-    let key = |e: &&Ended| vec![e.lane.as_str().into(), e.token.into()];
-    let keys: Vec<_> = ended.iter().map(key).collect();
-    let rows = tx.batch(OVER, &[worker.into()], &keys).await?;
-    rows.iter().map(|row| Ok(row.text("lane")?)).collect()
+/// Deletes the lanes of reports, named by their places, of jobs that were alone in them, if they are
+/// still theirs and untouched: what has been inserted since has a mark that is still to be taken, and
+/// the lane is born again of it. Returns the places of those that are gone.
+pub async fn over(tx: &mut Tx, worker: &str, ended: &[Ended], of: &[usize]) -> Result<Vec<usize>> {
+    let key = |at: &usize| [(&ended[*at].lane).into(), ended[*at].token.into()];
+    let rows = tx.batch(OVER, &[worker.into()], of.iter().map(key)).await?;
+    let places: HashMap<&str, usize> = of.iter().map(|at| (&*ended[*at].lane, *at)).collect();
+    let mut gone = Vec::with_capacity(rows.len());
+    for row in &rows {
+        gone.extend(places.get(&*row.str(0)?));
+    }
+    Ok(gone)
 }
 
 const LOCK: &str = "-- record: lock the lanes that are still theirs
@@ -87,21 +92,34 @@ from {rows: lane text, token bigint, at bigint}
 join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
-/// Locks the lanes of the worker's reports whose token is still the newest. The worker is asked for
-/// as well because SQLite hands out the token of a transaction that was rolled back once more.
-pub async fn lock(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<Vec<Locked>> {
-    let key = |(at, e): (i64, &&Ended)| vec![e.lane.as_str().into(), e.token.into(), at.into()];
-    let keys: Vec<_> = (0..).zip(ended).map(key).collect();
-    let mut lanes = Vec::with_capacity(ended.len());
-    for row in tx.batch(LOCK, &[worker.into()], &keys).await? {
-        let at = usize::try_from(row.int("at")?).ok();
-        if let Some(ended) = at.and_then(|at| ended.get(at)) {
-            lanes.push(Locked {
-                lane: ended.lane.clone(),
-                page: ended.page.clone(),
-                head: row.int_opt("head")?,
+/// Locks the lanes of those of the worker's reports, named by their places, whose token is still the
+/// newest; returns each with its place. The worker is asked for as well because SQLite hands out the
+/// token of a transaction that was rolled back once more.
+pub async fn lock(
+    tx: &mut Tx,
+    worker: &str,
+    ended: &[Ended],
+    of: &[usize],
+) -> Result<Vec<(usize, Locked)>> {
+    let key = |at: &usize| {
+        [
+            (&ended[*at].lane).into(),
+            ended[*at].token.into(),
+            (*at).into(),
+        ]
+    };
+    let keys = of.iter().map(key);
+    let mut lanes = Vec::with_capacity(of.len());
+    for row in tx.batch(LOCK, &[worker.into()], keys).await? {
+        let at = usize::try_from(row.int(0)?).unwrap_or(usize::MAX);
+        if let Some(ended) = ended.get(at) {
+            let lane = Locked {
+                lane: Arc::clone(&ended.lane),
+                page: Arc::clone(&ended.page),
+                head: row.int_opt(1)?,
                 alone: false,
-            });
+            };
+            lanes.push((at, lane));
         }
     }
     Ok(lanes)
@@ -141,7 +159,7 @@ where send_jobs.id = r.job and (send_jobs.state = 'sending') is true and send_jo
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     end_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
@@ -149,30 +167,29 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
             e.state.as_str().into(),
             e.failed.into(),
             e.due.into(),
-            e.reason.as_deref().into(),
+            e.reason.as_ref().into(),
             e.ambiguous.into(),
         ]
     };
-    let jobs: Vec<_> = ended.iter().map(job).collect();
-    tx.change(JOBS, &[], &jobs).await?;
+    tx.change(JOBS, &[], ended.iter().map(job)).await?;
     Ok(())
 }
 
 async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
     let attempt = |e: &&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
             e.outcome.as_str().into(),
             e.status.map(i64::from).into(),
-            e.error.as_deref().into(),
-            e.response.as_deref().into(),
-            e.rule.as_str().into(),
+            e.error.as_ref().into(),
+            e.response.as_ref().into(),
+            (&e.rule).into(),
         ]
     };
-    let attempts: Vec<_> = ended.iter().map(attempt).collect();
-    tx.change(ATTEMPTS, &[worker.into()], &attempts).await?;
+    tx.change(ATTEMPTS, &[worker.into()], ended.iter().map(attempt))
+        .await?;
     Ok(())
 }
 
@@ -189,7 +206,7 @@ returning id as job";
 pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<usize> {
     end_attempts(tx, Some(worker), ended).await?;
     let row = |e: &&&Ended| {
-        vec![
+        [
             e.job.into(),
             e.number.into(),
             e.finished.into(),
@@ -201,7 +218,7 @@ pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<u
         .filter(|e| e.outcome == Outcome::Delivered)
         .map(|e| row(&e))
         .collect();
-    let closed = tx.batch(LATE, &[], &late).await?;
+    let closed = tx.batch(LATE, &[], late.into_iter()).await?;
     super::intake::look_again_for(tx, &closed).await?;
     Ok(closed.len())
 }

@@ -94,6 +94,12 @@ pub(super) fn payload_text(raw: &str) -> Cow<'_, str> {
 }
 
 fn push_message(out: &mut Vec<u8>, message: &[u8]) {
+    // Without the word, and without an escape that could spell it, no key is `payload`: most messages
+    // need not be read again.
+    let plain = |text: &str| !text.contains("payload") && !text.contains('\\');
+    if std::str::from_utf8(message).is_ok_and(plain) {
+        return out.extend_from_slice(message);
+    }
     let mut sent = 0;
     if let Ok(node) = json::parse(message, "message") {
         for object in object_payloads(&node) {

@@ -120,6 +120,14 @@ fn an_object_as_payload_goes_out_as_a_compact_string_and_the_rest_as_it_was() {
 }
 
 #[test]
+fn a_payload_object_is_found_however_its_key_is_spelt() {
+    assert_eq!(
+        sent(r#"{"buttons":[{"type":"postback","\u0070ayload":{"n":1}}]}"#),
+        r#"{"buttons":[{"type":"postback","\u0070ayload":"{\"n\":1}"}]}"#,
+    );
+}
+
+#[test]
 fn the_older_pages_payload_object_gives_the_published_signature() {
     let message = r#"{"template_type":"button","text":"Next?","buttons":[{"type":"postback","title":"Go","payload":{"block_id":"123","flow_id":"12"}}]}"#;
     let body = body("12345", message, Some("ACCOUNT_UPDATE"), Some(1));

@@ -171,11 +171,11 @@ async fn a_failed_attempt_keeps_how_far_it_came() {
 /// How an answer to the first attempt of a job ends.
 fn ended(answer: &Answer) -> Ended {
     let claim = Claim {
-        lane: "1/id:a".to_owned(),
+        lane: "1/id:a".into(),
         token: 1,
         job: 1,
         number: 1,
-        page: "1".to_owned(),
+        page: "1".into(),
         body: bytes::Bytes::new(),
         failures: 0,
         on_ambiguous: None,
