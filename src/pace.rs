@@ -2,12 +2,13 @@
 //!
 //! Pure. A page takes a further slot only while it has fewer than [`GREED`] times the slots that
 //! are free, so some are always left for a page that comes later: a page whose receiver hangs
-//! never takes them all. (The rule is known from shared buffers of switches.)
+//! never takes them all. (The rule is known from shared buffers of switches.) While another page has
+//! work, too, it takes no more than half of them: what hangs gives nothing back until its time is up.
 
 use std::collections::HashMap;
 
-/// How many times the free slots a page may hold: with 256 slots one page gets 241 of them, two
-/// get 124 each.
+/// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them,
+/// two get 124 each.
 pub const GREED: usize = 16;
 
 /// Slots of this worker and who holds them.
@@ -15,6 +16,8 @@ pub const GREED: usize = 16;
 pub struct Slots {
     total: usize,
     taken: usize,
+    /// The most that one page may hold.
+    most: usize,
     by_page: HashMap<String, usize>,
 }
 
@@ -24,6 +27,7 @@ impl Slots {
         Self {
             total,
             taken: 0,
+            most: total,
             by_page: HashMap::new(),
         }
     }
@@ -38,11 +42,28 @@ impl Slots {
         self.taken
     }
 
+    /// Says which pages have work. If there are several, or others still hold slots, no page takes more
+    /// than half of all.
+    pub fn set_contenders<'p>(&mut self, mut pages: impl Iterator<Item = &'p str>) {
+        let one = pages.next();
+        let several = pages.any(|page| Some(page) != one);
+        let others = self
+            .by_page
+            .keys()
+            .any(|held| one.is_some_and(|page| page != &**held));
+        let most = if several || others {
+            self.total.div_ceil(2)
+        } else {
+            self.total
+        };
+        self.most = most;
+    }
+
     /// True if the page may take one more.
     pub fn may_take(&self, page: &str) -> bool {
         let held = self.by_page.get(page).copied().unwrap_or_default();
         // The last slot is for a page that holds none.
-        held < GREED * self.free() && (self.free() > 1 || held == 0)
+        held < self.most && held < GREED * self.free() && (self.free() > 1 || held == 0)
     }
 
     /// How many more the page may take now.
@@ -50,10 +71,12 @@ impl Slots {
         let held = self.by_page.get(page).copied().unwrap_or_default();
         // The k-th further slot is allowed while held + k - 1 < GREED * (free - k + 1).
         let most = (GREED * (self.free() + 1) + 1).saturating_sub(held + 1) / (GREED + 1);
-        if most >= self.free() && held + self.free() > 1 {
-            return self.free().saturating_sub(1);
-        }
-        most.min(self.free())
+        let most = if most >= self.free() && held + self.free() > 1 {
+            self.free().saturating_sub(1)
+        } else {
+            most.min(self.free())
+        };
+        most.min(self.most.saturating_sub(held))
     }
 
     /// Takes a slot for a page.
@@ -116,6 +139,28 @@ mod tests {
         assert_eq!((slots.taken(), slots.free()), (241, 15));
         assert!(slots.may_take("b"));
         assert_eq!(slots.share("a"), 0);
+    }
+
+    #[test]
+    fn a_page_takes_no_more_than_half_while_another_has_work() {
+        for (with_work, held_by_b, most) in [
+            (&["a"][..], 0, 241),
+            (&["a", "b"], 0, 128),
+            (&["b", "a", "b"], 0, 128),
+            (&["a"], 1, 128),
+        ] {
+            let mut slots = Slots::new(256);
+            (0..held_by_b).for_each(|_| slots.take("b"));
+            slots.set_contenders(with_work.iter().copied());
+            assert_eq!(slots.share("a"), most, "{with_work:?}");
+            while slots.may_take("a") {
+                slots.take("a");
+            }
+            assert_eq!(slots.taken() - held_by_b, most, "{with_work:?}");
+        }
+        let mut single = Slots::new(1);
+        single.set_contenders(["a", "b"].into_iter());
+        assert!(single.may_take("a"));
     }
 
     #[test]

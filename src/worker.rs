@@ -169,6 +169,8 @@ impl Motion {
                     error: &error.to_string(),
                 });
             }
+        }
+        if step.more {
             // Let the senders run: the next cycle then finds more outcomes to write at once.
             tokio::task::yield_now().await;
             return None;

@@ -14,7 +14,7 @@ use crate::sql::{Engine, Sql};
 pub enum Backlog {
     /// Only the schema.
     Empty,
-    /// One recipient of page 1 with so many jobs.
+    /// One recipient of page 1 with so many jobs, which a worker has taken in before.
     Deep(usize),
     /// So many jobs of as many recipients of page 1.
     Queued(usize),
@@ -43,7 +43,14 @@ impl fmt::Display for Backlog {
 pub async fn backlog(sql: &mut Sql, backlog: Backlog) -> Result<()> {
     match backlog {
         Backlog::Empty => Ok(()),
-        Backlog::Deep(jobs) => queued(sql, "1", jobs, 1, "deep").await,
+        Backlog::Deep(jobs) => {
+            queued(sql, "1", jobs, 1, "deep").await?;
+            sql.run("delete from send_inbox").await?;
+            let lane = format!(
+                "insert into send_lanes (lane, page_id, due_at) values ('1/id:{DEEP}', '1', 0)"
+            );
+            sql.run(&lane).await
+        }
         Backlog::Queued(jobs) => queued(sql, "1", jobs, jobs, "r").await,
         Backlog::Sick(jobs) => queued(sql, "2", jobs, jobs, "s").await,
         Backlog::Finished(jobs, days) => finished(sql, jobs, days).await,

@@ -189,6 +189,9 @@ impl Ledger {
         with_lanes.retain(|p| pages.eligible.contains(&p.page));
         pages.marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
+        let due = with_lanes.iter().filter(|p| p.due <= now);
+        let with_work = due.map(|p| &p.page).chain(&pages.marks);
+        self.slots.set_contenders(with_work.map(|page| &**page));
         pages.timers_due = timer.is_some_and(|at| at <= now);
         waits.extend(timer.map(|at| at - now));
         for lanes::Page { page, due } in with_lanes {

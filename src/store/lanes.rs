@@ -205,6 +205,22 @@ const CLAIM_LANES: &str = "-- claim: lease the lanes
 update send_lanes set leased_by = $1, token = $2, due_at = $3, head = null
 from {rows: lane text} where send_lanes.lane = r.lane";
 
+/// Differs from SQLite in that all three are one statement: SQLite cannot write in a `with`.
+const CLAIM_POSTGRES: &str = "-- claim: the heads begin an attempt
+with began as (
+    update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
+    from {rows: job bigint, number bigint, lane text, born bool}
+    where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
+    returning r.job, r.number, r.lane, r.born
+), begun as (
+    insert into send_attempts (job_id, number, started_at, worker)
+    select job, number, {at: $1}, $2 from began
+), leased as (
+    update send_lanes set leased_by = $2, token = $3, due_at = $4, head = null
+    from began where send_lanes.lane = began.lane and not began.born
+)
+select job from began";
+
 /// Who leases, and how.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -221,9 +237,36 @@ pub struct Lease {
 /// Writes attempt rows and leases, and returns the jobs that did not begin: what an operator moved
 /// between the look and this is left alone.
 pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
+    let worker = Bind::from(&lease.worker);
+    let mut moved = HashSet::new();
+    if let Tx::Postgres(_) = tx {
+        let row = |b: &Begin| {
+            [
+                b.job.into(),
+                b.number.into(),
+                (&b.lane).into(),
+                b.born.into(),
+            ]
+        };
+        let binds = [
+            lease.now.into(),
+            worker,
+            lease.token.into(),
+            lease.until.into(),
+        ];
+        let rows = tx
+            .batch(CLAIM_POSTGRES, &binds, begin.iter().map(row))
+            .await?;
+        if rows.len() < begin.len() {
+            moved.extend(begin.iter().map(|b| b.job));
+            for row in rows {
+                moved.remove(&row.int(0)?);
+            }
+        }
+        return Ok(moved);
+    }
     let job = |b: &Begin| [b.job.into(), b.number.into()];
     let jobs = begin.iter().map(job);
-    let mut moved = HashSet::new();
     let changed = tx.change(CLAIM_JOBS, &[], jobs.clone()).await?;
     if changed < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
         moved.extend(begin.iter().map(|b| b.job));
@@ -233,7 +276,6 @@ pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSe
     }
     let begin = || begin.iter().filter(|b| !moved.contains(&b.job));
     let jobs: Vec<_> = begin().map(job).collect();
-    let worker = Bind::from(&lease.worker);
     tx.change(
         CLAIM_ATTEMPTS,
         &[lease.now.into(), worker.clone()],

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Result, Tx};
+use super::{Bind, Result, Tx};
 use crate::clock::Millis;
 use crate::job::{JobId, Outcome, State};
 
@@ -127,21 +127,30 @@ pub async fn lock(
 
 // A late and definite answer replaces the guess of whoever took the lane over. Who is late names
 // itself: if its claim was never committed, the attempt of that number is somebody else's.
-const ATTEMPTS: &str = "-- record: end the attempts
-update send_attempts set
+macro_rules! end_attempts {
+    ($rows:literal) => {
+        concat!(
+            "update send_attempts set
     finished_at = {at: r.finished}, outcome = r.outcome, http_status = r.status,
     error = r.error, response = r.response, rule = r.rule
-from {rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
+from ",
+            $rows,
+            "
 where send_attempts.job_id = r.job and send_attempts.number = r.number
   and (cast($1 as text) is null or send_attempts.worker = $1)
-  and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))";
+  and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))"
+        )
+    };
+}
 
 // `is true` hides the state from the planners: plain, it would fit the partial index of jobs in hand,
 // and they could read all of it for each row; as a parameter it would make SQLite prepare the
 // statement anew each time. An operator's cancel, marked while the attempt ran, wins over waiting but
 // not over an answer.
-const JOBS: &str = "-- record: move the jobs on
-update send_jobs set
+macro_rules! move_jobs {
+    ($rows:literal) => {
+        concat!(
+            "update send_jobs set
     state = case when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled' else r.state end,
     finished_at = case when r.state in ('delivered', 'dead') or cancel_requested then {at: r.finished} end,
     failures = failures + r.failed,
@@ -152,23 +161,66 @@ update send_jobs set
     last_status = coalesce(r.status, last_status),
     ambiguous = send_jobs.ambiguous or r.ambiguous,
     cancel_requested = false
-from {rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}
-where send_jobs.id = r.job and (send_jobs.state = 'sending') is true and send_jobs.attempts = r.number";
+from ",
+            $rows,
+            "
+where send_jobs.id = r.job and (send_jobs.state = 'sending') is true and send_jobs.attempts = r.number"
+        )
+    };
+}
+
+const ATTEMPTS: &str = concat!(
+    "-- record: end the attempts\n",
+    end_attempts!(
+        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}"
+    )
+);
+const JOBS: &str = concat!(
+    "-- record: move the jobs on\n",
+    move_jobs!(
+        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}"
+    )
+);
+
+/// Differs from SQLite in that both are one statement: SQLite cannot write in a `with`.
+const BOTH_POSTGRES: &str = concat!(
+    "-- record: end the attempts and move the jobs on\nwith ended as (",
+    end_attempts!(
+        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}"
+    ),
+    ")\n",
+    move_jobs!(
+        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}"
+    )
+);
 
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
+    if let Tx::Postgres(_) = tx {
+        let both = |e: &&Ended| join(attempt(e), job(e));
+        tx.change(
+            BOTH_POSTGRES,
+            &[None::<&str>.into()],
+            ended.iter().map(both),
+        )
+        .await?;
+        return Ok(());
+    }
     end_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
+        let [state, failed, due, reason, ambiguous] = job(e);
+        let status = e.status.map(i64::from).into();
+        let (number, finished) = (e.number.into(), e.finished.into());
         [
             e.job.into(),
-            e.number.into(),
-            e.finished.into(),
-            e.status.map(i64::from).into(),
-            e.state.as_str().into(),
-            e.failed.into(),
-            e.due.into(),
-            e.reason.as_ref().into(),
-            e.ambiguous.into(),
+            number,
+            finished,
+            status,
+            state,
+            failed,
+            due,
+            reason,
+            ambiguous,
         ]
     };
     tx.change(JOBS, &[], ended.iter().map(job)).await?;
@@ -176,21 +228,38 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
 }
 
 async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
-    let attempt = |e: &&Ended| {
-        [
-            e.job.into(),
-            e.number.into(),
-            e.finished.into(),
-            e.outcome.as_str().into(),
-            e.status.map(i64::from).into(),
-            e.error.as_ref().into(),
-            e.response.as_ref().into(),
-            (&e.rule).into(),
-        ]
-    };
-    tx.change(ATTEMPTS, &[worker.into()], ended.iter().map(attempt))
-        .await?;
+    let rows = ended.iter().map(|e| attempt(e));
+    tx.change(ATTEMPTS, &[worker.into()], rows).await?;
     Ok(())
+}
+
+/// What the row of an attempt takes.
+fn attempt(e: &Ended) -> [Bind; 8] {
+    [
+        e.job.into(),
+        e.number.into(),
+        e.finished.into(),
+        e.outcome.as_str().into(),
+        e.status.map(i64::from).into(),
+        e.error.as_ref().into(),
+        e.response.as_ref().into(),
+        (&e.rule).into(),
+    ]
+}
+
+/// What the row of its job takes besides.
+fn job(e: &Ended) -> [Bind; 5] {
+    [
+        e.state.as_str().into(),
+        e.failed.into(),
+        e.due.into(),
+        e.reason.as_ref().into(),
+        e.ambiguous.into(),
+    ]
+}
+
+fn join([a, b, c, d, e, f, g, h]: [Bind; 8], [i, j, k, l, m]: [Bind; 5]) -> [Bind; 13] {
+    [a, b, c, d, e, f, g, h, i, j, k, l, m]
 }
 
 const LATE: &str = "-- record: a late success closes its job

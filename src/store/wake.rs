@@ -6,6 +6,8 @@
 //! relief, the second ledger of a process, is woken by the first one alone.
 
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,10 +55,9 @@ enum Kind {
         worker: String,
         armed: Option<Armed>,
     },
-    /// Watches the file; dropping the watcher ends the watch.
+    /// Watches the file, while there is little to do: else its own writes would wake it.
     Sqlite {
-        _watcher: Option<Watcher>,
-        poll: Duration,
+        watch: Option<Watch>,
         fast: Option<Duration>,
     },
     /// Nothing wakes it.
@@ -88,15 +89,10 @@ impl Waker {
                     armed: None,
                 }
             }
-            Pool::Sqlite(_, path) => {
-                let watcher = watch(path, Arc::clone(&bell));
-                let poll = if watcher.is_some() { POLL } else { BLIND_POLL };
-                Kind::Sqlite {
-                    _watcher: watcher,
-                    poll,
-                    fast: None,
-                }
-            }
+            Pool::Sqlite(_, path) => Kind::Sqlite {
+                watch: Watch::new(path, Arc::clone(&bell)),
+                fast: None,
+            },
         };
         Ok(Self::new(bell, kind))
     }
@@ -155,12 +151,25 @@ impl Waker {
         match &mut self.kind {
             Kind::Blind => Ok(BLIND_POLL),
             Kind::Relief => Ok(OFF_DUTY),
-            Kind::Sqlite { poll, fast, .. } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
+            Kind::Sqlite { watch: None, .. } => Ok(BLIND_POLL),
+            Kind::Sqlite {
+                watch: Some(watch),
+                fast,
+            } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
+                _ if !watch.is_on && !quiet => BUSY_POLL,
+                _ if !watch.is_on => {
+                    watch.set(true);
+                    if watch.is_on {
+                        Duration::ZERO
+                    } else {
+                        BLIND_POLL
+                    }
+                }
                 Some(wait) => {
                     *fast = Some(wait * 2);
                     wait
                 }
-                None => *poll,
+                None => POLL,
             }),
             Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
             Kind::Postgres {
@@ -197,15 +206,20 @@ impl Waker {
         {
             relief.notify_one();
         }
-        if self.busy_steps >= BUSY_STEPS
-            && let Kind::Postgres {
+        match &mut self.kind {
+            _ if self.busy_steps < BUSY_STEPS => {}
+            Kind::Postgres {
                 pool,
                 worker,
                 armed,
-            } = &mut self.kind
-            && armed.take().is_some()
-        {
-            disarm(pool, worker).await?;
+            } if armed.is_some() => {
+                *armed = None;
+                disarm(pool, worker).await?;
+            }
+            Kind::Sqlite {
+                watch: Some(watch), ..
+            } if watch.is_on => watch.set(false),
+            _ => {}
         }
         Ok(())
     }
@@ -265,34 +279,63 @@ async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
     }
 }
 
+/// A watch on the log of a SQLite file.
 #[cfg(target_os = "linux")]
-type Watcher = notify::RecommendedWatcher;
-#[cfg(not(target_os = "linux"))]
-type Watcher = std::convert::Infallible;
-
-#[cfg(not(target_os = "linux"))]
-fn watch(_database: &Path, _bell: Arc<Notify>) -> Option<Watcher> {
-    None
+struct Watch {
+    watcher: notify::RecommendedWatcher,
+    folder: PathBuf,
+    is_on: bool,
 }
 
 #[cfg(target_os = "linux")]
-fn watch(database: &Path, bell: Arc<Notify>) -> Option<Watcher> {
-    use notify::Watcher as _;
-    let database = std::path::absolute(database).ok()?;
-    let mut log = database.clone().into_os_string();
-    log.push("-wal");
-    let folder = database.parent()?.to_path_buf();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let touched = event.is_ok_and(|e| {
-            !e.kind.is_access() && e.paths.iter().any(|p| *p == log || *p == database)
-        });
-        if touched {
-            bell.notify_one();
-        }
-    })
-    .ok()?;
-    watcher
-        .watch(&folder, notify::RecursiveMode::NonRecursive)
-        .ok()?;
-    Some(watcher)
+impl Watch {
+    /// Rings from now on whenever the file or its log is written; none if that cannot be watched.
+    fn new(database: &Path, bell: Arc<Notify>) -> Option<Self> {
+        let database = std::path::absolute(database).ok()?;
+        let mut log = database.clone().into_os_string();
+        log.push("-wal");
+        let folder = database.parent()?.to_path_buf();
+        let ring = move |event: notify::Result<notify::Event>| {
+            let touched = event.is_ok_and(|e| {
+                !e.kind.is_access() && e.paths.iter().any(|p| *p == log || *p == database)
+            });
+            if touched {
+                bell.notify_one();
+            }
+        };
+        let mut watch = Self {
+            watcher: notify::recommended_watcher(ring).ok()?,
+            folder,
+            is_on: false,
+        };
+        watch.set(true);
+        watch.is_on.then_some(watch)
+    }
+
+    fn set(&mut self, on: bool) {
+        use notify::Watcher as _;
+        let done = match on {
+            true => self
+                .watcher
+                .watch(&self.folder, notify::RecursiveMode::NonRecursive),
+            false => self.watcher.unwatch(&self.folder),
+        };
+        self.is_on = on && done.is_ok();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+struct Watch {
+    is_on: bool,
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Watch {
+    fn new(_database: &Path, _bell: Arc<Notify>) -> Option<Self> {
+        None
+    }
+
+    fn set(&mut self, on: bool) {
+        self.is_on = on;
+    }
 }
