@@ -15,7 +15,7 @@ mod paused;
 mod tests;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
@@ -101,6 +101,8 @@ pub struct Breaker {
     paused: Paused,
     window: Window,
     changes: Vec<Change>,
+    /// Pages known to have no secret.
+    silent: HashSet<String>,
 }
 
 /// What was last seen of a page or of the endpoint.
@@ -130,6 +132,7 @@ impl Breaker {
             paused: Paused::default(),
             window: Window::default(),
             changes: Vec::new(),
+            silent: HashSet::new(),
         }
     }
 
@@ -204,6 +207,12 @@ impl Breaker {
         self.changes.extend(paused.map(|other| Change::Close {
             scope: page_scope(other),
         }));
+        self.silent.retain(|other| !means(other));
+    }
+
+    /// A page has work and no secret. True if that is new.
+    pub fn lacks_secret(&mut self, page: &str) -> bool {
+        !self.silent.contains(page) && self.silent.insert(page.to_owned())
     }
 
     /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.

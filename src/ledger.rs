@@ -102,8 +102,6 @@ pub struct Ledger {
     allowances: HashMap<String, Allowance>,
     /// What may be sent to probe what is paused.
     probes: Probes,
-    /// Pages already reported as having no secret.
-    silent: HashSet<String>,
     /// Which page is asked first; moves on, so that none is always last.
     first: usize,
     /// Lanes that an earlier policy had blocked have been woken.
@@ -128,7 +126,6 @@ impl Ledger {
             appetite: 0,
             allowances: HashMap::new(),
             probes: Probes::default(),
-            silent: HashSet::new(),
             first: 0,
             unblocked: false,
             draining: false,

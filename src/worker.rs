@@ -163,12 +163,12 @@ impl Motion {
     async fn start(&mut self, step: Step) -> Option<Duration> {
         let claimed = step.claims.len();
         self.send(step.claims);
-        if step.more || claimed > 0 {
-            if let Err(error) = self.worker.waker.busy(claimed).await {
-                self.worker.events.emit(&Event::Conflict {
-                    error: &error.to_string(),
-                });
-            }
+        if (step.more || claimed > 0)
+            && let Err(error) = self.worker.waker.busy(claimed).await
+        {
+            self.worker.events.emit(&Event::Conflict {
+                error: &error.to_string(),
+            });
         }
         if step.more {
             // Let the senders run: the next cycle then finds more outcomes to write at once.
@@ -241,8 +241,11 @@ impl Motion {
                 let _ = self.write().await;
             }
         }
-        // What is unanswered now reports itself: dropping a sender would lose its claim.
-        self.worker.wire.hurry();
+        // What is unanswered now reports itself: dropping a sender would lose its claim. A ledger that
+        // has nothing left to wait for must not hurry the senders of another.
+        if self.ledger.in_flight() > 0 {
+            self.worker.wire.hurry();
+        }
         while self.ledger.in_flight() > 0 {
             let Some(ended) = self.reports.recv().await else {
                 break;

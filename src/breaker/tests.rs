@@ -256,3 +256,12 @@ fn what_opens_while_the_pauses_are_written_stays_open() {
     saw(&mut breaker, 0, "1/id:c", &delivered());
     assert_eq!(opened(&mut breaker), ["+page:1", "-page:1"]);
 }
+
+#[test]
+fn a_page_without_a_secret_is_news_once_until_secrets_change() {
+    let mut breaker = breaker();
+    assert!(breaker.lacks_secret("1") && breaker.lacks_secret("2"));
+    assert!(!breaker.lacks_secret("1"));
+    breaker.secret_changed("default", |page| page == "2");
+    assert!(breaker.lacks_secret("1") && !breaker.lacks_secret("2"));
+}

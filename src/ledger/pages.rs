@@ -181,8 +181,7 @@ impl Ledger {
             }
             if self.settings.secrets.has(page) {
                 pages.eligible.insert(page.clone());
-                self.silent.remove(page);
-            } else if self.silent.insert(page.clone()) {
+            } else if self.breaker().lacks_secret(page) {
                 self.events.emit(&Event::NoSecret { page });
             }
         }
