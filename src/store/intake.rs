@@ -100,13 +100,13 @@ returning lane";
 const TOUCHED: &str = "-- intake: lanes are touched
 with free as materialized (
     select l.lane as free_lane, r.look from {rows: lane text, look bigint}
-    join send_lanes l on l.lane = r.lane {skip locked l}
+    join send_lanes l on {key: l.lane = r.lane} {skip locked l}
 )
 update send_lanes set touched = touched + 1,
     due_at = case when free.look > 0 and leased_by is null
         then case when rest_until > $1 then rest_until else $1 end
         else due_at end
-from free where lane = free_lane
+from free where {key: lane = free_lane}
 returning lane";
 
 /// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
@@ -206,7 +206,7 @@ pub async fn look_again(tx: &mut Tx, page: &str, lane: &str) -> Result<()> {
 // From the job, not by name: a lane's name that is no UTF-8 must stay what it is.
 const LOOK_AGAIN_FOR: &str = "-- mark: look again at the lanes of jobs
 insert into send_inbox (page_id, lane, look)
-select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on j.id = r.job";
+select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on {key: j.id = r.job}";
 
 /// Leaves a mark for the lane of each `job` of these rows.
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
@@ -216,19 +216,27 @@ pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
     Ok(())
 }
 
-const TIMERS: &str = "-- timers: jobs whose send_at has come
-with due as materialized (
-    select at as due_at, job_id as due_job from send_timers where at <= $1 order by at limit $2 {skip locked}
-)
-delete from send_timers where (at, job_id) in (select due_at, due_job from due) returning job_id as job";
+const TIMERS_POSTGRES: &str = "-- timers: jobs whose send_at has come
+delete from send_timers where ctid = any (array(
+    select ctid from send_timers where at <= $1 order by at limit $2 for update skip locked))
+returning job_id as job";
+/// Differs from Postgres in that rows are named by their key, and nobody else takes any.
+const TIMERS_SQLITE: &str = "-- timers: jobs whose send_at has come
+delete from send_timers where (at, job_id) in (
+    select at, job_id from send_timers where at <= $1 order by at limit 0 + $2)
+returning job_id as job";
 
 const JOIN: &str = "-- timers: they join their lines
 update send_jobs set joined_at = {at: $1} from {rows: job bigint}
-where send_jobs.id = r.job and joined_at is null returning id as job";
+where {key: send_jobs.id = r.job} and joined_at is null returning id as job";
 
 /// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
 pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
-    let due = tx.rows(TIMERS, &[now.into(), limit.into()]).await?;
+    let text = match tx {
+        Tx::Postgres(_) => TIMERS_POSTGRES,
+        Tx::Sqlite(_) => TIMERS_SQLITE,
+    };
+    let due = tx.rows(text, &[now.into(), limit.into()]).await?;
     let jobs = due
         .iter()
         .map(|row| Ok([row.int("job")?.into()]))

@@ -191,11 +191,11 @@ pub struct Begin {
 const CLAIM_JOBS: &str = "-- claim: the heads begin an attempt
 update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
 from {rows: job bigint, number bigint}
-where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
+where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
 
 const BEGAN: &str = "-- claim: which of them began
 select j.id from {rows: job bigint, number bigint}
-join send_jobs j on j.id = r.job and j.state = 'sending' and j.attempts = r.number";
+join send_jobs j on {key: j.id = r.job} and j.state = 'sending' and j.attempts = r.number";
 
 const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
 insert into send_attempts (job_id, number, started_at, worker)
@@ -203,21 +203,21 @@ select r.job, r.number, {at: $1}, $2 from {rows: job bigint, number bigint}";
 
 const CLAIM_LANES: &str = "-- claim: lease the lanes
 update send_lanes set leased_by = $1, token = $2, due_at = $3, head = null
-from {rows: lane text} where send_lanes.lane = r.lane";
+from {rows: lane text} where {key: send_lanes.lane = r.lane}";
 
 /// Differs from SQLite in that all three are one statement: SQLite cannot write in a `with`.
 const CLAIM_POSTGRES: &str = "-- claim: the heads begin an attempt
 with began as (
     update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
     from {rows: job bigint, number bigint, lane text, born bool}
-    where send_jobs.id = r.job and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
+    where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
     returning r.job, r.number, r.lane, r.born
 ), begun as (
     insert into send_attempts (job_id, number, started_at, worker)
     select job, number, {at: $1}, $2 from began
 ), leased as (
     update send_lanes set leased_by = $2, token = $3, due_at = $4, head = null
-    from began where send_lanes.lane = began.lane and not began.born
+    from began where {key: send_lanes.lane = began.lane} and not began.born
 )
 select job from began";
 
@@ -304,7 +304,7 @@ pub struct Park {
 
 const PARK: &str = "-- park: release lanes until they are due
 update send_lanes set due_at = r.due, head = r.head, rest_until = r.rest_until, leased_by = null, token = $1
-from {rows: lane text, due bigint, head bigint, rest_until bigint} where send_lanes.lane = r.lane";
+from {rows: lane text, due bigint, head bigint, rest_until bigint} where {key: send_lanes.lane = r.lane}";
 
 /// Releases lanes that must wait.
 pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
@@ -322,7 +322,7 @@ pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
 }
 
 const EMPTY: &str = "-- empty: lanes without a line end
-delete from send_lanes where lane in (select r.lane from {rows: lane text})";
+delete from send_lanes where lane {in (}select r.lane from {rows: lane text}{)}";
 
 /// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
 pub async fn delete(tx: &mut Tx, lanes: &[Arc<str>]) -> Result<()> {
@@ -353,7 +353,7 @@ pub struct End {
 const END: &str = "-- end: jobs that must not be sent
 update send_jobs set state = 'dead', reason = r.reason,
     finished_at = case when created_at > {at: $1} then created_at else {at: $1} end
-from {rows: job bigint, reason text} where send_jobs.id = r.job and send_jobs.state = 'queued'";
+from {rows: job bigint, reason text} where {key: send_jobs.id = r.job} and send_jobs.state = 'queued'";
 
 /// Ends expired and invalid jobs.
 pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {

@@ -61,10 +61,10 @@ impl Verb {
 
 const HOLD: &str = "-- hold
 update send_jobs set state = 'held', reason = 'held by an operator'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'queued' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'queued' returning id as job";
 const RELEASE: &str = "-- release
 update send_jobs set state = 'queued', reason = null
-from {rows: job bigint} where send_jobs.id = r.job and state = 'held' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'held' returning id as job";
 const CANCEL: &str = "-- cancel
 update send_jobs set
     cancel_requested = (state = 'sending'),
@@ -72,17 +72,17 @@ update send_jobs set
     reason = case when state <> 'sending' then 'cancelled by an operator' else reason end,
     state = case when state = 'sending' then state else 'cancelled' end
 from {rows: job bigint}
-where send_jobs.id = r.job and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
+where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
 returning id as job";
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
 update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
 const RESOLVE_DEAD: &str = "-- resolve: it is over
 update send_jobs set state = 'dead', finished_at = {at: $1}, reason = 'resolved by an operator: dead'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
 const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
 update send_jobs set state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend'
-from {rows: job bigint} where send_jobs.id = r.job and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
 pub async fn apply(
@@ -140,7 +140,7 @@ async fn apply_once(
 }
 
 const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
-select send_jobs.id from {rows: job bigint} join send_jobs on send_jobs.id = r.job
+select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
 order by send_jobs.id {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
@@ -148,7 +148,7 @@ order by send_jobs.id {lock send_jobs}";
 const REQUEUE: &str = "-- requeue
 insert into send_jobs (page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, requeued_from)
 select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous, j.metadata, j.id
-from {rows: job bigint} join send_jobs j on j.id = r.job
+from {rows: job bigint} join send_jobs j on {key: j.id = r.job}
 where j.state in ('dead', 'cancelled', 'delivered')
     and ($1 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
 order by j.id

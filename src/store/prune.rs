@@ -12,10 +12,10 @@ with old as materialized (
     where state in ($1, $2) and finished_at < {at: $3}
     order by finished_at limit $4 {skip locked}
 )
-delete from send_jobs where id in (select id from old) returning id as job";
+delete from send_jobs where id {in (}select id from old{)} returning id as job";
 
 const PRUNE_ATTEMPTS: &str = "-- prune: their attempts
-delete from send_attempts where job_id in (select r.job from {rows: job bigint})";
+delete from send_attempts where job_id {in (}select r.job from {rows: job bigint}{)}";
 
 /// Deletes up to `limit` jobs that finished in these states before `now - age`, with their
 /// attempts. Returns how many.

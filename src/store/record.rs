@@ -67,7 +67,12 @@ pub struct Locked {
     pub alone: bool,
 }
 
-const OVER: &str = "-- record: lanes end with their only job
+const OVER_POSTGRES: &str = "-- record: lanes end with their only job
+delete from send_lanes using {rows: lane text, token bigint}
+where {key: send_lanes.lane = r.lane} and send_lanes.token = r.token and leased_by = $1 and touched = 0
+returning send_lanes.lane";
+/// Differs from Postgres in that SQLite cannot delete from a join.
+const OVER_SQLITE: &str = "-- record: lanes end with their only job
 delete from send_lanes where leased_by = $1 and touched = 0
     and (lane, token) in (select r.lane, r.token from {rows: lane text, token bigint})
 returning lane";
@@ -77,7 +82,11 @@ returning lane";
 /// the lane is born again of it. Returns the places of those that are gone.
 pub async fn over(tx: &mut Tx, worker: &str, ended: &[Ended], of: &[usize]) -> Result<Vec<usize>> {
     let key = |at: &usize| [(&ended[*at].lane).into(), ended[*at].token.into()];
-    let rows = tx.batch(OVER, &[worker.into()], of.iter().map(key)).await?;
+    let text = match tx {
+        Tx::Postgres(_) => OVER_POSTGRES,
+        Tx::Sqlite(_) => OVER_SQLITE,
+    };
+    let rows = tx.batch(text, &[worker.into()], of.iter().map(key)).await?;
     let places: HashMap<&str, usize> = of.iter().map(|at| (&*ended[*at].lane, *at)).collect();
     let mut gone = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -89,7 +98,7 @@ pub async fn over(tx: &mut Tx, worker: &str, ended: &[Ended], of: &[usize]) -> R
 const LOCK: &str = "-- record: lock the lanes that are still theirs
 select r.at, l.head
 from {rows: lane text, token bigint, at bigint}
-join send_lanes l on l.lane = r.lane and l.token = r.token and l.leased_by = $1
+join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
 order by l.lane {lock l}";
 
 /// Locks the lanes of those of the worker's reports, named by their places, whose token is still the
@@ -136,14 +145,14 @@ macro_rules! end_attempts {
 from ",
             $rows,
             "
-where send_attempts.job_id = r.job and send_attempts.number = r.number
+where {key: send_attempts.job_id = r.job} and send_attempts.number = r.number
   and (cast($1 as text) is null or send_attempts.worker = $1)
   and (send_attempts.outcome is null or (send_attempts.outcome = 'ambiguous' and r.outcome <> 'ambiguous'))"
         )
     };
 }
 
-// `is true` hides the state from the planners: plain, it would fit the partial index of jobs in hand,
+// `is not false` hides the state from the planners: plain, it would fit the partial index of jobs in hand,
 // and they could read all of it for each row; as a parameter it would make SQLite prepare the
 // statement anew each time. An operator's cancel, marked while the attempt ran, wins over waiting but
 // not over an answer.
@@ -164,7 +173,7 @@ macro_rules! move_jobs {
 from ",
             $rows,
             "
-where send_jobs.id = r.job and (send_jobs.state = 'sending') is true and send_jobs.attempts = r.number"
+where {key: send_jobs.id = r.job} and (send_jobs.state = 'sending') is not false and send_jobs.attempts = r.number"
         )
     };
 }
@@ -267,7 +276,7 @@ update send_jobs set
     state = 'delivered', finished_at = {at: r.finished}, reason = null,
     last_status = coalesce(r.status, last_status), cancel_requested = false
 from {rows: job bigint, number bigint, finished bigint, status bigint}
-where send_jobs.id = r.job and send_jobs.attempts = r.number
+where {key: send_jobs.id = r.job} and send_jobs.attempts = r.number
   and send_jobs.state in ('queued', 'sending', 'unknown', 'held')
 returning id as job";
 

@@ -12,12 +12,19 @@
 //! | `{ms: X}` a stored time to unix ms, rounded up | `extract(epoch from X)` | `X` |
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
 //! | `{bytes: X}` text ordered byte by byte | `X collate "C"` | `X` |
+//! | `{key: l.lane = r.lane}` a join by key | `l.lane = any (array[r.lane])` | as it is |
+//! | `{in (}…{)}` keys that a query names | `= any (array(…))` | `in (…)` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
 //! | `{skip locked}`, `{skip locked l}` | `for update of l skip locked` | nothing |
 //!
 //! The parameters of a batch come behind those that are numbered in the text. The first column of
 //! a batch is its key and never null: SQLite's batches are filled up with null rows to a power of
 //! two, so that few statements are prepared.
+//!
+//! A table is joined to a batch by `{key: …}`, never by `=`. Postgres plans once, when its statistics
+//! may say that the table is empty, and then likes to walk through the whole index of the key and to
+//! look into the batch for each entry. It thinks of that walk for its order alone, which is of use to
+//! a merge; `= any` cannot be merged, so the only plan is to look up each row of the batch.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -223,6 +230,15 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
             out,
             "cast(round((julianday('now') - 2440587.5) * 86400000) as integer)"
         ),
+        "key" if postgres => match argument.split_once(" = ") {
+            Some((column, value)) => write!(out, "{column} = any (array[{value}])"),
+            None => write!(out, "{{{token}}}"),
+        },
+        "key" => write!(out, "{argument}"),
+        "in (" if postgres => write!(out, "= any (array("),
+        "in (" => write!(out, "in ("),
+        ")" if postgres => write!(out, "))"),
+        ")" => write!(out, ")"),
         "skip locked" if postgres => write!(out, "for update skip locked"),
         "skip locked l" if postgres => write!(out, "for update of l skip locked"),
         "skip locked" | "skip locked l" => Ok(()),
@@ -253,6 +269,22 @@ mod tests {
             "select ceil(extract(epoch from a.due_at) * 1000)::bigint, to_timestamp(($2)::double precision / 1000) \
              from unnest($3::text[], $4::bigint[]) as r(lane, job) \
              order by r.lane collate \"C\" for update of l"
+        );
+    }
+
+    #[test]
+    fn keys_are_looked_up_and_never_merged() {
+        let text =
+            "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)}";
+        assert_eq!(
+            render(text, Dialect::Postgres, 1).0,
+            "from unnest($1::bigint[]) as r(job) join j on j.id = any (array[r.job]) \
+             where id = any (array(select 1))"
+        );
+        assert!(
+            render(text, Dialect::Sqlite, 1)
+                .0
+                .ends_with("join j on j.id = r.job where id in (select 1)")
         );
     }
 
