@@ -7,8 +7,8 @@
 //! * A page or the endpoint pauses when two recipients in a row were refused that way, with no
 //!   success between them: one bad job never stops a page.
 //! * The circuit of the endpoint opens when most attempts over several recipients fail in a short
-//!   time, whatever the answers say; if all that fail are one page's and others pass, only that page
-//!   pauses.
+//!   time, whatever the answers say; if all that fail are one page's and others pass, or have work and
+//!   were not yet heard of, only that page pauses.
 
 mod paused;
 #[cfg(test)]
@@ -101,6 +101,8 @@ pub struct Breaker {
     paused: Paused,
     window: Window,
     changes: Vec<Change>,
+    /// Several pages have work.
+    several: bool,
     /// Pages known to have no secret.
     silent: HashSet<String>,
 }
@@ -132,6 +134,7 @@ impl Breaker {
             paused: Paused::default(),
             window: Window::default(),
             changes: Vec::new(),
+            several: false,
             silent: HashSet::new(),
         }
     }
@@ -182,6 +185,11 @@ impl Breaker {
             self.window.clear();
         }
         self.paused = paused;
+    }
+
+    /// Whether several pages have work.
+    pub fn set_several(&mut self, several: bool) {
+        self.several = several;
     }
 
     /// What must become of the pauses in the database; each is told once.
@@ -288,6 +296,10 @@ impl Breaker {
 
     /// The circuit: most attempts of the last seconds failed, whatever they were told.
     fn watch(&mut self, now: BootInstant, page: &str, lane: u64, judgement: &Judgement<'_>) {
+        // What was on its way when its page paused is no news.
+        if self.paused.stops(page) {
+            return;
+        }
         // What its page is to blame for is none of the endpoint's.
         let failed = match judgement.outcome {
             Outcome::Retryable | Outcome::Ambiguous => judgement.counts,
@@ -299,13 +311,16 @@ impl Breaker {
             failed,
         };
         self.window.count(&self.settings, now, attempt);
-        if failed && !self.paused.endpoint() && self.window.trips(&self.settings) {
+        if failed && self.window.trips(&self.settings) {
             let why = format!("most attempts fail: {}", judgement.reason);
-            let whom = match self.window.blames(attempt.page) {
-                true => Whom::Page(page),
-                false => Whom::Endpoint,
-            };
-            self.open(whom, &why, Duration::ZERO);
+            let alone = self.window.fails_only(attempt.page);
+            if alone && (self.several || self.window.passes_others(attempt.page)) {
+                self.open(Whom::Page(page), &why, Duration::ZERO);
+                // The others are judged by what comes from now on.
+                self.window.clear();
+            } else {
+                self.open(Whom::Endpoint, &why, Duration::ZERO);
+            }
         }
     }
 }

@@ -171,6 +171,30 @@ fn the_circuit_opens_at_its_figures_and_not_before() {
 }
 
 #[test]
+fn the_first_page_to_fail_is_not_taken_for_the_endpoint_while_others_have_work() {
+    let failed = said(Outcome::Ambiguous, Scope::None);
+    let fail = |breaker: &mut Breaker, page: u64, from: u64, to: u64| {
+        for n in from..to {
+            saw(breaker, n, &format!("{page}/id:{n}"), &failed);
+        }
+        opened(breaker)
+    };
+    let mut one = breaker();
+    assert_eq!(fail(&mut one, 1, 0, 20), ["+endpoint"], "nobody else");
+    let mut several = breaker();
+    several.set_several(true);
+    assert_eq!(fail(&mut several, 1, 0, 20), ["+page:1"]);
+    assert!(fail(&mut several, 1, 20, 90).is_empty(), "was on its way");
+    assert!(fail(&mut several, 2, 90, 109).is_empty(), "one page of two");
+    several.set_several(false);
+    assert_eq!(fail(&mut several, 2, 109, 110), ["+endpoint"]);
+    let mut mixed = breaker();
+    mixed.set_several(true);
+    assert!(fail(&mut mixed, 1, 0, 10).is_empty());
+    assert_eq!(fail(&mut mixed, 2, 10, 20), ["+endpoint"]);
+}
+
+#[test]
 fn one_error_in_five_never_opens_the_circuit() {
     let mut breaker = breaker();
     for n in 0..10_000_u64 {

@@ -68,11 +68,16 @@ impl Window {
         attempts >= settings.attempts && lanes.len() >= settings.recipients && failing
     }
 
-    /// True if all that failed are this page's, and others pass.
-    pub(super) fn blames(&self, page: u64) -> bool {
-        let only = |pages: &[u64]| pages.iter().all(|other| *other == page);
-        let alone = self.parts.iter().all(|part| only(&part.failing));
-        alone && !self.parts.iter().all(|part| only(&part.passing))
+    /// True if all that failed are this page's.
+    pub(super) fn fails_only(&self, page: u64) -> bool {
+        let mut failing = self.parts.iter().flat_map(|part| &part.failing);
+        failing.all(|other| *other == page)
+    }
+
+    /// True if other pages pass.
+    pub(super) fn passes_others(&self, page: u64) -> bool {
+        let mut passing = self.parts.iter().flat_map(|part| &part.passing);
+        passing.any(|other| *other != page)
     }
 }
 

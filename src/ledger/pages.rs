@@ -185,6 +185,7 @@ impl Ledger {
                 self.events.emit(&Event::NoSecret { page });
             }
         }
+        self.breaker().set_several(pages.eligible.len() > 1);
         with_lanes.retain(|p| pages.eligible.contains(&p.page));
         pages.marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
