@@ -134,7 +134,7 @@ impl Ledger {
 
     /// Takes the end of an attempt; it is written by the next cycle, and kept until it is.
     pub fn report(&mut self, ended: Ended) {
-        self.slots.give_back(&ended.page);
+        self.slots.ended(&ended.page, ended.status.is_some());
         self.pending.push(ended);
     }
 

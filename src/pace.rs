@@ -1,24 +1,38 @@
 //! How much of the worker a page may take: its share of the slots, and its rate.
 //!
 //! Pure. A page takes a further slot only while it has fewer than [`GREED`] times the slots that
-//! are free, so some are always left for a page that comes later: a page whose receiver hangs
-//! never takes them all. (The rule is known from shared buffers of switches.) While another page has
-//! work, too, it takes no more than half of them: what hangs gives nothing back until its time is up.
+//! are free, or more than [`RESERVE`] are: so some are always left for a page that comes later. (The
+//! rule is known from shared buffers of switches.)
+//!
+//! While another page has work, too, a page takes no more than half of the slots, and of those only
+//! as many as its answers have earned: it begins with a few, has one more for each answer, and loses
+//! half when an answer does not come. (That is known from TCP's slow start.) What hangs gives nothing
+//! back until its time is up, and earns nothing meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-/// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them,
-/// two get 124 each.
+/// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them.
 pub const GREED: usize = 16;
+/// More free slots than these need not be kept for a page that comes later.
+const RESERVE: usize = 16;
+/// The part of the slots that a page has before its first answer, while another has work.
+const FIRST: usize = 16;
 
 /// Slots of this worker and who holds them.
 #[derive(Debug, Clone)]
 pub struct Slots {
     total: usize,
     taken: usize,
-    /// The most that one page may hold.
-    most: usize,
-    by_page: HashMap<String, usize>,
+    /// Several pages have work, or hold slots.
+    contended: bool,
+    pages: HashMap<String, Page>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    held: usize,
+    /// How many it may hold while others have work: what its answers have earned.
+    earned: usize,
 }
 
 impl Slots {
@@ -27,8 +41,8 @@ impl Slots {
         Self {
             total,
             taken: 0,
-            most: total,
-            by_page: HashMap::new(),
+            contended: false,
+            pages: HashMap::new(),
         }
     }
 
@@ -42,60 +56,82 @@ impl Slots {
         self.taken
     }
 
-    /// Says which pages have work. If there are several, or others still hold slots, no page takes more
-    /// than half of all.
-    pub fn set_contenders<'p>(&mut self, mut pages: impl Iterator<Item = &'p str>) {
-        let one = pages.next();
-        let several = pages.any(|page| Some(page) != one);
+    /// Says which pages have work. Those that have none and hold no slot are forgotten.
+    pub fn set_contenders<'p>(&mut self, with_work: impl Iterator<Item = &'p str>) {
+        let with_work: HashSet<&str> = with_work.collect();
+        self.pages
+            .retain(|page, Page { held, .. }| *held > 0 || with_work.contains(&**page));
         let others = self
-            .by_page
-            .keys()
-            .any(|held| one.is_some_and(|page| page != &**held));
-        let most = if several || others {
-            self.total.div_ceil(2)
-        } else {
-            self.total
-        };
-        self.most = most;
+            .pages
+            .iter()
+            .filter(|(page, Page { held, .. })| *held > 0 && !with_work.contains(&***page));
+        self.contended = with_work.len() + others.count() > 1;
+    }
+
+    fn page(&self, page: &str) -> Page {
+        self.pages.get(page).copied().unwrap_or(self.stranger())
+    }
+
+    /// A page that was not heard of.
+    fn stranger(&self) -> Page {
+        Page {
+            held: 0,
+            earned: (self.total / FIRST).max(1),
+        }
     }
 
     /// True if the page may take one more.
     pub fn may_take(&self, page: &str) -> bool {
-        let held = self.by_page.get(page).copied().unwrap_or_default();
+        self.may_hold(self.page(page), self.free())
+    }
+
+    fn may_hold(&self, Page { held, earned }: Page, free: usize) -> bool {
+        let is_fair = !self.contended || held < earned.min(self.total.div_ceil(2));
         // The last slot is for a page that holds none.
-        held < self.most && held < GREED * self.free() && (self.free() > 1 || held == 0)
+        let leaves_some = free > RESERVE || held < GREED * free && (free > 1 || held == 0);
+        is_fair && leaves_some
     }
 
     /// How many more the page may take now.
     pub fn share(&self, page: &str) -> usize {
-        let held = self.by_page.get(page).copied().unwrap_or_default();
-        // The k-th further slot is allowed while held + k - 1 < GREED * (free - k + 1).
-        let most = (GREED * (self.free() + 1) + 1).saturating_sub(held + 1) / (GREED + 1);
-        let most = if most >= self.free() && held + self.free() > 1 {
-            self.free().saturating_sub(1)
-        } else {
-            most.min(self.free())
+        let Page { held, earned } = self.page(page);
+        let may_take = |more: &usize| {
+            let held = held + more;
+            self.may_hold(Page { held, earned }, self.free() - more)
         };
-        most.min(self.most.saturating_sub(held))
+        (0..self.free()).take_while(may_take).count()
     }
 
     /// Takes a slot for a page.
     pub fn take(&mut self, page: &str) {
         self.taken += 1;
-        match self.by_page.get_mut(page) {
-            Some(held) => *held += 1,
-            None => drop(self.by_page.insert(page.to_owned(), 1)),
+        match self.pages.get_mut(page) {
+            Some(page) => page.held += 1,
+            None => {
+                let Page { earned, .. } = self.stranger();
+                let taken = Page { held: 1, earned };
+                self.pages.insert(page.to_owned(), taken);
+            }
         }
     }
 
-    /// Gives a slot of a page back.
+    /// Gives back a slot of a page that was not used after all.
     pub fn give_back(&mut self, page: &str) {
         self.taken = self.taken.saturating_sub(1);
-        if let Some(held) = self.by_page.get_mut(page) {
-            *held -= 1;
-            if *held == 0 {
-                self.by_page.remove(page);
-            }
+        if let Some(page) = self.pages.get_mut(page) {
+            page.held = page.held.saturating_sub(1);
+        }
+    }
+
+    /// Gives back a slot of a page whose request has ended, with an answer or without.
+    pub fn ended(&mut self, page: &str, answered: bool) {
+        self.give_back(page);
+        let (total, least) = (self.total, self.stranger().earned);
+        if let Some(Page { earned, .. }) = self.pages.get_mut(page) {
+            *earned = match answered {
+                true => (*earned + 1).min(total),
+                false => (*earned / 2).max(least),
+            };
         }
     }
 }
@@ -141,26 +177,75 @@ mod tests {
         assert_eq!(slots.share("a"), 0);
     }
 
+    /// Takes as many as may be taken; returns how many the page then holds.
+    fn fill(slots: &mut Slots, page: &str) -> usize {
+        assert_eq!(slots.share(page) > 0, slots.may_take(page));
+        while slots.may_take(page) {
+            slots.take(page);
+        }
+        slots.page(page).held
+    }
+
     #[test]
-    fn a_page_takes_no_more_than_half_while_another_has_work() {
+    fn a_page_takes_what_it_has_earned_and_no_more_than_half_while_another_has_work() {
         for (with_work, held_by_b, most) in [
-            (&["a"][..], 0, 241),
-            (&["a", "b"], 0, 128),
-            (&["b", "a", "b"], 0, 128),
-            (&["a"], 1, 128),
+            (&["a"][..], 0, [241, 241]),
+            (&["a", "b"], 0, [16, 128]),
+            (&["b", "a", "b"], 0, [16, 128]),
+            (&["a"], 1, [16, 128]),
         ] {
             let mut slots = Slots::new(256);
             (0..held_by_b).for_each(|_| slots.take("b"));
             slots.set_contenders(with_work.iter().copied());
-            assert_eq!(slots.share("a"), most, "{with_work:?}");
-            while slots.may_take("a") {
+            assert_eq!(fill(&mut slots, "a"), most[0], "{with_work:?}");
+            for _ in 0..200 {
+                slots.ended("a", true);
                 slots.take("a");
             }
-            assert_eq!(slots.taken() - held_by_b, most, "{with_work:?}");
+            assert_eq!(fill(&mut slots, "a"), most[1], "{with_work:?}");
         }
         let mut single = Slots::new(1);
         single.set_contenders(["a", "b"].into_iter());
         assert!(single.may_take("a"));
+    }
+
+    #[test]
+    fn a_page_that_does_not_answer_loses_half_of_what_it_had_earned() {
+        let mut slots = Slots::new(256);
+        slots.set_contenders(["a", "b"].into_iter());
+        for _ in 0..112 {
+            slots.take("a");
+            slots.ended("a", true);
+        }
+        assert_eq!(fill(&mut slots, "a"), 128);
+        for (unanswered, most) in [(1, 64), (1, 32), (5, 16)] {
+            (0..unanswered).for_each(|_| slots.ended("a", false));
+            (0..slots.page("a").held).for_each(|_| slots.give_back("a"));
+            assert_eq!(fill(&mut slots, "a"), most);
+        }
+    }
+
+    #[test]
+    fn who_has_no_work_and_no_slot_is_forgotten() {
+        let mut slots = Slots::new(256);
+        for page in ["a", "b", "c"] {
+            slots.take(page);
+        }
+        slots.ended("b", true);
+        slots.ended("c", true);
+        slots.set_contenders(["c"].into_iter());
+        let mut known: Vec<&str> = slots.pages.keys().map(|page| &**page).collect();
+        known.sort_unstable();
+        assert_eq!((known, slots.contended), (vec!["a", "c"], true));
+        slots.give_back("a");
+        slots.set_contenders(["c"].into_iter());
+        assert!(!slots.contended);
+    }
+
+    #[test]
+    fn of_many_slots_one_page_leaves_no_more_than_the_reserve() {
+        let mut slots = Slots::new(2000);
+        assert_eq!(fill(&mut slots, "a"), 1984);
     }
 
     #[test]

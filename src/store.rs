@@ -23,6 +23,7 @@ pub mod schema;
 pub mod select;
 pub mod sql;
 pub mod wake;
+pub mod watch;
 
 pub use bind::Bind;
 pub use pool::{Pool, Tx, Use};

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::BootInstant;
 use crate::events::{Event, Events};
 use crate::job::State;
+use crate::store::watch::Stamp;
 use crate::store::{Pool, Result, prune};
 use crate::worker::Stop;
 
@@ -24,18 +26,35 @@ pub struct Retention {
 pub const BITE: i64 = 500;
 const REST: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(30);
+/// How long a SQLite database that does not change is left alone.
+const UNCHANGED: Duration = Duration::from_secs(600);
 
 /// Sweeps until told to stop.
 pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut stop: Stop) {
     let mut after = String::new();
+    // When nothing was found in SQLite's files, and how they were before.
+    let mut clean: Option<(BootInstant, Stamp)> = None;
     while !*stop.borrow() {
-        // An error is the ledger's to report: the same database is its own.
-        let swept = once(&pool, retention, &events, &mut after).await;
-        if swept.is_err() {
-            pool.renew().await;
-        }
-        let full = swept.unwrap_or(false);
-        let rest = if full { REST } else { EVERY };
+        let now = pool.path().map(Stamp::of);
+        let rests =
+            |(at, then): &(BootInstant, Stamp)| at.elapsed() < UNCHANGED && now == Some(*then);
+        let found = match clean.as_ref().is_some_and(rests) {
+            true => Found::Nothing,
+            false => {
+                let began = BootInstant::now();
+                let found = once(&pool, retention, &events, &mut after).await;
+                // An error is the ledger's to report: the same database is its own.
+                if found.is_err() {
+                    pool.renew().await;
+                }
+                let found = found.unwrap_or(Found::Some);
+                clean = now
+                    .map(|now| (began, now))
+                    .filter(|_| found == Found::Nothing);
+                found
+            }
+        };
+        let rest = if found == Found::Much { REST } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
             _ = stop.changed() => {}
@@ -43,12 +62,22 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
     }
 }
 
+/// What a sweep had to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing, and it has seen everything.
+    Nothing,
+    Some,
+    /// More than it bites off at once.
+    Much,
+}
+
 async fn once(
     pool: &Pool,
     retention: Retention,
     events: &Events,
     after: &mut String,
-) -> Result<bool> {
+) -> Result<Found> {
     let now = pool.now().await?;
     let delivered = [State::Delivered, State::Delivered];
     let ended = [State::Dead, State::Cancelled];
@@ -57,10 +86,16 @@ async fn once(
     if jobs > 0 {
         events.emit(&Event::Pruned { jobs });
     }
+    let all = after.is_empty();
     let (lanes, last) = prune::heal(pool, after, now, BITE).await?;
     *after = last;
     if lanes > 0 {
         events.emit(&Event::Healed { lanes });
     }
-    Ok(jobs >= BITE.unsigned_abs())
+    let nothing = jobs == 0 && lanes == 0 && all && after.is_empty();
+    Ok(match jobs >= BITE.unsigned_abs() {
+        true => Found::Much,
+        false if nothing => Found::Nothing,
+        false => Found::Some,
+    })
 }

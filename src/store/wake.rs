@@ -5,15 +5,13 @@
 //! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched. A
 //! relief, the second ledger of a process, is woken by the first one alone.
 
-use std::path::Path;
-#[cfg(target_os = "linux")]
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 
+use super::watch::{Stamp, Watch};
 use super::{Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
@@ -23,6 +21,8 @@ const BUSY_POLL: Duration = Duration::from_millis(20);
 const QUIET_SLEEPS: u32 = 10;
 /// The poll that finds what no hint announced.
 const POLL: Duration = Duration::from_secs(2);
+/// The poll that reads a SQLite database whose files have not changed.
+const REST: Duration = Duration::from_secs(600);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
 const BLIND_POLL: Duration = Duration::from_millis(100);
 /// The first and the last of the looks that follow a ring, each twice as far as the one before.
@@ -59,6 +59,8 @@ enum Kind {
     Sqlite {
         watch: Option<Watch>,
         fast: Option<Duration>,
+        /// How the files were when the worker last found nothing in them.
+        rests: Option<Stamp>,
     },
     /// Nothing wakes it.
     Blind,
@@ -92,6 +94,7 @@ impl Waker {
             Pool::Sqlite(_, path) => Kind::Sqlite {
                 watch: Watch::new(path, Arc::clone(&bell)),
                 fast: None,
+                rests: None,
             },
         };
         Ok(Self::new(bell, kind))
@@ -116,7 +119,23 @@ impl Waker {
 
     /// Completes when something may have changed.
     pub async fn woken(&self) {
-        self.bell.notified().await;
+        let Kind::Sqlite {
+            watch: Some(watch),
+            rests: Some(then),
+            ..
+        } = &self.kind
+        else {
+            return self.bell.notified().await;
+        };
+        let changed = async {
+            while watch.stamp() == *then {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            () = self.bell.notified() => {}
+            () = changed => {}
+        }
     }
 
     /// Something rang. SQLite writes its log before the commit can be seen, and the commit itself
@@ -155,6 +174,7 @@ impl Waker {
             Kind::Sqlite {
                 watch: Some(watch),
                 fast,
+                rests,
             } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
                 _ if !watch.is_on && !quiet => BUSY_POLL,
                 _ if !watch.is_on => {
@@ -169,7 +189,13 @@ impl Waker {
                     *fast = Some(wait * 2);
                     wait
                 }
-                None => POLL,
+                None => {
+                    let now = watch.stamp();
+                    match rests.replace(now) == Some(now) {
+                        true => REST,
+                        false => Duration::ZERO,
+                    }
+                }
             }),
             Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
             Kind::Postgres {
@@ -276,66 +302,5 @@ async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
             Err(sqlx::Error::PoolClosed) => return,
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
-    }
-}
-
-/// A watch on the log of a SQLite file.
-#[cfg(target_os = "linux")]
-struct Watch {
-    watcher: notify::RecommendedWatcher,
-    folder: PathBuf,
-    is_on: bool,
-}
-
-#[cfg(target_os = "linux")]
-impl Watch {
-    /// Rings from now on whenever the file or its log is written; none if that cannot be watched.
-    fn new(database: &Path, bell: Arc<Notify>) -> Option<Self> {
-        let database = std::path::absolute(database).ok()?;
-        let mut log = database.clone().into_os_string();
-        log.push("-wal");
-        let folder = database.parent()?.to_path_buf();
-        let ring = move |event: notify::Result<notify::Event>| {
-            let touched = event.is_ok_and(|e| {
-                !e.kind.is_access() && e.paths.iter().any(|p| *p == log || *p == database)
-            });
-            if touched {
-                bell.notify_one();
-            }
-        };
-        let mut watch = Self {
-            watcher: notify::recommended_watcher(ring).ok()?,
-            folder,
-            is_on: false,
-        };
-        watch.set(true);
-        watch.is_on.then_some(watch)
-    }
-
-    fn set(&mut self, on: bool) {
-        use notify::Watcher as _;
-        let done = match on {
-            true => self
-                .watcher
-                .watch(&self.folder, notify::RecursiveMode::NonRecursive),
-            false => self.watcher.unwatch(&self.folder),
-        };
-        self.is_on = on && done.is_ok();
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-struct Watch {
-    is_on: bool,
-}
-
-#[cfg(not(target_os = "linux"))]
-impl Watch {
-    fn new(_database: &Path, _bell: Arc<Notify>) -> Option<Self> {
-        None
-    }
-
-    fn set(&mut self, on: bool) {
-        self.is_on = on;
     }
 }
