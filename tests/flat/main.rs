@@ -1,0 +1,206 @@
+//! The cost of a delivery does not grow with what is blocked, finished or queued behind.
+//!
+//! Not timed: statements are counted, rows that Postgres read are counted, and the plans of every
+//! statement that a ledger ran are read.
+
+#![expect(clippy::print_stderr, reason = "x")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backlog;
+mod plans;
+mod seen;
+mod tour;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use backlog::{Backlog, drain, insert};
+use postlane::breaker::Breaker;
+use postlane::config::Config;
+use postlane::deliver::Claim;
+use postlane::ledger::Settings;
+use postlane::store::Pool;
+use seen::Seen;
+use support::{Db, Engine, Steps, settings};
+
+/// Jobs that a ledger of the tests has in hand at once.
+const BATCH: usize = 64;
+/// Slots of which one page gets that many: the last ones are for other pages.
+const IN_FLIGHT: usize = 67;
+/// Measured cycles; each records a batch and claims the next.
+const CYCLES: usize = 4;
+
+/// How the jobs that are delivered lie in their lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Each is alone in its lane: it is born of its mark and ends with it.
+    Alone,
+    /// As many lanes as can be in hand, with a line in each.
+    Lines,
+}
+
+impl Shape {
+    fn recipients(self) -> usize {
+        match self {
+            Self::Alone => BATCH * (CYCLES + 2),
+            Self::Lines => BATCH,
+        }
+    }
+
+    /// Most statements of a cycle, which is a batch's deliveries and the next batch's claims: with
+    /// begin and commit on Postgres, where it is two transactions.
+    fn statements(self, engine: Engine) -> usize {
+        match (self, engine) {
+            (Self::Alone, Engine::Postgres) => 13,
+            (Self::Alone, Engine::Sqlite) => 10,
+            (Self::Lines, Engine::Postgres) => 10,
+            (Self::Lines, Engine::Sqlite) => 8,
+        }
+    }
+}
+
+/// Most rows that a delivery may read on Postgres, and entries of indexes to find them: (table,
+/// rows, entries). The survey and dead entries that a batch left are in it.
+const READS: [(&str, i64, i64); 4] = [
+    ("send_jobs", 6, 8),
+    ("send_lanes", 3, 5),
+    ("send_attempts", 1, 2),
+    ("send_inbox", 2, 3),
+];
+
+both! {
+    a_delivery_costs_the_same_beside_every_backlog, |db| {
+        flat(db.engine, Shape::Alone).await;
+    }
+
+    a_delivery_in_a_line_costs_the_same_beside_every_backlog, |db| {
+        flat(db.engine, Shape::Lines).await;
+    }
+
+    no_plan_of_a_ledger_scans_what_is_blocked_or_finished, |db| {
+        let pool = db.connect().await;
+        // Queue tables are empty when they are analysed, and full when it matters.
+        db.sql("analyze").await.expect("analyses");
+        let ((), seen) = Seen::during(tour::tour(&db, &pool)).await;
+        tour::is_whole(db.engine, &seen);
+        db.sql("delete from send_inbox").await.expect("deletes");
+        for backlog in Backlog::ALL {
+            backlog.before(&db, Shape::Lines).await;
+        }
+        Backlog::Queued.behind(&db, Shape::Lines).await;
+        plans::check(&pool, &seen, "analysed while empty").await;
+        db.sql("analyze").await.expect("analyses");
+        plans::check(&pool, &seen, "analysed while full").await;
+    }
+}
+
+/// Delivers the same jobs beside each backlog and compares.
+async fn flat(engine: Engine, shape: Shape) {
+    let mut first: Option<Seen> = None;
+    for backlog in Backlog::ALL {
+        let db = Db::fresh(engine).await.expect("there was one before");
+        let (seen, reads) = deliver(&db, shape, backlog).await;
+        let most = shape.statements(engine) * CYCLES;
+        assert!(
+            seen.0.len() <= most,
+            "{shape:?} beside {backlog:?}: {} statements for {} deliveries, at most {most}: {:#?}",
+            seen.0.len(), BATCH * CYCLES, seen.counts()
+        );
+        let first = first.get_or_insert_with(|| Seen(seen.0.clone()));
+        assert_eq!(seen.counts(), first.counts(), "{shape:?} beside {backlog:?}");
+        if engine == Engine::Postgres {
+            few_reads(&reads, &format!("{shape:?} beside {backlog:?}"));
+        }
+    }
+}
+
+/// Delivers [`CYCLES`] batches beside a backlog: what was run, and what Postgres read for it.
+async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
+    let recipients = shape.recipients();
+    backlog.before(db, shape).await;
+    insert(db, "r", BATCH * (CYCLES + 2), recipients, &[]).await;
+    let pool = db.connect().await;
+    let mut worker = Steps::on(pool.clone(), calm("w1", IN_FLIGHT)).await;
+    let mut claims = worker.cycle().await.claims;
+    assert_eq!(claims.len(), BATCH);
+    if shape == Shape::Lines {
+        drain(db, &mut worker).await;
+    }
+    // The first of a line were each born alone.
+    claims = batch(&mut worker, claims).await;
+    backlog.behind(db, shape).await;
+    let before = reads(db, &pool).await;
+    let work = async {
+        for _ in 0..CYCLES {
+            claims = batch(&mut worker, std::mem::take(&mut claims)).await;
+        }
+    };
+    let ((), seen) = Seen::during(work).await;
+    let after = reads(db, &pool).await;
+    let delivered = "select count(*) from send_attempts where outcome = 'delivered' and worker = 'w1'";
+    assert_eq!(usize::try_from(db.int(delivered).await), Ok(BATCH * (CYCLES + 1)));
+    (seen, after.into_iter().map(|(name, n)| (name.clone(), n - before.get(&name).unwrap_or(&0))).collect())
+}
+
+/// Settings of a ledger whose circuit stays closed, whatever the answers are.
+fn calm(worker: &str, concurrency: usize) -> Settings {
+    let mut circuit = Config::default().circuit;
+    circuit.attempts = 1_000_000;
+    Settings {
+        concurrency,
+        breaker: Arc::new(Mutex::new(Breaker::new(circuit))),
+        ..settings(worker)
+    }
+}
+
+/// Records a batch and claims the next.
+async fn batch(worker: &mut Steps, claims: Vec<Claim>) -> Vec<Claim> {
+    for claim in claims {
+        worker.answer(claim, 200);
+    }
+    let step = worker.cycle().await;
+    assert_eq!(step.claims.len(), BATCH);
+    step.claims
+}
+
+/// What Postgres has read so far, by table and kind.
+type Reads = BTreeMap<String, i64>;
+
+async fn reads(db: &Db, pool: &Pool) -> Reads {
+    if db.engine == Engine::Sqlite {
+        return Reads::new();
+    }
+    // The session that reads hands over what it has counted, before it answers the second.
+    for text in ["select pg_stat_force_next_flush()", "select 1"] {
+        pool.rows_of(text.to_owned(), &[]).await.expect(text);
+    }
+    let text = "select relname || ' scanned' as name, seq_tup_read as n from pg_stat_user_tables
+        union all select relname || ' scans', seq_scan from pg_stat_user_tables
+        union all select relname || ' rows', idx_tup_fetch from pg_stat_user_tables
+        union all select relname || ' entries', sum(idx_tup_read)::bigint from pg_stat_user_indexes group by relname";
+    let rows = db.sql(text).await.expect("statistics");
+    let read = |row: &postlane::store::Row| {
+        (row.text("name").expect("name"), row.int_opt("n").expect("n").unwrap_or(0))
+    };
+    rows.iter().map(read).collect()
+}
+
+fn few_reads(reads: &Reads, which: &str) {
+    let deliveries = i64::try_from(BATCH * CYCLES).expect("few");
+    for (table, rows, entries) in READS {
+        let read = |kind: &str| reads.get(&format!("{table} {kind}")).copied().expect("a statistic");
+        assert_eq!(read("scans"), 0, "{which}: sequential scans of {table}");
+        assert_eq!(read("scanned"), 0, "{which}: rows of {table} read in sequence");
+        for (kind, most) in [("rows", rows), ("entries", entries)] {
+            let n = read(kind);
+            eprintln!("{which}: {table} {kind} {n}");
+            assert!(
+                n <= most * deliveries,
+                "{which}: {n} {kind} of {table} read for {deliveries} deliveries, at most {most} each"
+            );
+        }
+        assert!(read("entries") > 0, "{which}: nothing of {table} was counted");
+    }
+}
