@@ -193,9 +193,10 @@ update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplic
 from {rows: job bigint, number bigint}
 where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
 
+// `is not false`: as where the jobs move on ([`super::record`]).
 const BEGAN: &str = "-- claim: which of them began
 select j.id from {rows: job bigint, number bigint}
-join send_jobs j on {key: j.id = r.job} and j.state = 'sending' and j.attempts = r.number";
+join send_jobs j on {key: j.id = r.job} and (j.state = 'sending') is not false and j.attempts = r.number";
 
 const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
 insert into send_attempts (job_id, number, started_at, worker)

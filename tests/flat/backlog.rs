@@ -13,6 +13,8 @@ const BLOCKED: usize = 5_000;
 const FINISHED: usize = 20_000;
 /// Jobs that came later.
 const QUEUED: usize = 20_000;
+/// Jobs whose `send_at` is far away.
+const SCHEDULED: usize = 20_000;
 
 /// Something big that lies around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,20 +28,24 @@ pub enum Backlog {
     Finished,
     /// More to send, behind what is sent now.
     Queued,
+    /// More to send tomorrow.
+    Scheduled,
 }
 
 impl Backlog {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Deep,
         Self::Blocked,
         Self::Finished,
         Self::Queued,
+        Self::Scheduled,
     ];
 
     /// What came before the jobs that will be delivered.
     pub async fn before(self, db: &Db, shape: Shape) {
-        let mut builder = Steps::with(db, calm("builder", BLOCKED)).await;
+        // On the connection that the test reads by: what it counts is told with that one's.
+        let mut builder = Steps::on(db.pool.clone(), calm("builder", BLOCKED)).await;
         match self {
             Self::Nothing | Self::Queued => {}
             Self::Deep => {
@@ -69,7 +75,18 @@ impl Backlog {
                 let now = db.time(db.pool.now().await.expect("now"));
                 let over = [("state", "'delivered'"), ("finished_at", now.as_str())];
                 insert(db, "r", FINISHED, shape.recipients(), &over).await;
-                db.sql("delete from send_inbox").await.expect("deletes");
+                clear(db, "send_inbox").await;
+                let attempts = "insert into send_attempts \
+                    (job_id, number, started_at, finished_at, outcome, rule, worker) \
+                    select id, 1, created_at, finished_at, 'delivered', 'http.2xx', 'w0' \
+                    from send_jobs where state = 'delivered'";
+                db.sql(attempts).await.expect("attempts");
+            }
+            Self::Scheduled => {
+                let tomorrow = db.time(db.pool.now().await.expect("now") + 86_400_000);
+                let at = [("send_at", tomorrow.as_str())];
+                insert(db, "r", SCHEDULED, shape.recipients(), &at).await;
+                check(db, "send_timers", SCHEDULED).await;
             }
         }
     }
@@ -84,7 +101,7 @@ impl Backlog {
             Shape::Alone => insert(db, "later", QUEUED, QUEUED, &[]).await,
             Shape::Lines => {
                 insert(db, "r", QUEUED, shape.recipients(), &[]).await;
-                db.sql("delete from send_inbox").await.expect("deletes");
+                clear(db, "send_inbox").await;
             }
         }
     }
@@ -114,6 +131,15 @@ pub async fn insert(
          select '1', ('{recipient}'){json}, ('{message}'){json}{values} from ({numbers}) as i"
     );
     db.sql(&text).await.expect("inserts");
+}
+
+/// Empties a table and leaves nothing dead behind.
+pub async fn clear(db: &Db, table: &str) {
+    let verb = match db.engine {
+        Engine::Sqlite => "delete from",
+        Engine::Postgres => "truncate",
+    };
+    db.sql(&format!("{verb} {table}")).await.expect("clears");
 }
 
 /// Cycles until every mark is taken and every outcome written.

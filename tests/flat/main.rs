@@ -3,8 +3,6 @@
 //! Not timed: statements are counted, rows that Postgres read are counted, and the plans of every
 //! statement that a ledger ran are read.
 
-#![expect(clippy::print_stderr, reason = "x")]
-
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,7 +14,7 @@ mod tour;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use backlog::{Backlog, drain, insert};
+use backlog::{Backlog, clear, drain, insert};
 use postlane::breaker::Breaker;
 use postlane::config::Config;
 use postlane::deliver::Claim;
@@ -61,14 +59,18 @@ impl Shape {
     }
 }
 
-/// Most rows that a delivery may read on Postgres, and entries of indexes to find them: (table,
-/// rows, entries). The survey and dead entries that a batch left are in it.
-const READS: [(&str, i64, i64); 4] = [
-    ("send_jobs", 6, 8),
-    ("send_lanes", 3, 5),
-    ("send_attempts", 1, 2),
-    ("send_inbox", 2, 3),
+/// Most rows that a delivery may read on Postgres: (table, alone, in a line).
+const ROWS: [(&str, i64, i64); 5] = [
+    ("send_jobs", 5, 5),
+    ("send_lanes", 2, 3),
+    ("send_attempts", 1, 1),
+    ("send_inbox", 2, 1),
+    ("send_timers", 1, 1),
 ];
+/// Most entries of a table's indexes that are read for it. It is one to eight; but what earlier cycles
+/// left is read again while the server cannot know that nobody else sees it. To read the smallest
+/// backlog once a cycle would be twice as much.
+const ENTRIES: i64 = 40;
 
 both! {
     a_delivery_costs_the_same_beside_every_backlog, |db| {
@@ -79,20 +81,45 @@ both! {
         flat(db.engine, Shape::Lines).await;
     }
 
-    no_plan_of_a_ledger_scans_what_is_blocked_or_finished, |db| {
+    no_statement_scans_what_is_blocked_or_finished, |db| {
+        no_autovacuum(&db).await;
         let pool = db.connect().await;
-        // Queue tables are empty when they are analysed, and full when it matters.
-        db.sql("analyze").await.expect("analyses");
-        let ((), seen) = Seen::during(tour::tour(&db, &pool)).await;
+        let ((), seen) = Seen::during(async {
+            tour::tour(&db, &pool).await;
+            tour::verbs(&db, &pool).await;
+        }).await;
         tour::is_whole(db.engine, &seen);
-        db.sql("delete from send_inbox").await.expect("deletes");
-        for backlog in Backlog::ALL {
-            backlog.before(&db, Shape::Lines).await;
+        // A plan is made once and kept: what it is made of may be older than the rows it meets.
+        for few in [false, true] {
+            for table in plans::TABLES.iter().chain(&["send_pauses"]) {
+                clear(&db, table).await;
+            }
+            if few {
+                insert(&db, "few", 1, 1, &[]).await;
+            }
+            let then = if few { "one job" } else { "empty" };
+            db.sql("analyze").await.expect("analyses");
+            plans::check(&db, &pool, &seen, &format!("{then}, analysed")).await;
+            for backlog in Backlog::ALL {
+                backlog.before(&db, Shape::Alone).await;
+            }
+            for backlog in Backlog::ALL {
+                backlog.behind(&db, Shape::Alone).await;
+            }
+            plans::check(&db, &pool, &seen, &format!("{then}, analysed, then filled")).await;
         }
-        Backlog::Queued.behind(&db, Shape::Lines).await;
-        plans::check(&pool, &seen, "analysed while empty").await;
         db.sql("analyze").await.expect("analyses");
-        plans::check(&pool, &seen, "analysed while full").await;
+        plans::check(&db, &pool, &seen, "full, analysed").await;
+    }
+}
+
+/// Nobody but a test looks at how much there is.
+async fn no_autovacuum(db: &Db) {
+    if db.engine == Engine::Postgres {
+        for table in plans::TABLES {
+            let text = format!("alter table {table} set (autovacuum_enabled = false)");
+            db.sql(&text).await.expect("alters");
+        }
     }
 }
 
@@ -111,7 +138,7 @@ async fn flat(engine: Engine, shape: Shape) {
         let first = first.get_or_insert_with(|| Seen(seen.0.clone()));
         assert_eq!(seen.counts(), first.counts(), "{shape:?} beside {backlog:?}");
         if engine == Engine::Postgres {
-            few_reads(&reads, &format!("{shape:?} beside {backlog:?}"));
+            few_reads(shape, &reads, &format!("{shape:?} beside {backlog:?}"));
         }
     }
 }
@@ -119,6 +146,7 @@ async fn flat(engine: Engine, shape: Shape) {
 /// Delivers [`CYCLES`] batches beside a backlog: what was run, and what Postgres read for it.
 async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
     let recipients = shape.recipients();
+    no_autovacuum(db).await;
     backlog.before(db, shape).await;
     insert(db, "r", BATCH * (CYCLES + 2), recipients, &[]).await;
     let pool = db.connect().await;
@@ -172,9 +200,10 @@ async fn reads(db: &Db, pool: &Pool) -> Reads {
     if db.engine == Engine::Sqlite {
         return Reads::new();
     }
-    // The session that reads hands over what it has counted, before it answers the second.
+    // A session hands over what it has counted before it answers the second.
     for text in ["select pg_stat_force_next_flush()", "select 1"] {
         pool.rows_of(text.to_owned(), &[]).await.expect(text);
+        db.sql(text).await.expect(text);
     }
     let text = "select relname || ' scanned' as name, seq_tup_read as n from pg_stat_user_tables
         union all select relname || ' scans', seq_scan from pg_stat_user_tables
@@ -187,20 +216,23 @@ async fn reads(db: &Db, pool: &Pool) -> Reads {
     rows.iter().map(read).collect()
 }
 
-fn few_reads(reads: &Reads, which: &str) {
+fn few_reads(shape: Shape, reads: &Reads, which: &str) {
     let deliveries = i64::try_from(BATCH * CYCLES).expect("few");
-    for (table, rows, entries) in READS {
-        let read = |kind: &str| reads.get(&format!("{table} {kind}")).copied().expect("a statistic");
-        assert_eq!(read("scans"), 0, "{which}: sequential scans of {table}");
-        assert_eq!(read("scanned"), 0, "{which}: rows of {table} read in sequence");
-        for (kind, most) in [("rows", rows), ("entries", entries)] {
-            let n = read(kind);
-            eprintln!("{which}: {table} {kind} {n}");
-            assert!(
-                n <= most * deliveries,
-                "{which}: {n} {kind} of {table} read for {deliveries} deliveries, at most {most} each"
-            );
+    for (table, alone, line) in ROWS {
+        let rows = match shape {
+            Shape::Alone => alone,
+            Shape::Lines => line,
+        };
+        let limits = [
+            ("scans", 0),
+            ("scanned", 0),
+            ("rows", rows * deliveries),
+            ("entries", ENTRIES * deliveries),
+        ];
+        for (kind, most) in limits {
+            let read = reads[&format!("{table} {kind}")];
+            assert!(read <= most, "{which}: {read} {kind} of {table} for {deliveries} deliveries, at most {most}");
         }
-        assert!(read("entries") > 0, "{which}: nothing of {table} was counted");
     }
+    assert!(reads["send_jobs rows"] >= deliveries, "{which}: nothing was counted");
 }

@@ -3,75 +3,111 @@
 use std::collections::{BTreeSet, HashMap};
 
 use postlane::store::Pool;
-use regex::{Captures, Regex};
+use regex::Regex;
 use serde_json::Value;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::seen::{Seen, heading};
+use crate::support::Db;
 
 /// Tables that grow with what is blocked, finished or queued.
-const TABLES: [&str; 4] = ["send_jobs", "send_lanes", "send_attempts", "send_inbox"];
-
-/// How rows may be found: (table, its key or one of its indexes, the column that must be given).
-/// Of jobs only what is open is in these indexes.
-const WAYS: [(&str, &str, &str); 9] = [
-    ("send_jobs", "send_jobs_pkey", "id"),
-    ("send_jobs", "send_jobs_line", "lane"),
-    ("send_jobs", "send_jobs_one_sending", "lane"),
-    ("send_jobs", "send_jobs_unknown", "lane"),
-    ("send_lanes", "send_lanes_pkey", "lane"),
-    ("send_lanes", "send_lanes_due", "page_id"),
-    ("send_attempts", "send_attempts_pkey", "job_id"),
-    ("send_inbox", "send_inbox_pkey", "page_id"),
-    ("send_inbox", "send_inbox_page", "page_id"),
+pub const TABLES: [&str; 5] = [
+    "send_jobs",
+    "send_lanes",
+    "send_attempts",
+    "send_inbox",
+    "send_timers",
 ];
 
-/// What may be found otherwise: (statement, table, what the plan says, why).
+/// How rows are looked up: (a key or an index, the column that is given). Of jobs only what is open is in
+/// these indexes.
+const LOOK_UPS: [(&str, &str); 11] = [
+    ("send_jobs_pkey", "id"),
+    ("send_jobs_line", "lane"),
+    ("send_jobs_one_sending", "lane"),
+    ("send_jobs_unknown", "lane"),
+    ("send_jobs_requeued_from", "requeued_from"),
+    ("send_lanes_pkey", "lane"),
+    ("send_lanes_due", "page_id"),
+    ("send_attempts_pkey", "job_id"),
+    ("send_inbox_pkey", "page_id"),
+    ("send_inbox_page", "page_id"),
+    ("send_timers_pkey", "at"),
+];
+
+/// One end of an index: min(), max().
+const END: &str = "end";
+
+/// What is read otherwise: (statement, table, what is given, why).
+const EXCEPTIONS: [(&str, &str, &str, &str); 8] = [
+    (SURVEY, "send_lanes", "page_id>", "the next page: one entry"),
+    (SURVEY, "send_inbox", "page_id>", "the next page: one entry"),
+    (UNBLOCK, "send_lanes", NOTHING, "once after the start, where a policy has changed"),
+    (TIMERS, "send_timers", "at<", "in their order, up to a limit"),
+    (PRUNE, "send_jobs", "finished_at<", "in their order, up to a limit"),
+    (ORPHANS, "send_jobs", "lane>", "in their order, up to a limit"),
+    (ORPHANS, "send_inbox", NOTHING, "whether there are 100"),
+    (STUCK, "send_jobs", NOTHING, "the jobs in hand, every half minute"),
+];
+const NOTHING: &str = "nothing";
+const SURVEY: &str = "survey: the clock, pauses, and pages with work";
 const UNBLOCK: &str = "unblock: lanes that waited for a mark look again";
-const EXCEPTIONS: [(&str, &str, &str, &str); 1] = [
-    (UNBLOCK, "send_lanes", "none", "once after the start, where a policy has changed"),
-];
+const TIMERS: &str = "timers: jobs whose send_at has come";
+const PRUNE: &str = "prune: finished jobs that retention gives up";
+const ORPHANS: &str = "heal: jobs whose lanes are missing";
+const STUCK: &str = "heal: jobs in hand whose lanes are missing";
 
 /// One access to a table, as a plan shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Access {
     table: String,
-    /// The index or `none`.
+    /// Its key, an index, or `none`.
     index: String,
-    /// What is given of it.
+    /// What is given of it, without blanks and brackets: `page_id=…`.
     given: String,
 }
 
 impl Access {
-    /// One of [`WAYS`], with its key given.
+    fn new(table: &str, index: &str, given: Option<&str>) -> Self {
+        let given = given.map(|given| given.replace([' ', '('], ""));
+        Self {
+            table: table.to_owned(),
+            index: index.to_owned(),
+            given: given.unwrap_or_else(|| NOTHING.to_owned()),
+        }
+    }
+
     fn is_look_up(&self) -> bool {
-        let way = |(table, index, key): &(&str, &str, &str)| {
-            let given = Regex::new(&format!(r"\b{key} ?= ?")).expect("an expression");
-            *table == self.table && *index == self.index && given.is_match(&self.given)
+        let way = |(index, key): &(&str, &str)| {
+            let rest = self.given.strip_prefix(key);
+            *index == self.index && rest.is_some_and(|rest| rest.starts_with('='))
         };
-        WAYS.iter().any(way)
+        self.given == END || LOOK_UPS.iter().any(way)
     }
 
     fn is_excused(&self, statement: &str) -> bool {
-        let fits = |(of, table, given, _): &(&str, &str, &str, &str)| {
-            *of == statement && *table == self.table && *given == self.given
-        };
-        EXCEPTIONS.iter().any(fits)
+        EXCEPTIONS.iter().any(|(of, table, given, _)| {
+            *of == statement && *table == self.table && self.given.starts_with(given)
+        })
     }
 }
 
 /// Checks the plan of each statement that was seen.
-pub async fn check(pool: &Pool, seen: &Seen, when: &str) {
+pub async fn check(db: &Db, pool: &Pool, seen: &Seen, when: &str) {
+    let pool = match pool {
+        Pool::Postgres(_) => pool.clone(),
+        // Its statistics are read when a connection is opened.
+        Pool::Sqlite(..) => db.connect().await,
+    };
     let ours = seen.0.iter().filter(|text| text.starts_with("--"));
     let texts: BTreeSet<&str> = ours.map(String::as_str).collect();
     let mut wrong = Vec::new();
     let mut looked_up = BTreeSet::new();
-    for (text, accesses) in plans(pool, &texts).await {
+    for (text, accesses) in plans(&pool, &texts).await {
         let statement = heading(text);
         for access in accesses {
-            eprintln!("{when} | {statement} | {access:?}");
             if access.is_look_up() {
                 looked_up.insert(access.index);
             } else if !access.is_excused(statement) {
@@ -99,7 +135,7 @@ async fn plans<'t>(pool: &Pool, texts: &BTreeSet<&'t str>) -> Vec<(&'t str, Vec<
                 let plan: String = row.try_get_unchecked(0).expect("a plan");
                 let plan: Value = serde_json::from_str(&plan).expect("JSON");
                 let mut accesses = Vec::new();
-                postgres(&plan[0]["Plan"], &mut accesses);
+                postgres(&plan[0]["Plan"], false, &mut accesses);
                 plans.push((*text, accesses));
             }
         }
@@ -135,52 +171,60 @@ async fn prepared(pg: &PgPool) -> HashMap<String, String> {
 }
 
 /// Collects the accesses below a node of a plan.
-fn postgres(node: &Value, out: &mut Vec<Access>) {
-    let text = |key: &str| node[key].as_str().unwrap_or("none").to_owned();
-    let (kind, mut table, index) = (text("Node Type"), text("Relation Name"), text("Index Name"));
-    let given = match kind.as_str() {
+fn postgres(node: &Value, limited: bool, out: &mut Vec<Access>) {
+    let text = |key: &str| node[key].as_str();
+    let (kind, table) = (text("Node Type"), text("Relation Name"));
+    let (index, given) = (text("Index Name").unwrap_or("none"), text("Index Cond"));
+    let (table, given) = match kind {
         // By physical place; and what only passes on what a node below it finds.
-        "Tid Scan" | "ModifyTable" | "LockRows" | "Bitmap Heap Scan" => None,
-        "Bitmap Index Scan" => {
-            table = TABLES.iter().find(|t| index.starts_with(*t)).unwrap_or(&"none").to_string();
-            Some(text("Index Cond"))
+        Some("Tid Scan" | "ModifyTable" | "LockRows" | "Bitmap Heap Scan") => (None, None),
+        Some("Bitmap Index Scan") => (of(index), given),
+        _ if limited && node["Filter"].is_null() && given.is_some_and(|given| given.ends_with("IS NOT NULL)")) => {
+            (table, Some(END))
         }
-        _ => Some(text("Index Cond")),
+        _ => (table, given),
     };
-    if let Some(given) = given.filter(|_| TABLES.contains(&&*table)) {
-        out.push(Access { table, index, given });
+    if let Some(table) = table.filter(|table| TABLES.contains(table)) {
+        out.push(Access::new(table, index, given));
     }
     for below in node["Plans"].as_array().into_iter().flatten() {
-        postgres(below, out);
+        postgres(below, kind == Some("Limit"), out);
     }
+}
+
+/// The table of an index.
+fn of(index: &str) -> Option<&'static str> {
+    TABLES.into_iter().find(|table| index.starts_with(table))
 }
 
 /// The accesses in the lines of a plan, which call tables by their aliases.
 fn sqlite(text: &str, lines: impl Iterator<Item = String>) -> Vec<Access> {
-    let alias = Regex::new(r"\b(send_[a-z]+)(?: ([a-z]))?\b").expect("an expression");
-    let named = |found: Captures<'_>| {
-        let table = found[1].to_owned();
-        let name = found.get(2).map_or(table.clone(), |name| name.as_str().to_owned());
-        (name, table)
-    };
-    let tables: HashMap<String, String> = alias.captures_iter(text).map(named).collect();
+    let named = Regex::new(r"\b(send_[a-z]+)(?: ([a-z]))?\b").expect("an expression");
     let line = Regex::new(
-        r"^(?:SCAN|SEARCH) (\S+)(?: USING (?:COVERING )?(?:INDEX (\S+)|(?:INTEGER )?PRIMARY KEY))?(?: \((.*)\))?",
+        r"^(SCAN|SEARCH) (\S+)(?: USING (?:COVERING )?(?:INDEX (\S+)|(?:INTEGER )?(PRIMARY KEY)))?(?: \((.*)\))?",
     )
     .expect("an expression");
     let mut accesses = Vec::new();
     for plan in lines {
-        eprintln!("    {plan}");
-        let Some(found) = line.captures(&plan) else { continue };
-        let Some(table) = tables.get(&found[1]).filter(|t| TABLES.contains(&t.as_str())) else { continue };
-        let part = |at: usize| found.get(at).map(|part| part.as_str());
-        let index = match part(2) {
-            Some(index) => index.to_owned(),
-            None if plan.contains("PRIMARY KEY") => format!("{table}_pkey"),
-            None => "none".to_owned(),
+        let Some(found) = line.captures(&plan) else {
+            continue;
         };
-        let given = part(3).unwrap_or("none").replace("rowid", "id");
-        accesses.push(Access { table: table.clone(), index, given });
+        let part = |at: usize| found.get(at).map(|part| part.as_str());
+        let given = match part(5) {
+            Some(given) => Some(given.replace("rowid", "id")),
+            None => (part(1) == Some("SEARCH")).then(|| END.to_owned()),
+        };
+        // One alias may stand for several tables; an index is of one.
+        let names = named.captures_iter(text).filter_map(|name| {
+            let alias = name.get(2).or(name.get(1))?.as_str();
+            (Some(alias) == part(2)).then(|| name.get(1).map(|table| table.as_str()))?
+        });
+        let tables = BTreeSet::from_iter(part(3).map_or_else(|| names.collect(), |index| Vec::from_iter(of(index))));
+        for table in tables.into_iter().filter(|table| TABLES.contains(table)) {
+            let key = part(4).map(|_| format!("{table}_pkey"));
+            let index = key.as_deref().or(part(3)).unwrap_or("none");
+            accesses.push(Access::new(table, index, given.as_deref()));
+        }
     }
     accesses
 }
