@@ -143,7 +143,7 @@ async fn apply_once(
 
 const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
 select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
-order by send_jobs.id {lock send_jobs}";
+order by r.job {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
 // delay, no times and no idempotency key.
@@ -153,7 +153,7 @@ select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous,
 from {rows: job bigint} join send_jobs j on {key: j.id = r.job}
 where j.state in ('dead', 'cancelled', 'delivered')
     and ($1 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
-order by j.id
+order by r.job
 returning id, requeued_from";
 
 /// A job and the new row that repeats it.

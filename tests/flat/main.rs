@@ -95,9 +95,9 @@ both! {
                 clear(&db, table).await;
             }
             if few {
-                insert(&db, "few", 1, 1, &[]).await;
+                insert(&db, "few", 3, 3, &[]).await;
             }
-            let then = if few { "one job" } else { "empty" };
+            let then = if few { "three jobs" } else { "empty" };
             db.sql("analyze").await.expect("analyses");
             plans::check(&db, &pool, &seen, &format!("{then}, analysed")).await;
             for backlog in Backlog::ALL {

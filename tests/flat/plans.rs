@@ -37,21 +37,29 @@ const LOOK_UPS: [(&str, &str); 11] = [
     ("send_timers_pkey", "at"),
 ];
 
-/// One end of an index: min(), max().
-const END: &str = "end";
 
 /// What is read otherwise: (statement, table, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 13] = [
+    (SURVEY, "send_lanes", WALK, "the first page: one entry"),
+    (SURVEY, "send_inbox", WALK, "the first page: one entry"),
+    (SURVEY, "send_timers", WALK, "the first timer: one entry"),
     (SURVEY, "send_lanes", "page_id>", "the next page: one entry"),
     (SURVEY, "send_inbox", "page_id>", "the next page: one entry"),
+    (UNBLOCK, "send_lanes", WALK, "once after the start, where a policy has changed"),
     (UNBLOCK, "send_lanes", NOTHING, "once after the start, where a policy has changed"),
     (TIMERS, "send_timers", "at<", "in their order, up to a limit"),
     (PRUNE, "send_jobs", "finished_at<", "in their order, up to a limit"),
     (ORPHANS, "send_jobs", "lane>", "in their order, up to a limit"),
-    (ORPHANS, "send_inbox", NOTHING, "whether there are 100"),
+    (ORPHANS, "send_inbox", WALK, "whether there are 100"),
     (STUCK, "send_jobs", NOTHING, "the jobs in hand, every half minute"),
+    (STUCK, "send_jobs", WALK, "the jobs in hand, every half minute"),
 ];
+/// Postgres's scan of a table, or of an index as a whole.
 const NOTHING: &str = "nothing";
+/// SQLite's: it does not show that it ends at a limit.
+const WALK: &str = "walk";
+/// Postgres's of an index, down to a limit.
+const LIMITED: &str = "limited";
 const SURVEY: &str = "survey: the clock, pauses, and pages with work";
 const UNBLOCK: &str = "unblock: lanes that waited for a mark look again";
 const TIMERS: &str = "timers: jobs whose send_at has come";
@@ -84,7 +92,7 @@ impl Access {
             let rest = self.given.strip_prefix(key);
             *index == self.index && rest.is_some_and(|rest| rest.starts_with('='))
         };
-        self.given == END || LOOK_UPS.iter().any(way)
+        self.given == LIMITED || LOOK_UPS.iter().any(way)
     }
 
     fn is_excused(&self, statement: &str) -> bool {
@@ -179,9 +187,7 @@ fn postgres(node: &Value, limited: bool, out: &mut Vec<Access>) {
         // By physical place; and what only passes on what a node below it finds.
         Some("Tid Scan" | "ModifyTable" | "LockRows" | "Bitmap Heap Scan") => (None, None),
         Some("Bitmap Index Scan") => (of(index), given),
-        _ if limited && node["Filter"].is_null() && given.is_some_and(|given| given.ends_with("IS NOT NULL)")) => {
-            (table, Some(END))
-        }
+        _ if limited && node["Filter"].is_null() && given.is_none() => (table, Some(LIMITED)),
         _ => (table, given),
     };
     if let Some(table) = table.filter(|table| TABLES.contains(table)) {
@@ -201,7 +207,7 @@ fn of(index: &str) -> Option<&'static str> {
 fn sqlite(text: &str, lines: impl Iterator<Item = String>) -> Vec<Access> {
     let named = Regex::new(r"\b(send_[a-z]+)(?: ([a-z]))?\b").expect("an expression");
     let line = Regex::new(
-        r"^(SCAN|SEARCH) (\S+)(?: USING (?:COVERING )?(?:INDEX (\S+)|(?:INTEGER )?(PRIMARY KEY)))?(?: \((.*)\))?",
+        r"^(?:SCAN|SEARCH) (\S+)(?: USING (?:COVERING )?(?:INDEX (\S+)|(?:INTEGER )?(PRIMARY KEY)))?(?: \((.*)\))?",
     )
     .expect("an expression");
     let mut accesses = Vec::new();
@@ -210,20 +216,17 @@ fn sqlite(text: &str, lines: impl Iterator<Item = String>) -> Vec<Access> {
             continue;
         };
         let part = |at: usize| found.get(at).map(|part| part.as_str());
-        let given = match part(5) {
-            Some(given) => Some(given.replace("rowid", "id")),
-            None => (part(1) == Some("SEARCH")).then(|| END.to_owned()),
-        };
+        let given = part(4).map_or_else(|| WALK.to_owned(), |given| given.replace("rowid", "id"));
         // One alias may stand for several tables; an index is of one.
         let names = named.captures_iter(text).filter_map(|name| {
             let alias = name.get(2).or(name.get(1))?.as_str();
-            (Some(alias) == part(2)).then(|| name.get(1).map(|table| table.as_str()))?
+            (Some(alias) == part(1)).then(|| name.get(1).map(|table| table.as_str()))?
         });
-        let tables = BTreeSet::from_iter(part(3).map_or_else(|| names.collect(), |index| Vec::from_iter(of(index))));
+        let tables = BTreeSet::from_iter(part(2).map_or_else(|| names.collect(), |index| Vec::from_iter(of(index))));
         for table in tables.into_iter().filter(|table| TABLES.contains(table)) {
-            let key = part(4).map(|_| format!("{table}_pkey"));
-            let index = key.as_deref().or(part(3)).unwrap_or("none");
-            accesses.push(Access::new(table, index, given.as_deref()));
+            let key = part(3).map(|_| format!("{table}_pkey"));
+            let index = key.as_deref().or(part(2)).unwrap_or("none");
+            accesses.push(Access::new(table, index, Some(&given)));
         }
     }
     accesses
