@@ -280,8 +280,7 @@ mod tests {
 
     #[test]
     fn keys_are_looked_up_and_never_merged() {
-        let text =
-            "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)} and id {is (}1{is )}";
+        let text = "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)} and id {is (}1{is )}";
         assert_eq!(
             render(text, Dialect::Postgres, 1).0,
             "from unnest($1::bigint[]) as r(job) join j on j.id = any (array[r.job]) \

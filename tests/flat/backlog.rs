@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Shape, calm};
 use crate::support::{Db, Engine, Steps, braces, throttled};
+use crate::{Shape, calm};
 
 /// Jobs of a lane whose head waits for its retry.
 const DEEP: usize = 5_000;
@@ -55,10 +55,22 @@ impl Backlog {
                 builder.answer_with(claim, &throttled(Duration::from_secs(3600)));
                 insert(db, "deep", DEEP - 1, 1, &[]).await;
                 drain(db, &mut builder).await;
-                check(db, "send_lanes where head is not null and leased_by is null", 1).await;
+                check(
+                    db,
+                    "send_lanes where head is not null and leased_by is null",
+                    1,
+                )
+                .await;
             }
             Self::Blocked => {
-                insert(db, "unknown", BLOCKED / 2, BLOCKED / 2, &[("on_ambiguous", "'hold'")]).await;
+                insert(
+                    db,
+                    "unknown",
+                    BLOCKED / 2,
+                    BLOCKED / 2,
+                    &[("on_ambiguous", "'hold'")],
+                )
+                .await;
                 insert(db, "paused", BLOCKED / 2, BLOCKED / 2, &[]).await;
                 let pause = "insert into send_pauses (scope, who) \
                     select 'lane:' || lane, 'ann' from send_jobs where lane like '1/id:paused%'";
@@ -108,23 +120,25 @@ impl Backlog {
 }
 
 /// Jobs of page 1 in turns for `recipients` recipients, with further columns as SQL literals.
-pub async fn insert(
-    db: &Db,
-    prefix: &str,
-    jobs: usize,
-    recipients: usize,
-    more: &[(&str, &str)],
-) {
+pub async fn insert(db: &Db, prefix: &str, jobs: usize, recipients: usize, more: &[(&str, &str)]) {
     let (numbers, json) = match db.engine {
         Engine::Sqlite => (
-            format!("with recursive i (n) as (select 0 union all select n + 1 from i where n < {jobs} - 1) select n from i"),
+            format!(
+                "with recursive i (n) as (select 0 union all select n + 1 from i where n < {jobs} - 1) select n from i"
+            ),
             "",
         ),
-        Engine::Postgres => (format!("select n from generate_series(0, {jobs} - 1) as n"), "::json"),
+        Engine::Postgres => (
+            format!("select n from generate_series(0, {jobs} - 1) as n"),
+            "::json",
+        ),
     };
     let recipient = braces(&format!("\"id\":\"{prefix}' || (n % {recipients}) || '\""));
     let message = braces(r#""template_type":"text","text":"x""#);
-    let columns: String = more.iter().map(|(column, _)| format!(", {column}")).collect();
+    let columns: String = more
+        .iter()
+        .map(|(column, _)| format!(", {column}"))
+        .collect();
     let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
     let text = format!(
         "insert into send_jobs (page_id, recipient, message{columns}) \

@@ -65,7 +65,9 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Listener {
         };
         let mut text = Text::default();
         event.record(&mut text);
-        let text = [text.whole, text.summary].into_iter().find(|t| !t.is_empty());
+        let text = [text.whole, text.summary]
+            .into_iter()
+            .find(|t| !t.is_empty());
         heard(|all| {
             let texts = all.entry(span.id().into_u64()).or_default();
             texts.push(text.expect("an event of sqlx has a text"));

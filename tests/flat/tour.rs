@@ -24,18 +24,58 @@ const SOURCES: [&str; 5] = [
 
 /// Statements that the tour does not run on an engine (or on none), and why.
 const UNSEEN: [(Option<Engine>, &str, &str); 12] = [
-    (None, "prune: how many there are", "counts for a person who asks"),
-    (None, "intake: marks of lanes that somebody else has in hand", "reads nothing"),
+    (
+        None,
+        "prune: how many there are",
+        "counts for a person who asks",
+    ),
+    (
+        None,
+        "intake: marks of lanes that somebody else has in hand",
+        "reads nothing",
+    ),
     (Some(Engine::Sqlite), "intake: take marks", "Postgres's own"),
-    (Some(Engine::Sqlite), "record: end the attempts and move the jobs on", "Postgres's own"),
-    (Some(Engine::Sqlite), "wake: workers that sleep", "Postgres's own"),
-    (Some(Engine::Postgres), "record: move the jobs on", "SQLite's own"),
-    (Some(Engine::Postgres), "claim: which of them began", "SQLite's own"),
-    (Some(Engine::Postgres), "claim: the attempt, before its first byte", "SQLite's own"),
-    (Some(Engine::Postgres), "claim: lease the lanes", "SQLite's own"),
+    (
+        Some(Engine::Sqlite),
+        "record: end the attempts and move the jobs on",
+        "Postgres's own",
+    ),
+    (
+        Some(Engine::Sqlite),
+        "wake: workers that sleep",
+        "Postgres's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "record: move the jobs on",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: which of them began",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: the attempt, before its first byte",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: lease the lanes",
+        "SQLite's own",
+    ),
     (Some(Engine::Postgres), "intake: read marks", "SQLite's own"),
-    (Some(Engine::Postgres), "intake: they are taken", "SQLite's own"),
-    (Some(Engine::Postgres), "intake: jobs of a lane whose name is no UTF-8", "text is UTF-8"),
+    (
+        Some(Engine::Postgres),
+        "intake: they are taken",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "intake: jobs of a lane whose name is no UTF-8",
+        "text is UTF-8",
+    ),
 ];
 
 /// Runs every statement of the ledger on `pool`, some for one row and some for a batch.
@@ -63,7 +103,14 @@ pub async fn tour(db: &Db, pool: &Pool) {
         let soon = db.time(first.now + 1000);
         insert(db, "timed", jobs, jobs, &[("send_at", &soon)]).await;
         if db.engine == Engine::Sqlite {
-            insert(db, "garbled", 1, 1, &[("ordering_key", "cast(x'ff' as text)")]).await;
+            insert(
+                db,
+                "garbled",
+                1,
+                1,
+                &[("ordering_key", "cast(x'ff' as text)")],
+            )
+            .await;
         }
         assert_eq!(first.deliver_all().await.len(), jobs);
         first.pass(Duration::from_secs(2));
@@ -80,7 +127,9 @@ pub async fn tour(db: &Db, pool: &Pool) {
             first.answer(claim, 200);
         }
         first.claims().await;
-        let sent = format!("select count(*) from send_jobs where lane like '1/id:lost{jobs}%' and state = 'delivered'");
+        let sent = format!(
+            "select count(*) from send_jobs where lane like '1/id:lost{jobs}%' and state = 'delivered'"
+        );
         assert_eq!(usize::try_from(db.int(&sent).await), Ok(jobs));
         second.pass(Duration::from_secs(5));
         assert!(second.claims().await.is_empty(), "their lanes end");
@@ -94,14 +143,27 @@ pub async fn verbs(db: &Db, pool: &Pool) {
         why: None,
     };
     for jobs in [1, 40] {
-        insert(db, "asked", 3 * jobs, 3 * jobs, &[("on_ambiguous", "'hold'")]).await;
+        insert(
+            db,
+            "asked",
+            3 * jobs,
+            3 * jobs,
+            &[("on_ambiguous", "'hold'")],
+        )
+        .await;
         let mut worker = Steps::on(pool.clone(), calm("w3", 200)).await;
         for claim in worker.claims().await {
             worker.answer(claim, 500);
         }
         worker.claims().await;
-        let unknown = db.sql("select id from send_jobs where state = 'unknown'").await.expect("jobs");
-        let unknown: Vec<JobId> = unknown.iter().map(|row| row.int("id").expect("id")).collect();
+        let unknown = db
+            .sql("select id from send_jobs where state = 'unknown'")
+            .await
+            .expect("jobs");
+        let unknown: Vec<JobId> = unknown
+            .iter()
+            .map(|row| row.int("id").expect("id"))
+            .collect();
         let [arrived, over, again] = [0, 1, 2].map(|part| &unknown[part * jobs..][..jobs]);
         for (verb, of) in [
             (Verb::ResolveDelivered, arrived),
@@ -111,20 +173,30 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             (Verb::Release, again),
             (Verb::Cancel, again),
         ] {
-            let moved = operate::apply(pool, verb, of, &operator).await.expect("moves");
+            let moved = operate::apply(pool, verb, of, &operator)
+                .await
+                .expect("moves");
             assert_eq!(moved.len(), jobs, "{verb:?}");
         }
         if db.engine == Engine::Sqlite {
             overtaken(pool, over).await;
         }
-        let copies = operate::requeue(pool, over, true, &operator).await.expect("requeues");
+        let copies = operate::requeue(pool, over, true, &operator)
+            .await
+            .expect("requeues");
         assert_eq!(copies.len(), jobs);
-        operate::pause(pool, "lane:1/id:asked0", &operator).await.expect("pauses");
-        operate::resume(pool, "lane:1/id:asked0", &operator).await.expect("resumes");
+        operate::pause(pool, "lane:1/id:asked0", &operator)
+            .await
+            .expect("pauses");
+        operate::resume(pool, "lane:1/id:asked0", &operator)
+            .await
+            .expect("resumes");
         let later = worker.now + 60_000;
         prune::heal(pool, "", later, 500).await.expect("heals");
         let ended = [State::Dead, State::Cancelled];
-        let pruned = prune::prune(pool, ended, Duration::ZERO, later, 500).await.expect("prunes");
+        let pruned = prune::prune(pool, ended, Duration::ZERO, later, 500)
+            .await
+            .expect("prunes");
         assert!(usize::try_from(pruned).expect("few") >= 2 * jobs);
         // What waits still must not be in the way of the next.
         worker.deliver_all().await;
