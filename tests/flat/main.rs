@@ -180,13 +180,8 @@ async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
         usize::try_from(db.int(delivered).await),
         Ok(BATCH * (CYCLES + 1))
     );
-    (
-        seen,
-        after
-            .into_iter()
-            .map(|(name, n)| (name.clone(), n - before.get(&name).unwrap_or(&0)))
-            .collect(),
-    )
+    let since = |(name, n): (&String, &i64)| (name.clone(), n - before[name]);
+    (seen, after.iter().map(since).collect())
 }
 
 /// Settings of a ledger whose circuit stays closed, whatever the answers are.
