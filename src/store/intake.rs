@@ -182,9 +182,10 @@ async fn touch(
 const KEPT: &str = "-- intake: marks of lanes that somebody else has in hand
 insert into send_inbox (page_id, lane, look) select $1, r.lane, r.look from {rows: lane text, look bool}";
 
+// Those that have joined their line are found by its index; the others leave a mark when they join.
 const GARBLED: &str = "-- intake: jobs of a lane whose name is no UTF-8
 update send_jobs set state = 'dead', reason = 'invalid: json.utf8: recipient or ordering_key: is not valid UTF-8', finished_at = {at: $2}
-where lane = cast($1 as text) and state = 'queued'";
+where lane = cast($1 as text) and state = 'queued' and (send_at is null or joined_at is not null)";
 
 /// Ends the jobs of lanes that cannot be named.
 pub async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()> {

@@ -37,17 +37,20 @@ pub struct Survey {
 }
 
 // Two skip scans, one probe a page however many lanes or marks it has; all in one round trip,
-// because it is made before every cycle.
+// because it is made before every cycle. No min(): planned while a table is empty, Postgres would read all
+// of it for that.
 const SURVEY: &str = "-- survey: the clock, pauses, and pages with work
 with recursive l (page_id) as (
-    select (select min(page_id) from send_lanes where due_at is not null)
+    select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
     union all
-    select (select min(n.page_id) from send_lanes n where n.page_id > l.page_id and n.due_at is not null)
+    select (select n.page_id from send_lanes n where n.page_id > l.page_id and n.due_at is not null
+        order by n.page_id limit 1)
     from l where l.page_id is not null
 ), m (page_id) as (
-    select (select min(page_id) from send_inbox)
+    select (select page_id from send_inbox order by page_id limit 1)
     union all
-    select (select min(n.page_id) from send_inbox n where n.page_id > m.page_id) from m where m.page_id is not null
+    select (select n.page_id from send_inbox n where n.page_id > m.page_id order by n.page_id limit 1)
+    from m where m.page_id is not null
 )
 select 'now' as kind, '' as name, {now} as at
 union all select 'pause', scope, probe_at from send_pauses
@@ -56,7 +59,7 @@ union all select 'lanes', l.page_id,
     (select n.due_at from send_lanes n where n.page_id = l.page_id and n.due_at is not null order by n.due_at limit 1)
     from l where l.page_id is not null
 union all select 'marks', m.page_id, null from m where m.page_id is not null
-union all select 'timer', '', (select min(at) from send_timers)";
+union all select 'timer', '', (select at from send_timers order by at limit 1)";
 
 /// Reads the clock, the pauses, and which pages have work.
 pub async fn survey(pool: &Pool) -> Result<Survey> {
@@ -96,7 +99,8 @@ pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<
 }
 
 // The head is the job in hand; else the one that has begun; else, under block, an unknown one;
-// else the lowest that has joined. Each is one probe of an index that holds nothing finished.
+// else the lowest that has joined. Each is one probe of an index that holds nothing finished: were the lane
+// of the unknown one a constant, the index of what ended badly would have it in order, too.
 const LOOK: &str = "-- look: the heads of lanes
 select r.at,
     exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane) as paused,
@@ -105,12 +109,12 @@ select r.at,
     case when j.state = 'sending' then
         (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
 from {rows: lane text, at bigint, head bigint}
-left join send_jobs j on j.id = coalesce(
+left join send_jobs j on j.id {is (}coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
     (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
-    (select u.id from send_jobs u where $1 = 1 and u.lane = r.lane and u.state = 'unknown' order by u.lane, u.id limit 1),
+    (select u.id from send_jobs u where $1 = 1 and {key: u.lane = r.lane} and u.state = 'unknown' order by u.lane, u.id limit 1),
     (select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
-        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1))";
+        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1)){is )}";
 
 /// Reads the head of each lane.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
@@ -193,9 +197,10 @@ update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplic
 from {rows: job bigint, number bigint}
 where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
 
+// `is not false`: as where the jobs move on ([`super::record`]).
 const BEGAN: &str = "-- claim: which of them began
 select j.id from {rows: job bigint, number bigint}
-join send_jobs j on {key: j.id = r.job} and j.state = 'sending' and j.attempts = r.number";
+join send_jobs j on {key: j.id = r.job} and (j.state = 'sending') is not false and j.attempts = r.number";
 
 const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
 insert into send_attempts (job_id, number, started_at, worker)

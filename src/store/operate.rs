@@ -74,15 +74,17 @@ update send_jobs set
 from {rows: job bigint}
 where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
 returning id as job";
+// `is not false` hides the state from the planners: plain, it would fit the partial index of unknown jobs,
+// and they could read all of it for each row.
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
 update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
-from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
 const RESOLVE_DEAD: &str = "-- resolve: it is over
 update send_jobs set state = 'dead', finished_at = {at: $1}, reason = 'resolved by an operator: dead'
-from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
 const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
 update send_jobs set state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend'
-from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'unknown' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.
 pub async fn apply(
@@ -141,7 +143,7 @@ async fn apply_once(
 
 const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
 select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
-order by send_jobs.id {lock send_jobs}";
+order by r.job {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
 // delay, no times and no idempotency key.
@@ -151,7 +153,7 @@ select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous,
 from {rows: job bigint} join send_jobs j on {key: j.id = r.job}
 where j.state in ('dead', 'cancelled', 'delivered')
     and ($1 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
-order by j.id
+order by r.job
 returning id, requeued_from";
 
 /// A job and the new row that repeats it.

@@ -62,12 +62,13 @@ pub async fn count(pool: &Pool, states: [State; 2], age: Duration, now: Millis) 
 }
 
 // A job that waited for a minute without a lane and without a mark was forgotten by somebody.
-// Not asked while many marks wait: then lanes are missing for a good reason.
+// Not asked while many marks wait: then lanes are missing for a good reason. No `not exists`: that would
+// be a join, and Postgres could read all lanes for each job.
 const ORPHANS: &str = "-- heal: jobs whose lanes are missing
 select lane, page_id, missing from (
     select j.lane, j.page_id,
-        not exists (select 1 from send_lanes l where l.lane = j.lane)
-        and not exists (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane) as missing
+        (select 1 from send_lanes l where l.lane = j.lane) is null
+        and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null as missing
     from send_jobs j
     where j.state = 'queued' and (j.send_at is null or j.joined_at is not null) and j.lane > $1
         and j.due_at < {at: $2}
@@ -77,8 +78,8 @@ select lane, page_id, missing from (
 
 const STUCK: &str = "-- heal: jobs in hand whose lanes are missing
 select j.lane, j.page_id from send_jobs j
-where j.state = 'sending' and not exists (select 1 from send_lanes l where l.lane = j.lane)
-    and not exists (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane) limit $1";
+where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane) is null
+    and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
 
 /// Looks at up to `bite` jobs behind `after` and marks lanes that are missing. Returns how many
 /// were, and where to go on (empty: from the start).

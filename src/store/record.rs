@@ -99,7 +99,7 @@ const LOCK: &str = "-- record: lock the lanes that are still theirs
 select r.at, l.head
 from {rows: lane text, token bigint, at bigint}
 join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
-order by l.lane {lock l}";
+order by {bytes: r.lane} {lock l}";
 
 /// Locks the lanes of those of the worker's reports, named by their places, whose token is still the
 /// newest; returns each with its place. The worker is asked for as well because SQLite hands out the

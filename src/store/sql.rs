@@ -13,6 +13,7 @@
 //! | `{json: X}` text to a JSON column | `X::json` | `X` |
 //! | `{bytes: X}` text ordered byte by byte | `X collate "C"` | `X` |
 //! | `{key: l.lane = r.lane}` a join by key | `l.lane = any (array[r.lane])` | as it is |
+//! | `l.id {is (}…{is )}` the same, with tokens inside | `= any (array[…])` | `= (…)` |
 //! | `{in (}…{)}` keys that a query names | `= any (array(…))` | `in (…)` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
 //! | `{skip locked}`, `{skip locked l}` | `for update of l skip locked` | nothing |
@@ -24,7 +25,8 @@
 //! A table is joined to a batch by `{key: …}`, never by `=`. Postgres plans once, when its statistics
 //! may say that the table is empty, and then likes to walk through the whole index of the key and to
 //! look into the batch for each entry. It thinks of that walk for its order alone, which is of use to
-//! a merge; `= any` cannot be merged, so the only plan is to look up each row of the batch.
+//! a merge or to an `order by` (so order by the batch's column, not by the table's); `= any` cannot be
+//! merged, so the only plan is to look up each row of the batch. `tests/flat` reads the plans.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -235,6 +237,10 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
             None => write!(out, "{{{token}}}"),
         },
         "key" => write!(out, "{argument}"),
+        "is (" if postgres => write!(out, "= any (array["),
+        "is (" => write!(out, "= ("),
+        "is )" if postgres => write!(out, "])"),
+        "is )" => write!(out, ")"),
         "in (" if postgres => write!(out, "= any (array("),
         "in (" => write!(out, "in ("),
         ")" if postgres => write!(out, "))"),
@@ -274,17 +280,16 @@ mod tests {
 
     #[test]
     fn keys_are_looked_up_and_never_merged() {
-        let text =
-            "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)}";
+        let text = "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)} and id {is (}1{is )}";
         assert_eq!(
             render(text, Dialect::Postgres, 1).0,
             "from unnest($1::bigint[]) as r(job) join j on j.id = any (array[r.job]) \
-             where id = any (array(select 1))"
+             where id = any (array(select 1)) and id = any (array[1])"
         );
         assert!(
             render(text, Dialect::Sqlite, 1)
                 .0
-                .ends_with("join j on j.id = r.job where id in (select 1)")
+                .ends_with("join j on j.id = r.job where id in (select 1) and id = (1)")
         );
     }
 

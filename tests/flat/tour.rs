@@ -1,0 +1,248 @@
+//! Jobs on every way through a ledger, so that every statement is run once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use postlane::job::{AfterUnknown, JobId, State};
+use postlane::store::lanes::{self, Begin, Lease};
+use postlane::store::operate::{self, Operator, Verb};
+use postlane::store::{Pool, prune};
+
+use crate::backlog::insert;
+use crate::calm;
+use crate::seen::{Seen, heading};
+use crate::support::{Db, Engine, Steps};
+
+/// Where the statements stand that ledgers, sweepers and operators' verbs run.
+const SOURCES: [&str; 5] = [
+    include_str!("../../src/store/lanes.rs"),
+    include_str!("../../src/store/record.rs"),
+    include_str!("../../src/store/intake.rs"),
+    include_str!("../../src/store/prune.rs"),
+    include_str!("../../src/store/operate.rs"),
+];
+
+/// Statements that the tour does not run on an engine (or on none), and why.
+const UNSEEN: [(Option<Engine>, &str, &str); 12] = [
+    (
+        None,
+        "prune: how many there are",
+        "counts for a person who asks",
+    ),
+    (
+        None,
+        "intake: marks of lanes that somebody else has in hand",
+        "reads nothing",
+    ),
+    (Some(Engine::Sqlite), "intake: take marks", "Postgres's own"),
+    (
+        Some(Engine::Sqlite),
+        "record: end the attempts and move the jobs on",
+        "Postgres's own",
+    ),
+    (
+        Some(Engine::Sqlite),
+        "wake: workers that sleep",
+        "Postgres's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "record: move the jobs on",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: which of them began",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: the attempt, before its first byte",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "claim: lease the lanes",
+        "SQLite's own",
+    ),
+    (Some(Engine::Postgres), "intake: read marks", "SQLite's own"),
+    (
+        Some(Engine::Postgres),
+        "intake: they are taken",
+        "SQLite's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "intake: jobs of a lane whose name is no UTF-8",
+        "text is UTF-8",
+    ),
+];
+
+/// Runs every statement of the ledger on `pool`, some for one row and some for a batch.
+pub async fn tour(db: &Db, pool: &Pool) {
+    let lease = Duration::from_secs(60);
+    let mut other = calm("w2", 64);
+    other.after_unknown = AfterUnknown::Continue;
+    let mut second = Steps::on(pool.clone(), other).await;
+    for jobs in [1, 40] {
+        // Two of each: the first fails and is tried again, the other waits behind it.
+        insert(db, "tour", 2 * jobs, jobs, &[]).await;
+        let mut first = Steps::on(pool.clone(), calm("w1", 64)).await;
+        for claim in first.claims().await {
+            first.answer(claim, 503);
+        }
+        first.claims().await;
+        first.pass(Duration::from_secs(5));
+        assert_eq!(first.deliver_all().await.len(), 2 * jobs);
+
+        // One alone in its lane, one expired, one that joins later.
+        insert(db, "alone", jobs, jobs, &[]).await;
+        first.now = pool.now().await.expect("now") + 500;
+        let past = db.time(first.now - 1000);
+        insert(db, "gone", jobs, jobs, &[("expires_at", &past)]).await;
+        let soon = db.time(first.now + 1000);
+        insert(db, "timed", jobs, jobs, &[("send_at", &soon)]).await;
+        if db.engine == Engine::Sqlite {
+            insert(
+                db,
+                "garbled",
+                1,
+                1,
+                &[("ordering_key", "cast(x'ff' as text)")],
+            )
+            .await;
+        }
+        assert_eq!(first.deliver_all().await.len(), jobs);
+        first.pass(Duration::from_secs(2));
+        assert_eq!(first.deliver_all().await.len(), jobs);
+
+        // A worker is lost, and comes back with a success.
+        insert(db, &format!("lost{jobs}"), jobs, jobs, &[]).await;
+        first.now = pool.now().await.expect("now") + 10;
+        let late = first.claims().await;
+        second.now = first.now;
+        second.pass(lease);
+        assert!(second.claims().await.is_empty());
+        for claim in late {
+            first.answer(claim, 200);
+        }
+        first.claims().await;
+        let sent = format!(
+            "select count(*) from send_jobs where lane like '1/id:lost{jobs}%' and state = 'delivered'"
+        );
+        assert_eq!(usize::try_from(db.int(&sent).await), Ok(jobs));
+        second.pass(Duration::from_secs(5));
+        assert!(second.claims().await.is_empty(), "their lanes end");
+    }
+}
+
+/// Runs what operators and the sweeper run, for one job and for a batch.
+pub async fn verbs(db: &Db, pool: &Pool) {
+    let operator = Operator {
+        who: "ann".to_owned(),
+        why: None,
+    };
+    for jobs in [1, 40] {
+        insert(
+            db,
+            "asked",
+            3 * jobs,
+            3 * jobs,
+            &[("on_ambiguous", "'hold'")],
+        )
+        .await;
+        let mut worker = Steps::on(pool.clone(), calm("w3", 200)).await;
+        for claim in worker.claims().await {
+            worker.answer(claim, 500);
+        }
+        worker.claims().await;
+        let unknown = db
+            .sql("select id from send_jobs where state = 'unknown'")
+            .await
+            .expect("jobs");
+        let unknown: Vec<JobId> = unknown
+            .iter()
+            .map(|row| row.int("id").expect("id"))
+            .collect();
+        let [arrived, over, again] = [0, 1, 2].map(|part| &unknown[part * jobs..][..jobs]);
+        for (verb, of) in [
+            (Verb::ResolveDelivered, arrived),
+            (Verb::ResolveDead, over),
+            (Verb::ResolveResend, again),
+            (Verb::Hold, again),
+            (Verb::Release, again),
+            (Verb::Cancel, again),
+        ] {
+            let moved = operate::apply(pool, verb, of, &operator)
+                .await
+                .expect("moves");
+            assert_eq!(moved.len(), jobs, "{verb:?}");
+        }
+        if db.engine == Engine::Sqlite {
+            overtaken(pool, over).await;
+        }
+        let copies = operate::requeue(pool, over, true, &operator)
+            .await
+            .expect("requeues");
+        assert_eq!(copies.len(), jobs);
+        operate::pause(pool, "lane:1/id:asked0", &operator)
+            .await
+            .expect("pauses");
+        operate::resume(pool, "lane:1/id:asked0", &operator)
+            .await
+            .expect("resumes");
+        let later = worker.now + 60_000;
+        prune::heal(pool, "", later, 500).await.expect("heals");
+        let ended = [State::Dead, State::Cancelled];
+        let pruned = prune::prune(pool, ended, Duration::ZERO, later, 500)
+            .await
+            .expect("prunes");
+        assert!(usize::try_from(pruned).expect("few") >= 2 * jobs);
+        // What waits still must not be in the way of the next.
+        worker.deliver_all().await;
+    }
+}
+
+/// Claims jobs that have ended: on SQLite nobody can be so fast as to end them between.
+async fn overtaken(pool: &Pool, jobs: &[JobId]) {
+    let begin = |job: &JobId| Begin {
+        lane: "1/id:asked".into(),
+        job: *job,
+        number: 2,
+        born: false,
+    };
+    let begin: Vec<Begin> = jobs.iter().map(begin).collect();
+    let lease = Lease {
+        worker: "w3".into(),
+        token: 1,
+        now: 0,
+        until: 0,
+    };
+    let mut tx = pool.begin().await.expect("begins");
+    let moved = lanes::claim(&mut tx, &begin, &lease).await.expect("claims");
+    assert_eq!(moved.len(), jobs.len());
+    tx.rollback().await.expect("rolls back");
+}
+
+/// Every statement was run, or there is a reason.
+pub fn is_whole(engine: Engine, seen: &Seen) {
+    let ran: BTreeSet<&str> = seen.0.iter().map(|text| heading(text)).collect();
+    let names = SOURCES.iter().flat_map(|source| {
+        let texts = source.split("\"-- ").skip(1);
+        texts.filter_map(|text| text.split(['\n', '\\']).next())
+    });
+    let excused = |name: &str| {
+        let mut unseen = UNSEEN.iter();
+        unseen.any(|(on, unseen, _)| on.is_none_or(|on| on == engine) && *unseen == name)
+    };
+    let (mut missed, mut idle) = (Vec::new(), Vec::new());
+    for name in names {
+        match (ran.contains(name), excused(name)) {
+            (false, false) => missed.push(name),
+            (true, true) => idle.push(name),
+            _ => {}
+        }
+    }
+    assert!(missed.is_empty(), "not run: {missed:#?}");
+    assert!(idle.is_empty(), "excused, but run: {idle:#?}");
+}
