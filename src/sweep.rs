@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::clock::BootInstant;
 use crate::events::{Event, Events};
-use crate::job::State;
+use crate::store::prune::{self, Kind};
 use crate::store::watch::Stamp;
-use crate::store::{Pool, Result, prune};
+use crate::store::{Pool, Result};
 use crate::worker::Stop;
 
 /// How long finished jobs are kept.
@@ -79,10 +79,8 @@ async fn once(
     after: &mut String,
 ) -> Result<Found> {
     let now = pool.now().await?;
-    let delivered = [State::Delivered, State::Delivered];
-    let ended = [State::Dead, State::Cancelled];
-    let jobs = prune::prune(pool, delivered, retention.delivered, now, BITE).await?
-        + prune::prune(pool, ended, retention.dead, now, BITE).await?;
+    let jobs = prune::prune(pool, Kind::Delivered, retention.delivered, now, BITE).await?
+        + prune::prune(pool, Kind::Ended, retention.dead, now, BITE).await?;
     if jobs > 0 {
         events.emit(&Event::Pruned { jobs });
     }
@@ -93,6 +91,7 @@ async fn once(
         events.emit(&Event::Healed { lanes });
     }
     let nothing = jobs == 0 && lanes == 0 && all && after.is_empty();
+    let nothing = nothing && !prune::are_waiting(pool).await?;
     Ok(match jobs >= BITE.unsigned_abs() {
         true => Found::Much,
         false if nothing => Found::Nothing,

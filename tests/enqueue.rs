@@ -9,8 +9,8 @@ mod support;
 use std::time::Duration;
 
 use postlane::clock::BootInstant;
-use postlane::job::State;
-use postlane::store::{Pool, prune};
+use postlane::store::Pool;
+use postlane::store::prune::{self, Kind};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPoolCopyExt as _;
 use support::{Db, Engine, Steps};
@@ -161,8 +161,7 @@ both! {
         assert_eq!(worker.deliver_all().await.len(), 2);
         assert!(raw(&db.pool, &keyed).await.is_err(), "a delivered job keeps its key");
         let now = db.pool.now().await.expect("now") + 100_000;
-        let delivered = [State::Delivered, State::Delivered];
-        assert_eq!(prune::prune(&db.pool, delivered, Duration::from_secs(1), now, 10).await.expect("prunes"), 2);
+        assert_eq!(prune::prune(&db.pool, Kind::Delivered, Duration::from_secs(1), now, 10).await.expect("prunes"), 2);
         assert_eq!(raw(&db.pool, &keyed).await, Ok(1));
     }
 

@@ -91,7 +91,8 @@ create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
 -- What ended badly, for producers.
 create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
 -- What retention may take.
-create index send_jobs_finished on send_jobs (finished_at) where finished_at is not null;
+create index send_jobs_delivered on send_jobs (finished_at) where state = 'delivered';
+create index send_jobs_ended on send_jobs (finished_at) where state in ('dead', 'cancelled');
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
 -- One row for each request, committed before its first byte.

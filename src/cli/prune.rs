@@ -8,8 +8,8 @@ use serde_json::json;
 use super::change::Asking;
 use super::out::progress;
 use super::{Failure, Globals, Out};
-use crate::job::State;
-use crate::store::{Pool, Use, operate, prune};
+use crate::store::prune::{self, Kind};
+use crate::store::{Pool, Use, operate};
 use crate::sweep::BITE;
 
 /// Delete finished jobs that are older than retention keeps them
@@ -44,10 +44,8 @@ impl Prune {
         let retention = &config.retention;
         let delivered = self.delivered.unwrap_or(retention.delivered);
         let dead = self.dead.unwrap_or(retention.dead);
-        let delivered = self.kind(&pool, [State::Delivered; 2], delivered).await?;
-        let ended = self
-            .kind(&pool, [State::Dead, State::Cancelled], dead)
-            .await?;
+        let delivered = self.prune(&pool, Kind::Delivered, delivered).await?;
+        let ended = self.prune(&pool, Kind::Ended, dead).await?;
         if self.json {
             let dry = self.dry_run;
             out.json(&json!({"delivered": delivered, "dead": ended, "dry_run": dry}))?;
@@ -68,9 +66,9 @@ impl Prune {
     }
 
     /// Deletes, or counts, the jobs of one kind.
-    async fn kind(&self, pool: &Pool, states: [State; 2], age: Duration) -> Result<u64, Failure> {
+    async fn prune(&self, pool: &Pool, kind: Kind, age: Duration) -> Result<u64, Failure> {
         let now = pool.now().await?;
-        let there = prune::count(pool, states, age, now).await?;
+        let there = prune::count(pool, kind, age, now).await?;
         let there = u64::try_from(there).unwrap_or_default();
         if self.dry_run || there == 0 {
             return Ok(there);
@@ -78,7 +76,7 @@ impl Prune {
         let bar = progress(there, "prune");
         let mut deleted = 0;
         loop {
-            let bite = prune::prune(pool, states, age, now, BITE).await?;
+            let bite = prune::prune(pool, kind, age, now, BITE).await?;
             deleted += bite;
             bar.inc(bite);
             // A short bite is the last one, or a worker's sweeper has locked the rest.
@@ -89,7 +87,7 @@ impl Prune {
         bar.finish_and_clear();
         let what = format!(
             "{} older than {}",
-            states[0],
+            kind.as_str(),
             humantime::format_duration(age)
         );
         let changed = usize::try_from(deleted).unwrap_or(usize::MAX);

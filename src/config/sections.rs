@@ -297,9 +297,11 @@ impl Reader {
                 &[("human", LogFormat::Human), ("json", LogFormat::Json)],
             ),
             level: self.value("log.level", Form::Text, |level| {
-                let filter = tracing_subscriber::EnvFilter::builder()
-                    .parse(level)
-                    .is_ok();
+                // The parser panics at some texts that are no ASCII.
+                let filter = level.is_ascii()
+                    && tracing_subscriber::EnvFilter::builder()
+                        .parse(level)
+                        .is_ok();
                 // The parser takes any lone word for a module; nobody means that by "verbose".
                 let lone = |part: &&str| !part.contains(['=', '[']);
                 let mut words = level.split(',').filter(lone);

@@ -327,7 +327,7 @@ pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
 }
 
 const EMPTY: &str = "-- empty: lanes without a line end
-delete from send_lanes where lane {in (}select r.lane from {rows: lane text}{)}";
+delete from send_lanes where lane {in (}select r.lane from {rows: lane text}{in )}";
 
 /// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
 pub async fn delete(tx: &mut Tx, lanes: &[Arc<str>]) -> Result<()> {

@@ -4,38 +4,76 @@ use std::time::Duration;
 
 use super::{Pool, Result};
 use crate::clock::{Millis, millis};
-use crate::job::State;
 
-const PRUNE: &str = "-- prune: finished jobs that retention gives up
-with old as materialized (
-    select id from send_jobs
-    where state in ($1, $2) and finished_at < {at: $3}
-    order by finished_at limit $4 {skip locked}
-)
-delete from send_jobs where id {in (}select id from old{)} returning id as job";
+/// Jobs that are over, as retention tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Delivered.
+    Delivered,
+    /// Dead or cancelled.
+    Ended,
+}
+
+impl Kind {
+    /// A word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Ended => "dead",
+        }
+    }
+}
+
+// The states are literals: each kind has an index of its own, by the time it ended.
+macro_rules! old {
+    ($verb:literal, $states:literal, $rest:literal) => {
+        concat!(
+            $verb,
+            "send_jobs where ",
+            $states,
+            " and finished_at < {at: $1}",
+            $rest
+        )
+    };
+}
+macro_rules! prune {
+    ($states:literal) => {
+        old!(
+            "-- prune: finished jobs that retention gives up
+with old as materialized (select id from ",
+            $states,
+            " order by finished_at limit $2 {skip locked})
+delete from send_jobs where id {in (}select id from old{in )} returning id as job"
+        )
+    };
+}
+macro_rules! count {
+    ($states:literal) => {
+        old!(
+            "-- prune: how many there are\nselect count(*) as jobs from ",
+            $states,
+            ""
+        )
+    };
+}
+const PRUNE_DELIVERED: &str = prune!("state = 'delivered'");
+const PRUNE_ENDED: &str = prune!("state in ('dead', 'cancelled')");
+const COUNT_DELIVERED: &str = count!("state = 'delivered'");
+const COUNT_ENDED: &str = count!("state in ('dead', 'cancelled')");
 
 const PRUNE_ATTEMPTS: &str = "-- prune: their attempts
-delete from send_attempts where job_id {in (}select r.job from {rows: job bigint}{)}";
+delete from send_attempts where job_id {in (}select r.job from {rows: job bigint}{in )}";
 
-/// Deletes up to `limit` jobs that finished in these states before `now - age`, with their
-/// attempts. Returns how many.
-pub async fn prune(
-    pool: &Pool,
-    states: [State; 2],
-    age: Duration,
-    now: Millis,
-    limit: i64,
-) -> Result<u64> {
-    let before = now.saturating_sub(millis(age)).max(0);
+/// Deletes up to `limit` jobs of a kind that finished before `now - age`, with their attempts. Returns
+/// how many.
+pub async fn prune(pool: &Pool, kind: Kind, age: Duration, now: Millis, limit: i64) -> Result<u64> {
+    let text = match kind {
+        Kind::Delivered => PRUNE_DELIVERED,
+        Kind::Ended => PRUNE_ENDED,
+    };
     let mut tx = pool.begin().await?;
-    let binds = [
-        states[0].as_str().into(),
-        states[1].as_str().into(),
-        before.into(),
-        limit.into(),
-    ];
     let jobs = tx
-        .rows(PRUNE, &binds)
+        .rows(text, &[before(age, now).into(), limit.into()])
         .await?
         .iter()
         .map(|row| Ok([row.int("job")?.into()]))
@@ -46,19 +84,18 @@ pub async fn prune(
     Ok(pruned)
 }
 
-const COUNT: &str = "-- prune: how many there are
-select count(*) as jobs from send_jobs
-where state in ($1, $2) and finished_at < {at: $3}";
-
 /// How many jobs [`prune`] would delete.
-pub async fn count(pool: &Pool, states: [State; 2], age: Duration, now: Millis) -> Result<i64> {
-    let before = now.saturating_sub(millis(age)).max(0);
-    let binds = [
-        states[0].as_str().into(),
-        states[1].as_str().into(),
-        before.into(),
-    ];
-    Ok(super::one(pool.rows(COUNT, &binds).await?)?.int("jobs")?)
+pub async fn count(pool: &Pool, kind: Kind, age: Duration, now: Millis) -> Result<i64> {
+    let text = match kind {
+        Kind::Delivered => COUNT_DELIVERED,
+        Kind::Ended => COUNT_ENDED,
+    };
+    let rows = pool.rows(text, &[before(age, now).into()]).await?;
+    Ok(super::one(rows)?.int("jobs")?)
+}
+
+fn before(age: Duration, now: Millis) -> Millis {
+    now.saturating_sub(millis(age)).max(0)
 }
 
 // A job that waited for a minute without a lane and without a mark was forgotten by somebody.
@@ -104,4 +141,13 @@ pub async fn heal(pool: &Pool, after: &str, now: Millis, bite: i64) -> Result<(u
     }
     tx.commit().await?;
     Ok((lanes.len(), last))
+}
+
+const WAITING: &str = "-- heal: whether any job stands in a line
+select count(*) as jobs from (
+    select 1 from send_jobs where state = 'queued' and (send_at is null or joined_at is not null) limit 1) j";
+
+/// True if jobs wait in lines: then one may yet turn out to be forgotten.
+pub async fn are_waiting(pool: &Pool) -> Result<bool> {
+    Ok(super::one(pool.rows(WAITING, &[]).await?)?.int("jobs")? > 0)
 }

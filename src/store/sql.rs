@@ -14,7 +14,7 @@
 //! | `{bytes: X}` text ordered byte by byte | `X collate "C"` | `X` |
 //! | `{key: l.lane = r.lane}` a join by key | `l.lane = any (array[r.lane])` | as it is |
 //! | `l.id {is (}…{is )}` the same, with tokens inside | `= any (array[…])` | `= (…)` |
-//! | `{in (}…{)}` keys that a query names | `= any (array(…))` | `in (…)` |
+//! | `{in (}…{in )}` keys that a query names | `= any (array(…))` | `in (…)` |
 //! | `{lock l}` | `for update of l` | nothing: there is one writer |
 //! | `{skip locked}`, `{skip locked l}` | `for update of l skip locked` | nothing |
 //!
@@ -243,8 +243,8 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
         "is )" => write!(out, ")"),
         "in (" if postgres => write!(out, "= any (array("),
         "in (" => write!(out, "in ("),
-        ")" if postgres => write!(out, "))"),
-        ")" => write!(out, ")"),
+        "in )" if postgres => write!(out, "))"),
+        "in )" => write!(out, ")"),
         "skip locked" if postgres => write!(out, "for update skip locked"),
         "skip locked l" if postgres => write!(out, "for update of l skip locked"),
         "skip locked" | "skip locked l" => Ok(()),
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn keys_are_looked_up_and_never_merged() {
-        let text = "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{)} and id {is (}1{is )}";
+        let text = "from {rows: job bigint} join j on {key: j.id = r.job} where id {in (}select 1{in )} and id {is (}1{is )}";
         assert_eq!(
             render(text, Dialect::Postgres, 1).0,
             "from unnest($1::bigint[]) as r(job) join j on j.id = any (array[r.job]) \

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use postlane::job::{AfterUnknown, JobId, State};
+use postlane::job::{AfterUnknown, JobId};
+use postlane::store::Pool;
 use postlane::store::lanes::{self, Begin, Lease};
 use postlane::store::operate::{self, Operator, Verb};
-use postlane::store::{Pool, prune};
+use postlane::store::prune::{self, Kind};
 
 use crate::backlog::insert;
 use crate::calm;
@@ -193,11 +194,13 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .expect("resumes");
         let later = worker.now + 60_000;
         prune::heal(pool, "", later, 500).await.expect("heals");
-        let ended = [State::Dead, State::Cancelled];
-        let pruned = prune::prune(pool, ended, Duration::ZERO, later, 500)
-            .await
-            .expect("prunes");
-        assert!(usize::try_from(pruned).expect("few") >= 2 * jobs);
+        for (kind, least) in [(Kind::Ended, 2 * jobs), (Kind::Delivered, 1)] {
+            let pruned = prune::prune(pool, kind, Duration::ZERO, later, 500)
+                .await
+                .expect("prunes");
+            assert!(usize::try_from(pruned).expect("few") >= least, "{kind:?}");
+        }
+        assert!(prune::are_waiting(pool).await.is_ok());
         // What waits still must not be in the way of the next.
         worker.deliver_all().await;
     }
