@@ -7,8 +7,8 @@
 //! * A page or the endpoint pauses when two recipients in a row were refused that way, with no
 //!   success between them: one bad job never stops a page.
 //! * The circuit of the endpoint opens when most attempts over several recipients fail in a short
-//!   time, whatever the answers say; if all that fail are one page's and others pass, or have work and
-//!   were not yet heard of, only that page pauses.
+//!   time, whatever the answers say. If all that fail are one page's and others have work, or if most
+//!   of one page's fail and others pass, only that page pauses.
 
 mod paused;
 #[cfg(test)]
@@ -89,9 +89,7 @@ impl Whom<'_> {
     }
 }
 
-/// Watches the judgements of one worker.
-///
-/// It sees each delivery, and allocates nothing for one of a page that it knows to be well.
+/// Watches the judgements of one worker. It sees each delivery.
 #[derive(Debug)]
 pub struct Breaker {
     settings: Settings,
@@ -113,6 +111,8 @@ struct Standing {
     /// It has answered well since it was last refused.
     well: bool,
     refused: Refusals,
+    /// Its attempts (a page's only).
+    window: Window,
 }
 
 /// Refusals since the last success.
@@ -225,7 +225,7 @@ impl Breaker {
 
     /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.
     fn refuse(&mut self, whom: Whom<'_>, lane: u64, judgement: &Judgement<'_>) -> bool {
-        let Standing { well, refused } = self.standing(whom);
+        let Standing { well, refused, .. } = self.standing(whom);
         refused.judgements = refused.judgements.saturating_add(1);
         if refused.lanes.len() < WITNESSES && !refused.lanes.contains(&lane) {
             refused.lanes.push(lane);
@@ -273,19 +273,12 @@ impl Breaker {
     }
 
     fn is_well(&mut self, whom: Whom<'_>) {
-        let known = match whom {
-            Whom::Page(page) => self.pages.get_mut(page),
-            Whom::Endpoint => Some(&mut self.endpoint),
-        };
-        let standing = Standing {
-            well: true,
-            refused: Refusals::default(),
-        };
-        match known {
-            Some(known) => *known = standing,
-            None => *self.standing(whom) = standing,
-        }
-        if self.paused.remove(whom) {
+        let ended = self.paused.remove(whom);
+        let standing = self.standing(whom);
+        standing.well = true;
+        standing.refused = Refusals::default();
+        if ended {
+            standing.window.clear();
             if whom == Whom::Endpoint {
                 self.window.clear();
             }
@@ -311,16 +304,22 @@ impl Breaker {
             failed,
         };
         self.window.count(&self.settings, now, attempt);
-        if failed && self.window.trips(&self.settings) {
-            let why = format!("most attempts fail: {}", judgement.reason);
-            let alone = self.window.fails_only(attempt.page);
-            if alone && (self.several || self.window.passes_others(attempt.page)) {
-                self.open(Whom::Page(page), &why, Duration::ZERO);
-                // The others are judged by what comes from now on.
-                self.window.clear();
-            } else {
-                self.open(Whom::Endpoint, &why, Duration::ZERO);
-            }
+        let own = &mut self.pages.entry(page.to_owned()).or_default().window;
+        own.count(&self.settings, now, attempt);
+        if !failed {
+            return;
+        }
+        let (page_fails, all_fail) = (own.trips(&self.settings), self.window.trips(&self.settings));
+        let others_pass = self.window.passes_others(attempt.page);
+        let only_page = self.window.fails_only(attempt.page) && (others_pass || self.several);
+        let why = || format!("most attempts fail: {}", judgement.reason);
+        if page_fails && others_pass || (page_fails || all_fail) && only_page {
+            // The others are judged by what comes from now on.
+            own.clear();
+            self.window.clear();
+            self.open(Whom::Page(page), &why(), Duration::ZERO);
+        } else if all_fail {
+            self.open(Whom::Endpoint, &why(), Duration::ZERO);
         }
     }
 }

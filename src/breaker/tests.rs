@@ -195,6 +195,24 @@ fn the_first_page_to_fail_is_not_taken_for_the_endpoint_while_others_have_work()
 }
 
 #[test]
+fn a_page_that_fails_among_many_that_pass_is_paused_alone() {
+    let failed = said(Outcome::Ambiguous, Scope::None);
+    let mut breaker = breaker();
+    breaker.set_several(true);
+    for n in 0..19 {
+        saw(&mut breaker, n, &format!("1/id:{n}"), &failed);
+        for other in 0..10 {
+            saw(&mut breaker, n, &format!("2/id:{other}"), &delivered());
+        }
+        // One failure of another page is no reason to pause all.
+        saw(&mut breaker, n, "3/id:x", &failed);
+    }
+    assert!(opened(&mut breaker).is_empty(), "19 attempts");
+    saw(&mut breaker, 20, "1/id:x", &failed);
+    assert_eq!(opened(&mut breaker), ["+page:1"]);
+}
+
+#[test]
 fn one_error_in_five_never_opens_the_circuit() {
     let mut breaker = breaker();
     for n in 0..10_000_u64 {

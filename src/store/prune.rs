@@ -145,7 +145,8 @@ pub async fn heal(pool: &Pool, after: &str, now: Millis, bite: i64) -> Result<(u
 
 const WAITING: &str = "-- heal: whether any job stands in a line
 select count(*) as jobs from (
-    select 1 from send_jobs where state = 'queued' and (send_at is null or joined_at is not null) limit 1) j";
+    select 1 from send_jobs
+    where state = 'queued' and (send_at is null or joined_at is not null) and lane > '' limit 1) j";
 
 /// True if jobs wait in lines: then one may yet turn out to be forgotten.
 pub async fn are_waiting(pool: &Pool) -> Result<bool> {

@@ -48,7 +48,7 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 16] = [
     (PRUNE, "send_jobs_delivered", "finished_at<", BITE),
     (PRUNE, "send_jobs_ended", "finished_at<", BITE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),
-    (WAITING, "send_jobs_line", WALK, "whether there is one"),
+    (WAITING, "send_jobs_line", "lane>", "whether there is one"),
     (ORPHANS, "send_inbox", WALK, "whether there are 100"),
     (STUCK, "send_inbox", WALK, "only for a job without a lane"),
     (
