@@ -418,12 +418,12 @@ impl Ledger {
         // A token of its own: by it the lanes that are born now are told from those just claimed.
         cycle.token = self.token();
         let (lease, now) = (self.lease(cycle), cycle.now);
-        let born = intake::wake(cycle.tx()?, page, &marks, &lease, slots).await?;
-        // Many marks and few lanes: a deep lane's marks are in front. Take bigger bites.
-        let hungry = marks.taken == limit && born.len() < slots / 2;
+        let woken = intake::wake(cycle.tx()?, page, &marks, &lease, slots).await?;
+        // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
+        let hungry = marks.taken == limit && woken.born < marks.taken / 2;
         self.appetite = if hungry { limit * 2 } else { 0 };
         intake::end_garbled(cycle.tx()?, marks.garbled, now).await?;
-        self.settle(cycle, born, pages, true).await?;
+        self.settle(cycle, woken.leased, pages, true).await?;
         step.more |= self.slots.free() > 0;
         Ok(())
     }

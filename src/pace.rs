@@ -4,10 +4,10 @@
 //! are free, or more than [`RESERVE`] are: so some are always left for a page that comes later. (The
 //! rule is known from shared buffers of switches.)
 //!
-//! While another page has work, too, a page takes no more than half of the slots, and of those only
-//! as many as its answers have earned: it begins with a few, has one more for each answer, and loses
-//! half when an answer does not come. (That is known from TCP's slow start.) What hangs gives nothing
-//! back until its time is up, and earns nothing meanwhile.
+//! While another page has work, too, a page takes only as many slots as its answers have earned: it
+//! begins with a few, has one more for each answer, and loses half when an answer does not come. (That
+//! is known from TCP's slow start.) What hangs gives nothing back until its time is up, and earns
+//! nothing meanwhile. And it takes no more than half of all, or than the others have not earned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,6 +25,8 @@ pub struct Slots {
     taken: usize,
     /// Several pages have work, or hold slots.
     contended: bool,
+    /// What all of them have earned.
+    earned: usize,
     pages: HashMap<String, Page>,
 }
 
@@ -42,6 +44,7 @@ impl Slots {
             total,
             taken: 0,
             contended: false,
+            earned: 0,
             pages: HashMap::new(),
         }
     }
@@ -61,11 +64,13 @@ impl Slots {
         let with_work: HashSet<&str> = with_work.collect();
         self.pages
             .retain(|page, Page { held, .. }| *held > 0 || with_work.contains(&**page));
-        let others = self
-            .pages
+        let strangers = with_work
             .iter()
-            .filter(|(page, Page { held, .. })| *held > 0 && !with_work.contains(&***page));
-        self.contended = with_work.len() + others.count() > 1;
+            .filter(|page| !self.pages.contains_key(**page));
+        let strangers = strangers.count();
+        self.contended = self.pages.len() + strangers > 1;
+        let known = self.pages.values().map(|page| page.earned).sum::<usize>();
+        self.earned = known + strangers * self.stranger().earned;
     }
 
     fn page(&self, page: &str) -> Page {
@@ -86,7 +91,12 @@ impl Slots {
     }
 
     fn may_hold(&self, Page { held, earned }: Page, free: usize) -> bool {
-        let is_fair = !self.contended || held < earned.min(self.total.div_ceil(2));
+        let others = self.earned.saturating_sub(earned);
+        let most = self
+            .total
+            .div_ceil(2)
+            .max(self.total.saturating_sub(others));
+        let is_fair = !self.contended || held < earned.min(most);
         // The last slot is for a page that holds none.
         let leaves_some = free > RESERVE || held < GREED * free && (free > 1 || held == 0);
         is_fair && leaves_some
@@ -187,23 +197,33 @@ mod tests {
     }
 
     #[test]
-    fn a_page_takes_what_it_has_earned_and_no_more_than_half_while_another_has_work() {
+    fn a_page_takes_what_it_has_earned_and_leaves_what_others_have() {
         for (with_work, held_by_b, most) in [
             (&["a"][..], 0, [241, 241]),
-            (&["a", "b"], 0, [16, 128]),
-            (&["b", "a", "b"], 0, [16, 128]),
-            (&["a"], 1, [16, 128]),
+            (&["a", "b"], 0, [16, 240]),
+            (&["b", "a", "b"], 0, [16, 240]),
+            (&["a"], 1, [16, 240]),
         ] {
             let mut slots = Slots::new(256);
             (0..held_by_b).for_each(|_| slots.take("b"));
             slots.set_contenders(with_work.iter().copied());
             assert_eq!(fill(&mut slots, "a"), most[0], "{with_work:?}");
-            for _ in 0..200 {
+            for _ in 0..300 {
                 slots.ended("a", true);
                 slots.take("a");
             }
+            slots.set_contenders(with_work.iter().copied());
             assert_eq!(fill(&mut slots, "a"), most[1], "{with_work:?}");
         }
+        let mut slots = Slots::new(256);
+        for _ in 0..300 {
+            slots.take("b");
+            slots.ended("b", true);
+            slots.take("a");
+            slots.ended("a", true);
+            slots.set_contenders(["a", "b"].into_iter());
+        }
+        assert_eq!(fill(&mut slots, "a"), 128, "both have earned all");
         let mut single = Slots::new(1);
         single.set_contenders(["a", "b"].into_iter());
         assert!(single.may_take("a"));

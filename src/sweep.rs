@@ -65,7 +65,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
 /// What a sweep had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// Nothing, and it has seen everything.
+    /// Nothing, and no job waits that could turn out to be forgotten.
     Nothing,
     Some,
     /// More than it bites off at once.
@@ -91,7 +91,6 @@ async fn once(
         events.emit(&Event::Healed { lanes });
     }
     let nothing = jobs == 0 && lanes == 0 && all && after.is_empty();
-    let nothing = nothing && !prune::are_waiting(pool).await?;
     Ok(match jobs >= BITE.unsigned_abs() {
         true => Found::Much,
         false if nothing => Found::Nothing,

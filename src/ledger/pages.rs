@@ -203,6 +203,8 @@ impl Ledger {
                 pages.due.push(page);
             }
         }
+        // Marks of a page without a slot can wait; lanes made of them would only lie there.
+        pages.marks.retain(|page| self.slots.may_take(page));
         for page in &pages.marks {
             self.draw(page).await?;
         }

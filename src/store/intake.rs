@@ -109,15 +109,24 @@ update send_lanes set touched = touched + 1,
 from free where {key: lane = free_lane}
 returning lane";
 
-/// Gives each marked lane its row; up to `slots` of those that are new are born leased. Returns
-/// the born ones, locked. A lane that another transaction has in hand keeps a mark.
+/// What marks have woken.
+#[derive(Debug, Default)]
+pub struct Woken {
+    /// Lanes that were born leased, locked.
+    pub leased: Vec<Locked>,
+    /// How many lanes were born.
+    pub born: usize,
+}
+
+/// Gives each marked lane its row; up to `slots` of those that are new are born leased. A lane that
+/// another transaction has in hand keeps a mark.
 pub async fn wake(
     tx: &mut Tx,
     page: &str,
     marks: &Marks,
     lease: &Lease,
     slots: usize,
-) -> Result<Vec<Locked>> {
+) -> Result<Woken> {
     let row = |(at, (lane, _)): (usize, &(Arc<str>, Mark))| [lane.into(), (at < slots).into()];
     let rows = marks.lanes.iter().enumerate().map(row);
     let binds: [Bind; 5] = [
@@ -129,13 +138,14 @@ pub async fn wake(
     ];
     let name: Arc<str> = page.into();
     let mut is_new = vec![false; marks.lanes.len()];
-    let mut born = Vec::new();
+    let mut woken = Woken::default();
     for row in tx.batch(BORN, &binds, rows).await? {
         if let Some(at) = marks.place(&row.str(0)?) {
             is_new[at] = true;
+            woken.born += 1;
             let (lane, mark) = &marks.lanes[at];
             if at < slots {
-                born.push(Locked {
+                woken.leased.push(Locked {
                     lane: Arc::clone(lane),
                     page: Arc::clone(&name),
                     head: None,
@@ -147,7 +157,7 @@ pub async fn wake(
     if is_new.contains(&false) {
         touch(tx, page, marks, is_new, lease.now).await?;
     }
-    Ok(born)
+    Ok(woken)
 }
 
 /// Touches the marked lanes that were there before, and leaves a mark for those that somebody else has

@@ -104,11 +104,11 @@ fn before(age: Duration, now: Millis) -> Millis {
 const ORPHANS: &str = "-- heal: jobs whose lanes are missing
 select lane, page_id, missing from (
     select j.lane, j.page_id,
-        (select 1 from send_lanes l where l.lane = j.lane) is null
+        j.due_at < {at: $2}
+        and (select 1 from send_lanes l where l.lane = j.lane) is null
         and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null as missing
     from send_jobs j
     where j.state = 'queued' and (j.send_at is null or j.joined_at is not null) and j.lane > $1
-        and j.due_at < {at: $2}
         and (select count(*) from (select 1 from send_inbox limit 101) m) <= 100
     order by j.lane, j.id limit $3
 ) bite";
@@ -119,7 +119,7 @@ where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane)
     and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
 
 /// Looks at up to `bite` jobs behind `after` and marks lanes that are missing. Returns how many
-/// were, and where to go on (empty: from the start).
+/// were, and where to go on (empty: from the start; nothing waits behind `after`).
 pub async fn heal(pool: &Pool, after: &str, now: Millis, bite: i64) -> Result<(usize, String)> {
     let mut tx = pool.begin().await?;
     let rows = tx
@@ -141,14 +141,4 @@ pub async fn heal(pool: &Pool, after: &str, now: Millis, bite: i64) -> Result<(u
     }
     tx.commit().await?;
     Ok((lanes.len(), last))
-}
-
-const WAITING: &str = "-- heal: whether any job stands in a line
-select count(*) as jobs from (
-    select 1 from send_jobs
-    where state = 'queued' and (send_at is null or joined_at is not null) and lane > '' limit 1) j";
-
-/// True if jobs wait in lines: then one may yet turn out to be forgotten.
-pub async fn are_waiting(pool: &Pool) -> Result<bool> {
-    Ok(super::one(pool.rows(WAITING, &[]).await?)?.int("jobs")? > 0)
 }

@@ -38,7 +38,7 @@ const LOOK_UPS: [(&str, &str); 11] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 16] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 15] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
@@ -48,7 +48,6 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 16] = [
     (PRUNE, "send_jobs_delivered", "finished_at<", BITE),
     (PRUNE, "send_jobs_ended", "finished_at<", BITE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),
-    (WAITING, "send_jobs_line", "lane>", "whether there is one"),
     (ORPHANS, "send_inbox", WALK, "whether there are 100"),
     (STUCK, "send_inbox", WALK, "only for a job without a lane"),
     (
@@ -78,7 +77,6 @@ const SURVEY: &str = "survey: the clock, pauses, and pages with work";
 const UNBLOCK: &str = "unblock: lanes that waited for a mark look again";
 const TIMERS: &str = "timers: jobs whose send_at has come";
 const PRUNE: &str = "prune: finished jobs that retention gives up";
-const WAITING: &str = "heal: whether any job stands in a line";
 const ORPHANS: &str = "heal: jobs whose lanes are missing";
 const STUCK: &str = "heal: jobs in hand whose lanes are missing";
 
