@@ -141,8 +141,8 @@ impl Waker {
     /// Something rang. SQLite writes its log before the commit can be seen, and the commit itself
     /// rings nothing: for a while the worker looks again and again.
     pub fn rung(&mut self) {
-        if let Kind::Sqlite { fast, .. } = &mut self.kind {
-            *fast = Some(FIRST_LOOK);
+        if let Kind::Sqlite { fast, rests, .. } = &mut self.kind {
+            (*fast, *rests) = (Some(FIRST_LOOK), None);
         }
     }
 
@@ -232,6 +232,9 @@ impl Waker {
         {
             relief.notify_one();
         }
+        if let Kind::Sqlite { rests, .. } = &mut self.kind {
+            *rests = None;
+        }
         match &mut self.kind {
             _ if self.busy_steps < BUSY_STEPS => {}
             Kind::Postgres {
@@ -302,5 +305,48 @@ async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
             Err(sqlx::Error::PoolClosed) => return,
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::store::Use;
+
+    /// Sleeps until nothing rings any more; true if that comes.
+    async fn falls_silent(waker: &Waker) -> bool {
+        for _ in 0..20 {
+            let woken = tokio::time::timeout(Duration::from_millis(50), waker.woken());
+            if woken.await.is_err() {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn comes_to_rest(waker: &mut Waker) -> bool {
+        for _ in 0..40 {
+            if waker.before_sleep(true, None).await.expect("sleeps") == REST {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn a_file_that_rests_is_left_alone_until_it_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}/x.db", folder.path().display());
+        let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
+        let mut waker = Waker::start(&pool, "w1", true).await.expect("starts");
+        assert!(comes_to_rest(&mut waker).await && falls_silent(&waker).await);
+        let mut tx = pool.begin().await.expect("begins");
+        tx.run("create table x (y)", &[]).await.expect("writes");
+        tx.commit().await.expect("commits");
+        let woken = tokio::time::timeout(Duration::from_secs(10), waker.woken());
+        assert!(woken.await.is_ok());
+        waker.rung();
+        assert!(falls_silent(&waker).await, "it rings without end");
+        assert!(comes_to_rest(&mut waker).await);
     }
 }
