@@ -103,6 +103,8 @@ impl Motion {
             let wait = self.step().await;
             match wait {
                 Some(wait) if self.failures > 0 => self.rest(wait).await,
+                // No timer is as short as that.
+                Some(Duration::ZERO) => tokio::task::yield_now().await,
                 Some(wait) => self.sleep(wait).await,
                 None => {}
             }

@@ -25,7 +25,9 @@ const POLL: Duration = Duration::from_secs(2);
 const REST: Duration = Duration::from_secs(600);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
 const BLIND_POLL: Duration = Duration::from_millis(100);
-/// The first and the last of the looks that follow a ring, each twice as far as the one before.
+/// Looks at once after a ring: some take about as long as a commit.
+const LOOKS_AT_ONCE: u32 = 8;
+/// The first and the last of the looks after those, each twice as far as the one before.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const LAST_LOOK: Duration = Duration::from_millis(250);
 /// The shortest sleep of a worker that found work it could not take (another holds the lanes).
@@ -58,7 +60,7 @@ enum Kind {
     /// Watches the file, while there is little to do: else its own writes would wake it.
     Sqlite {
         watch: Option<Watch>,
-        fast: Option<Duration>,
+        fast: Option<Fast>,
         /// How the files were when the worker last found nothing in them.
         rests: Option<Stamp>,
     },
@@ -66,6 +68,13 @@ enum Kind {
     Blind,
     /// Only the first ledger of its process wakes it.
     Relief,
+}
+
+/// What follows a ring.
+#[derive(Clone, Copy)]
+struct Fast {
+    at_once: u32,
+    then: Duration,
 }
 
 struct Armed {
@@ -142,7 +151,11 @@ impl Waker {
     /// rings nothing: for a while the worker looks again and again.
     pub fn rung(&mut self) {
         if let Kind::Sqlite { fast, rests, .. } = &mut self.kind {
-            (*fast, *rests) = (Some(FIRST_LOOK), None);
+            let looks = Fast {
+                at_once: LOOKS_AT_ONCE,
+                then: FIRST_LOOK,
+            };
+            (*fast, *rests) = (Some(looks), None);
         }
     }
 
@@ -175,28 +188,35 @@ impl Waker {
                 watch: Some(watch),
                 fast,
                 rests,
-            } => Ok(match fast.filter(|wait| *wait <= LAST_LOOK) {
-                _ if !watch.is_on && !quiet => BUSY_POLL,
-                _ if !watch.is_on => {
-                    watch.set(true);
-                    if watch.is_on {
+            } => Ok(
+                match fast.as_mut().filter(|looks| looks.then <= LAST_LOOK) {
+                    _ if !watch.is_on && !quiet => BUSY_POLL,
+                    _ if !watch.is_on => {
+                        watch.set(true);
+                        if watch.is_on {
+                            Duration::ZERO
+                        } else {
+                            BLIND_POLL
+                        }
+                    }
+                    Some(looks) if looks.at_once > 0 => {
+                        looks.at_once -= 1;
                         Duration::ZERO
-                    } else {
-                        BLIND_POLL
                     }
-                }
-                Some(wait) => {
-                    *fast = Some(wait * 2);
-                    wait
-                }
-                None => {
-                    let now = watch.stamp();
-                    match rests.replace(now) == Some(now) {
-                        true => REST,
-                        false => Duration::ZERO,
+                    Some(looks) => {
+                        let wait = looks.then;
+                        looks.then *= 2;
+                        wait
                     }
-                }
-            }),
+                    None => {
+                        let now = watch.stamp();
+                        match rests.replace(now) == Some(now) {
+                            true => REST,
+                            false => Duration::ZERO,
+                        }
+                    }
+                },
+            ),
             Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
             Kind::Postgres {
                 pool,

@@ -18,9 +18,9 @@ use crate::worker::{Settings, Worker};
 /// The threads in which SQLite's statements run, by what the kernel keeps of their names.
 const SQLITE_THREADS: &str = "sqlx-sqlite-wor";
 
-/// How long after its start a worker is at rest, and an idle session of Postgres has told its counts
-/// (ten seconds).
-const SETTLE: Duration = Duration::from_secs(12);
+/// How long after its start a worker is at rest: its sweeper has looked once more after the last write
+/// (thirty seconds), and an idle session of Postgres has told its counts (ten seconds).
+const SETTLE: Duration = Duration::from_secs(35);
 
 #[derive(Clone, Copy)]
 struct Counts {
