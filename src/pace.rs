@@ -1,7 +1,7 @@
 //! How much of the worker a page may take: its share of the slots, and its rate.
 //!
 //! Pure. A page takes a further slot only while it has fewer than [`GREED`] times the slots that
-//! are free, or more than [`RESERVE`] are: so some are always left for a page that comes later. (The
+//! are free, or more than sixteen are: so some are always left for a page that comes later. (The
 //! rule is known from shared buffers of switches.)
 //!
 //! While another page has work, too, a page takes only as many slots as its answers have earned: it

@@ -84,7 +84,7 @@ pub async fn prune(pool: &Pool, kind: Kind, age: Duration, now: Millis, limit: i
     Ok(pruned)
 }
 
-/// How many jobs [`prune`] would delete.
+/// How many jobs [`prune()`] would delete.
 pub async fn count(pool: &Pool, kind: Kind, age: Duration, now: Millis) -> Result<i64> {
     let text = match kind {
         Kind::Delivered => COUNT_DELIVERED,
