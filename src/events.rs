@@ -140,15 +140,15 @@ fn log(event: &Event<'_>, news: bool) {
             "ledger committed"
         ),
         // One line when it goes away and one when it is back.
-        Event::LedgerFailed { error, kept } if news => error!(
+        Event::LedgerFailed { error, kept, .. } if news => error!(
             error,
             kept, "database cannot be written, nothing is sent until it can"
         ),
-        Event::LedgerFailed { error, kept } => {
+        Event::LedgerFailed { error, kept, .. } => {
             debug!(error, kept, "database still cannot be written")
         }
-        Event::LedgerRecovered if news => info!("database can be written again"),
-        Event::LedgerRecovered => {}
+        Event::LedgerRecovered { .. } if news => info!("database can be written again"),
+        Event::LedgerRecovered { .. } => {}
         Event::Conflict { error } => {
             debug!(error, "ledger repeats a transaction after a conflict")
         }
@@ -228,19 +228,23 @@ mod tests {
     fn a_database_that_is_away_is_news_once() {
         let events = Events::new();
         let metrics = &events.metrics;
-        let failed = Event::LedgerFailed {
+        let failed = |worker| Event::LedgerFailed {
+            worker,
             error: "gone",
             kept: 0,
         };
+        let recovered = |worker| Event::LedgerRecovered { worker };
         let started = Event::Started {
             worker: "w",
             engine: "sqlite",
             concurrency: 1,
         };
         assert!(metrics.count(&started) && events.is_up());
-        assert!(!metrics.count(&Event::LedgerRecovered), "it was not away");
-        assert!(metrics.count(&failed) && !events.is_up());
-        assert!(!metrics.count(&failed), "still away");
-        assert!(metrics.count(&Event::LedgerRecovered) && events.is_up());
+        assert!(!metrics.count(&recovered("w")), "it was not away");
+        assert!(metrics.count(&failed("w")) && !events.is_up());
+        assert!(!metrics.count(&failed("w")), "still away");
+        assert!(!metrics.count(&failed("w+")), "away for the other, too");
+        assert!(!metrics.count(&recovered("w")) && !events.is_up());
+        assert!(metrics.count(&recovered("w+")) && events.is_up());
     }
 }

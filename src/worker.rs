@@ -122,7 +122,8 @@ impl Motion {
         match self.ledger.cycle(&mut || reports.try_recv().ok()).await {
             Ok(step) => {
                 (self.failures, self.failing) = (0, None);
-                self.worker.events.emit(&Event::LedgerRecovered);
+                let worker = &self.worker.settings.worker;
+                self.worker.events.emit(&Event::LedgerRecovered { worker });
                 self.start(step).await
             }
             Err(error) if error.is_conflict() && self.failing(began) < QUIET => {
@@ -141,6 +142,7 @@ impl Motion {
                 self.send(claims);
                 let kept = self.ledger.unwritten();
                 self.worker.events.emit(&Event::LedgerFailed {
+                    worker: &self.worker.settings.worker,
                     error: &error.to_string(),
                     kept,
                 });
@@ -274,6 +276,7 @@ impl Motion {
         if let Err(error) = &done {
             let kept = self.ledger.unwritten();
             self.worker.events.emit(&Event::LedgerFailed {
+                worker: &self.worker.settings.worker,
                 error: &error.to_string(),
                 kept,
             });

@@ -74,13 +74,18 @@ pub enum Event<'a> {
     },
     /// The database refused or is away; nothing is sent until it is back.
     LedgerFailed {
+        /// Which ledger met that: a worker may have two.
+        worker: &'a str,
         /// What it said.
         error: &'a str,
         /// Outcomes kept in hand until they can be written.
         kept: usize,
     },
     /// The database is back.
-    LedgerRecovered,
+    LedgerRecovered {
+        /// For which ledger.
+        worker: &'a str,
+    },
     /// Two workers met in a deadlock or a lock was not had; the cycle is repeated.
     Conflict {
         /// What the database said.

@@ -2,8 +2,9 @@
 //!
 //! What runs for each delivery copies no label, and takes no lock but that of a histogram.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -34,6 +35,8 @@ pub(super) struct Metrics {
     conflicts: Counter,
     ledger_failures: Counter,
     pub(super) ledger_up: Gauge,
+    /// The ledgers that cannot write.
+    failing: Mutex<BTreeSet<String>>,
     healed: Counter,
     pruned: Counter,
     bugs: Counter,
@@ -140,11 +143,16 @@ impl Metrics {
             conflicts,
             ledger_failures,
             ledger_up,
+            failing: Mutex::default(),
             healed,
             pruned,
             bugs,
             oldest_due_seconds,
         }
+    }
+
+    fn failing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what happened. False if it only goes on: the database is still away, or was not.
@@ -166,11 +174,16 @@ impl Metrics {
                 add(&self.recorded, ended);
                 self.commit_seconds.observe(took.as_secs_f64());
             }
-            Event::LedgerFailed { .. } => {
+            Event::LedgerFailed { worker, .. } => {
                 self.ledger_failures.inc();
+                self.failing().insert(worker.to_owned());
                 return self.ledger_up.set(0) == 1;
             }
-            Event::LedgerRecovered => return self.ledger_up.set(1) == 0,
+            Event::LedgerRecovered { worker } => {
+                let mut failing = self.failing();
+                let last = failing.remove(worker) && failing.is_empty();
+                return last && self.ledger_up.set(1) == 0;
+            }
             Event::Conflict { .. } => drop(self.conflicts.inc()),
             Event::Paused { scope, .. } => self.pauses_opened.inc(kind_of(scope)),
             Event::Resumed { scope } => self.pauses_closed.inc(kind_of(scope)),
