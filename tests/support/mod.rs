@@ -82,9 +82,11 @@ impl Db {
                 let admin = Pool::open(&server, Use::Write, false)
                     .await
                     .expect("POSTLANE_TEST_POSTGRES_URL answers");
+                // Ids of processes come again, and a test that failed leaves its database behind.
                 let name = format!(
-                    "postlane_{}_{}",
+                    "postlane_{}_{:x}_{}",
                     std::process::id(),
+                    postlane::clock::BootInstant::now().nanos(),
                     NUMBER.fetch_add(1, Ordering::Relaxed)
                 );
                 let Pool::Postgres(pg) = &admin else {
