@@ -60,6 +60,19 @@ async fn a_random_moment(dice: &mut Dice, mock: &Mock, worker: &Worker) {
     sleep(dice.ms(5, 300)).await;
 }
 
+/// What a killed worker leaves open. A commit that had reached the server is carried out after its death.
+async fn left_open(sql: &Sql, worker: &Worker) -> HashSet<(i64, i64)> {
+    let mut open = sql.open_attempts(Some(worker)).await;
+    loop {
+        sleep(Duration::from_millis(50)).await;
+        let now = sql.open_attempts(Some(worker)).await;
+        if now.is_subset(&open) {
+            return open;
+        }
+        open.extend(now);
+    }
+}
+
 /// A worker that is killed at random moments and started again; the last one, at work, and which
 /// attempts were in flight at the kills.
 async fn killed(
@@ -74,7 +87,7 @@ async fn killed(
     for _ in 0..kills {
         a_random_moment(dice, mock, &worker).await;
         worker.kill();
-        in_flight.extend(sql.open_attempts(Some(&worker)).await);
+        in_flight.extend(left_open(sql, &worker).await);
         worker = setup.start();
     }
     work_goes_on(mock, &worker).await;
@@ -141,7 +154,7 @@ both! {
             a_random_moment(&mut dice, &mock, &workers[victim]).await;
             has_work_in_hand(&sql, &workers[victim]).await;
             workers[victim].kill();
-            in_flight.extend(sql.open_attempts(Some(&workers[victim])).await);
+            in_flight.extend(left_open(&sql, &workers[victim]).await);
             work_goes_on(&mock, &workers[1 - victim]).await;
             workers[victim] = setups[victim].start();
         }
