@@ -1071,7 +1071,9 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
             let mut chance = Chance::new(n as u64 + 77);
             let mut hand: Vec<Claim> = Vec::new();
             let mut conflicts = 0_u32;
-            while !done.load(Ordering::SeqCst) || !hand.is_empty() {
+            // An operator may release a job after the last look: what is claimed is sent, to the end.
+            while !done.load(Ordering::SeqCst) || !hand.is_empty() || worker.ledger.unwritten() > 0
+            {
                 match worker.ledger.cycle(&mut || None).await {
                     Ok(step) => {
                         hand.extend(step.claims.into_iter().inspect(|c| started(&history, c)))
@@ -1107,9 +1109,6 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                     worker.ledger.report(ended);
                 }
                 tokio::task::yield_now().await;
-            }
-            while worker.ledger.unwritten() > 0 {
-                let _ = worker.ledger.cycle(&mut || None).await;
             }
             conflicts
         }));
