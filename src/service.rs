@@ -15,11 +15,12 @@ use tokio::task::JoinHandle;
 use crate::breaker::Breaker;
 use crate::config::{Config, Delay, PageSecret};
 use crate::deliver::Wire;
-use crate::events::Events;
+use crate::events::{Event, Events};
 use crate::http::{BuildError, Endpoint, Http};
 use crate::keyring::{Keyring, Pair};
 use crate::ledger::Settings;
 use crate::retry::Policy;
+use crate::store::sql::Dialect;
 use crate::store::wake::Waker;
 use crate::store::{self, Pool, Use, schema};
 use crate::sweep::{Retention, sweep};
@@ -160,13 +161,19 @@ impl Service {
         let sweeping = Pool::open(url, Use::Write, false).await?;
         let name = worker_name(config.worker.name.as_deref());
         let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
+        let (engine, concurrency) = (readers.dialect(), config.worker.concurrency);
+        events.emit(&Event::Started {
+            worker: &name,
+            engine: engine.as_str(),
+            concurrency,
+        });
         let (stop, stopping) = watch::channel(false);
-        let relief = match readers {
-            Pool::Postgres(_) => config.worker.concurrency / 2,
-            Pool::Sqlite(..) => 0,
+        let relief = match engine {
+            Dialect::Postgres => concurrency / 2,
+            Dialect::Sqlite => 0,
         };
         let second = (relief > 0).then(|| (format!("{name}+"), relief, waker.relief()));
-        let first = (name, config.worker.concurrency - relief, waker);
+        let first = (name, concurrency - relief, waker);
         let mut ledgers = Vec::new();
         for (name, concurrency, waker) in std::iter::once(first).chain(second) {
             let worker = Worker {
@@ -176,7 +183,6 @@ impl Service {
                 events: Arc::clone(events),
                 shutdown_timeout: config.worker.shutdown_timeout,
                 senders: senders.clone(),
-                is_relief: !ledgers.is_empty(),
             };
             ledgers.push(ledger_thread(url.to_owned(), worker, stopping.clone()).await?);
         }
@@ -219,12 +225,15 @@ impl Service {
     /// Stops taking work, finishes what is in flight within the configured time, and closes.
     /// Returns how many outcomes could not be written.
     pub async fn stop(self) -> usize {
+        let in_flight = usize::try_from(self.events.in_flight()).unwrap_or_default();
+        self.events.emit(&Event::Stopping { in_flight });
         self.stop.send_replace(true);
         // A worker that panicked has lost what it had in hand; whoever comes next finds it.
         let mut unwritten: usize = 0;
         for ledger in self.ledgers {
             unwritten = unwritten.saturating_add(ledger.unwritten.await.unwrap_or(usize::MAX));
         }
+        self.events.emit(&Event::Stopped);
         let _ = self.sweeper.await;
         let _ = self.refresher.await;
         self.sweeping.close().await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::BootInstant;
 use crate::events::{Event, Events};
 use crate::store::prune::{self, Kind};
-use crate::store::watch::Stamp;
+use crate::store::watch::{self, Stamp};
 use crate::store::{Pool, Result};
 use crate::worker::Stop;
 
@@ -26,8 +26,6 @@ pub struct Retention {
 pub const BITE: i64 = 500;
 const REST: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(30);
-/// How long a SQLite database that does not change is left alone.
-const UNCHANGED: Duration = Duration::from_secs(600);
 
 /// Sweeps until told to stop.
 pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut stop: Stop) {
@@ -37,7 +35,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
     while !*stop.borrow() {
         let now = pool.path().map(Stamp::of);
         let rests =
-            |(at, then): &(BootInstant, Stamp)| at.elapsed() < UNCHANGED && now == Some(*then);
+            |(at, then): &(BootInstant, Stamp)| at.elapsed() < watch::REST && now == Some(*then);
         let found = match clean.as_ref().is_some_and(rests) {
             true => Found::Nothing,
             false => {

@@ -32,9 +32,6 @@ pub struct Worker {
     pub shutdown_timeout: Duration,
     /// Where the senders run; the ledger has a thread of its own.
     pub senders: Handle,
-    /// It is the second one of its process, which works only while the first has too much to do:
-    /// its comings and goings are no news.
-    pub is_relief: bool,
 }
 
 /// How a worker is told to stop.
@@ -45,22 +42,6 @@ impl Worker {
     /// flight. Returns how many outcomes could not be written (they are found as lost attempts by
     /// whoever comes next).
     pub async fn run(self, pool: Pool, stop: Stop) -> usize {
-        let engine = match &pool {
-            Pool::Postgres(_) => "postgres",
-            Pool::Sqlite(..) => "sqlite",
-        };
-        let Settings {
-            worker,
-            concurrency,
-            ..
-        } = &self.settings;
-        if !self.is_relief {
-            self.events.emit(&Event::Started {
-                worker,
-                engine,
-                concurrency: *concurrency,
-            });
-        }
         let ledger = Ledger::new(pool, self.settings.clone(), Arc::clone(&self.events));
         let (ended, reports) = mpsc::unbounded_channel();
         let mut motion = Motion {
@@ -230,10 +211,6 @@ impl Motion {
     /// Stops taking work, waits for what is in flight, and writes how it ended.
     async fn finish(&mut self) -> usize {
         self.ledger.drain();
-        if !self.worker.is_relief {
-            let in_flight = usize::try_from(self.worker.events.in_flight()).unwrap_or_default();
-            self.worker.events.emit(&Event::Stopping { in_flight });
-        }
         let deadline = tokio::time::Instant::now() + self.worker.shutdown_timeout;
         while self.ledger.in_flight() > 0 && tokio::time::Instant::now() < deadline {
             tokio::select! {
@@ -265,9 +242,6 @@ impl Motion {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.worker.waker.leave().await;
-        if !self.worker.is_relief {
-            self.worker.events.emit(&Event::Stopped);
-        }
         self.ledger.unwritten()
     }
 

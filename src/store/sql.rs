@@ -41,6 +41,16 @@ pub enum Dialect {
     Sqlite,
 }
 
+impl Dialect {
+    /// The engine's name in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
 /// A statement's text for one engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Text {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 
-use super::watch::{Stamp, Watch};
+use super::watch::{REST, Stamp, Watch};
 use super::{Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
@@ -21,8 +21,6 @@ const BUSY_POLL: Duration = Duration::from_millis(20);
 const QUIET_SLEEPS: u32 = 10;
 /// The poll that finds what no hint announced.
 const POLL: Duration = Duration::from_secs(2);
-/// The poll that reads a SQLite database whose files have not changed.
-const REST: Duration = Duration::from_secs(600);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
 const BLIND_POLL: Duration = Duration::from_millis(100);
 /// Looks at once after a ring: some take about as long as a commit.

@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+
+/// How long files that have not changed are believed to hold nothing new.
+pub const REST: Duration = Duration::from_secs(600);
 
 /// Sizes and times of the database's file and of its log. Equal ones: nothing was committed between,
 /// but for what falls into the same tick of the file system's clock.

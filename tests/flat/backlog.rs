@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Db, Engine, Steps, braces, throttled};
+use crate::support::{Db, Engine, Steps, braces, further, throttled};
 use crate::{Shape, calm};
 
 /// Jobs of a lane whose head waits for its retry.
@@ -135,11 +135,7 @@ pub async fn insert(db: &Db, prefix: &str, jobs: usize, recipients: usize, more:
     };
     let recipient = braces(&format!("\"id\":\"{prefix}' || (n % {recipients}) || '\""));
     let message = braces(r#""template_type":"text","text":"x""#);
-    let columns: String = more
-        .iter()
-        .map(|(column, _)| format!(", {column}"))
-        .collect();
-    let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
+    let (columns, values) = further(more);
     let text = format!(
         "insert into send_jobs (page_id, recipient, message{columns}) \
          select '1', ('{recipient}'){json}, ('{message}'){json}{values} from ({numbers}) as i"

@@ -161,11 +161,7 @@ impl Db {
         text: &str,
         more: &[(&str, &str)],
     ) -> JobId {
-        let columns: String = more
-            .iter()
-            .map(|(column, _)| format!(", {column}"))
-            .collect();
-        let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
+        let (columns, values) = further(more);
         let text = format!(
             "insert into send_jobs (page_id, recipient, message{columns}) \
              values ('{page}', '{}', '{}'{values}) returning id",
@@ -197,6 +193,12 @@ impl Db {
         tx.rows_of(text.to_owned(), binds).await.expect(text);
         tx.commit().await.expect("commits");
     }
+}
+
+/// Further columns of an INSERT with their values as SQL literals: the ends of both lists.
+pub fn further(more: &[(&str, &str)]) -> (String, String) {
+    let ends = |(column, value): &(&str, &str)| (format!(", {column}"), format!(", {value}"));
+    more.iter().map(ends).unzip()
 }
 
 /// A JSON object for SQL text that passes through the store's templates: they use braces too.
