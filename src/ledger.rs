@@ -2,9 +2,11 @@
 //!
 //! A cycle reads the clock and the pages, then writes two transactions: the first records what
 //! came back, lets those lanes go on and takes due ones; the second takes in new marks. Jobs whose
-//! attempt is committed leave it as claims. It refuses to wait, to send and to judge; whoever
+//! attempt is committed leave it as claims. A lane whose next job was read ahead skips most of that
+//! (`advance`). It refuses to wait, to send and to judge; whoever
 //! calls it does ([`crate::worker`]).
 
+mod advance;
 mod pages;
 mod settle;
 
@@ -13,6 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use advance::{Ahead, View};
 use pages::{Allowance, Pages, Probes};
 
 use crate::breaker::Breaker;
@@ -68,8 +71,9 @@ pub struct Step {
     pub next_in: Option<Duration>,
 }
 
-/// Most tokens that one cycle uses: for claims that were not sent, recording, and intake by page.
-const TOKENS_A_CYCLE: i64 = 66;
+/// Most tokens that one cycle uses: for claims that were not sent, advancing, recording, and intake by
+/// page.
+const TOKENS_A_CYCLE: i64 = 67;
 /// Most pages that one cycle takes lanes or marks of; the pages take turns.
 const PAGES: usize = 64;
 /// Most marks taken in one transaction.
@@ -92,6 +96,10 @@ pub struct Ledger {
     pending: Vec<Ended>,
     /// Claims whose attempts are committed.
     claims: Vec<Claim>,
+    /// Who follows the jobs in flight, as far as it was read.
+    ahead: Ahead,
+    /// How the last cycle saw the pages.
+    view: Option<View>,
     /// Claims of a transaction whose commit nobody confirmed: never sent.
     unsent: Vec<Claim>,
     /// Lease tokens drawn and not yet used.
@@ -121,6 +129,8 @@ impl Ledger {
             events,
             pending: Vec::new(),
             claims: Vec::new(),
+            ahead: Ahead::default(),
+            view: None,
             unsent: Vec::new(),
             tokens: 0..0,
             appetite: 0,
@@ -160,11 +170,15 @@ impl Ledger {
 
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
     ///
-    /// `more_ended` is asked between its two halves for attempts that have ended meanwhile: their
+    /// `only_ended` says that nothing has happened since the last cycle but that attempts have ended:
+    /// what that one saw may then be good enough for this one. `more_ended` is asked between its two halves for attempts that have ended meanwhile: their
     /// slots can be used at once, their outcomes are written by the next cycle.
-    pub async fn cycle(&mut self, more_ended: MoreEnded<'_>) -> Result<Step> {
+    pub async fn cycle(&mut self, only_ended: bool, more_ended: MoreEnded<'_>) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
         let claimed = BootInstant::now();
+        if only_ended && let Some(step) = self.advance_at_once(claimed).await? {
+            return Ok(step);
+        }
         let survey = lanes::survey(&self.pool).await?;
         self.cycle_on(survey, claimed, more_ended).await
     }
@@ -184,8 +198,9 @@ impl Ledger {
     ) -> Result<Step> {
         let mut step = Step::default();
         let now = survey.now;
+        self.view = None;
         // Enough for every transaction of this cycle.
-        if self.tokens.end - self.tokens.start <= TOKENS_A_CYCLE {
+        if !self.has_tokens() {
             let first = lanes::tokens(&self.pool).await?;
             self.tokens = first..first + lanes::TOKENS;
         }
@@ -210,11 +225,27 @@ impl Ledger {
             }
         }
         step.more |= !self.pending.is_empty();
+        self.view = Some(View {
+            pages,
+            now,
+            at: claimed,
+            next_in: step.next_in,
+        });
+        self.hand_out(&mut step);
+        Ok(step)
+    }
+
+    /// Gives the step the claims that may be sent.
+    fn hand_out(&mut self, step: &mut Step) {
         step.claims = self.take_claims();
+        self.ahead.begun(&step.claims);
         let shown = i64::try_from(self.slots.taken()).unwrap_or(i64::MAX);
         let before = std::mem::replace(&mut self.shown, shown);
         self.events.add_in_flight(shown - before);
-        Ok(step)
+    }
+
+    fn has_tokens(&self) -> bool {
+        self.tokens.end - self.tokens.start > TOKENS_A_CYCLE
     }
 
     /// Claims whose attempts are committed. After a cycle that failed there may be some, too.
@@ -232,6 +263,7 @@ impl Ledger {
         more_ended: MoreEnded<'_>,
     ) -> Result<()> {
         let split = matches!(self.pool, Pool::Postgres(_));
+        self.advance(cycle, pages).await?;
         if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
             self.open(cycle).await?;
             self.record_and_take(cycle, pages, step).await?;
@@ -272,6 +304,7 @@ impl Ledger {
             self.slots.give_back(&page);
         }
         self.pending.splice(0..0, cycle.batch);
+        self.pending.splice(0..0, cycle.advanced);
     }
 
     /// Commits, and lets the claims go. If nobody confirms the commit, they are not sent.
@@ -279,12 +312,17 @@ impl Ledger {
         let Some(tx) = cycle.tx.take() else {
             return Ok(());
         };
+        let committed = tx.commit().await;
+        self.confirm(cycle, committed)
+    }
+
+    /// After a commit: lets the claims go, or keeps what nobody confirmed.
+    fn confirm(&mut self, cycle: &mut Cycle, committed: Result<()>) -> Result<()> {
         self.unconfirmed.clear();
-        let (batch, mut claims) = (
-            std::mem::take(&mut cycle.batch),
-            std::mem::take(&mut cycle.claims),
-        );
-        if let Err(error) = tx.commit().await {
+        let mut batch = std::mem::take(&mut cycle.advanced);
+        batch.append(&mut cycle.batch);
+        let mut claims = std::mem::take(&mut cycle.claims);
+        if let Err(error) = committed {
             claims
                 .iter()
                 .for_each(|claim| self.slots.give_back(&claim.page));
@@ -347,6 +385,7 @@ impl Ledger {
         let rest;
         (cycle.batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
         self.pending = rest;
+        self.ahead.forget(&cycle.batch);
         self.write_batch(cycle).await
     }
 
@@ -450,6 +489,8 @@ struct Cycle {
     began: BootInstant,
     /// Outcomes it records.
     batch: Vec<Ended>,
+    /// Outcomes that the next jobs of their lines have followed.
+    advanced: Vec<Ended>,
     now: Millis,
     claimed: BootInstant,
     token: i64,
@@ -464,6 +505,7 @@ impl Cycle {
             tx: None,
             began: claimed,
             batch: Vec::new(),
+            advanced: Vec::new(),
             now,
             claimed,
             token: 0,

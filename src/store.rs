@@ -6,10 +6,12 @@
 
 use std::path::PathBuf;
 
+pub mod advance;
 pub mod bind;
 pub mod enqueue;
 pub mod intake;
 pub mod lanes;
+pub mod line;
 pub mod look;
 pub mod operate;
 pub mod pauses;

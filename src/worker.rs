@@ -54,6 +54,7 @@ impl Worker {
             failures: 0,
             failing: None,
             renew: false,
+            only_ended: false,
         };
         motion.work().await;
         motion.finish().await
@@ -72,6 +73,8 @@ struct Motion {
     failing: Option<BootInstant>,
     /// The last cycle failed: its connection may be the cause.
     renew: bool,
+    /// Nothing has ended the last sleep but the end of an attempt.
+    only_ended: bool,
 }
 
 /// How long conflicts are nobody's business: two workers that meet are done in milliseconds, a lock
@@ -100,7 +103,9 @@ impl Motion {
             self.ledger.renew().await;
         }
         let (reports, began) = (&mut self.reports, BootInstant::now());
-        match self.ledger.cycle(&mut || reports.try_recv().ok()).await {
+        let only_ended = std::mem::take(&mut self.only_ended);
+        let more_ended = &mut || reports.try_recv().ok();
+        match self.ledger.cycle(only_ended, more_ended).await {
             Ok(step) => {
                 (self.failures, self.failing) = (0, None);
                 let worker = &self.worker.settings.worker;
@@ -148,6 +153,8 @@ impl Motion {
     async fn start(&mut self, step: Step) -> Option<Duration> {
         let claimed = step.claims.len();
         self.send(step.claims);
+        // What fails here fails in the next cycle, too, and is told then.
+        let _ = self.ledger.read_ahead().await;
         if (step.more || claimed > 0)
             && let Err(error) = self.worker.waker.busy(claimed).await
         {
@@ -187,7 +194,10 @@ impl Motion {
     /// Waits for an outcome, a wake-up, the time, or the stop. Only channels and timers wait here.
     async fn sleep(&mut self, wait: Duration) {
         tokio::select! {
-            Some(ended) = self.reports.recv() => self.ledger.report(ended),
+            Some(ended) = self.reports.recv() => {
+                self.ledger.report(ended);
+                self.only_ended = true;
+            }
             () = self.worker.waker.woken() => self.worker.waker.rung(),
             () = tokio::time::sleep(wait) => {}
             _ = self.stop.changed() => {}
@@ -246,7 +256,7 @@ impl Motion {
     }
 
     async fn write(&mut self) -> Result<()> {
-        let done = self.ledger.cycle(&mut || None).await.map(|_| ());
+        let done = self.ledger.cycle(false, &mut || None).await.map(|_| ());
         if let Err(error) = &done {
             let kept = self.ledger.unwritten();
             self.worker.events.emit(&Event::LedgerFailed {

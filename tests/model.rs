@@ -170,6 +170,9 @@ impl World<'_> {
         worker.steps.now = now;
         let result = worker.steps.ledger.cycle_at(now, BootInstant::now()).await;
         let failed = result.is_err();
+        if self.chance.once_in(2) {
+            let _ = worker.steps.ledger.read_ahead().await;
+        }
         let claims = match result {
             Ok(step) => step.claims,
             Err(error) => {

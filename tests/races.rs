@@ -653,7 +653,8 @@ async fn a_claim_whose_commit_nobody_confirmed_is_not_sent_and_closed() {
 
 #[tokio::test]
 async fn an_outcome_and_the_claim_behind_it_survive_a_commit_that_nobody_confirmed() {
-    for cut in [Cut::AfterCommit, Cut::BeforeCommit] {
+    let cuts = [Cut::AfterCommit, Cut::BeforeCommit];
+    for (cut, reads_ahead) in cuts.into_iter().flat_map(|cut| [(cut, true), (cut, false)]) {
         let Some(db) = support::postgres().await else {
             return;
         };
@@ -661,6 +662,7 @@ async fn an_outcome_and_the_claim_behind_it_survive_a_commit_that_nobody_confirm
         let first = db.insert("a", "1").await;
         let second = db.insert("a", "2").await;
         let (proxy, mut worker) = proxied(&db).await;
+        worker.reads_ahead = reads_ahead;
         let claim = one(worker.claims().await);
         worker.answer(claim, 200);
         proxy.cut(cut, 0);
@@ -1074,7 +1076,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
             // An operator may release a job after the last look: what is claimed is sent, to the end.
             while !done.load(Ordering::SeqCst) || !hand.is_empty() || worker.ledger.unwritten() > 0
             {
-                match worker.ledger.cycle(&mut || None).await {
+                match worker.ledger.cycle(chance.once_in(2), &mut || None).await {
                     Ok(step) => {
                         hand.extend(step.claims.into_iter().inspect(|c| started(&history, c)))
                     }
@@ -1090,6 +1092,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                     }
                     Err(error) => panic!("{error}"),
                 }
+                worker.ledger.read_ahead().await.expect("reads");
                 let answer = chance.below(hand.len() + 1);
                 for _ in 0..answer {
                     let claim = hand.swap_remove(chance.below(hand.len()));

@@ -18,6 +18,7 @@ use crate::judge::Judgement;
 use crate::retry::{self, Attempted};
 use crate::store::Result;
 use crate::store::lanes::{self, Begin, End, Park};
+use crate::store::line;
 use crate::store::record::{self, Ended, Locked};
 use crate::turn::{Turn, turn};
 
@@ -61,7 +62,7 @@ impl Ledger {
                 claims: Vec::with_capacity(lanes.len()),
                 ..Plan::default()
             };
-            let lines = lanes::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            let lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
             for line in lines {
                 self.plan(cycle, line, pages, &mut plan);
             }
@@ -94,10 +95,7 @@ impl Ledger {
                         cycle.claims.push(claim);
                     } else {
                         // An operator was faster: look at its lane again.
-                        self.slots.give_back(&claim.page);
-                        if let Some(at) = self.unconfirmed.iter().rposition(|p| *p == claim.page) {
-                            self.unconfirmed.swap_remove(at);
-                        }
+                        self.take_back(&claim.page);
                         plan.again.push(Locked {
                             lane: claim.lane,
                             page: claim.page,
@@ -129,6 +127,14 @@ impl Ledger {
             lanes::delete(cycle.tx()?, &empty).await?;
         }
         Ok(())
+    }
+
+    /// Takes back the slot of a claim that did not come about.
+    pub(super) fn take_back(&mut self, page: &Arc<str>) {
+        self.slots.give_back(page);
+        if let Some(at) = self.unconfirmed.iter().rposition(|p| p == page) {
+            self.unconfirmed.swap_remove(at);
+        }
     }
 
     /// Turns the line of one lane into what must be written.
@@ -242,7 +248,7 @@ impl Ledger {
     }
 }
 
-fn claim(
+pub(super) fn claim(
     cycle: &Cycle,
     alone: bool,
     lane: Arc<str>,

@@ -1,4 +1,4 @@
-//! Lanes: which are due, what stands at their head, and what becomes of them.
+//! Lanes: which are due, and what becomes of them.
 //!
 //! A lane that is taken here is locked until the transaction ends, so nothing can be routed into
 //! it between the look and the decision: intake waits for the lock, and a lane that was deleted
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::record::Locked;
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::Millis;
-use crate::job::{AfterUnknown, Head, JobId, Line, State};
+use crate::job::JobId;
 
 /// A page with lanes, and when the first of them is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,67 +96,6 @@ pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<
         })
     };
     tx.rows(TAKE, &binds).await?.iter().map(lane).collect()
-}
-
-// The head is the job in hand; else the one that has begun; else, under block, an unknown one;
-// else the lowest that has joined. Each is one probe of an index that holds nothing finished: were the lane
-// of the unknown one a constant, the index of what ended badly would have it in order, too.
-const LOOK: &str = "-- look: the heads of lanes
-select r.at,
-    exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane) as paused,
-    j.id, j.state, j.attempts, j.failures, {ms: j.due_at} as due, {ms: j.expires_at} as expires,
-    j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay,
-    case when j.state = 'sending' then
-        (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
-from {rows: lane text, at bigint, head bigint}
-left join send_jobs j on j.id {is (}coalesce(
-    (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
-    (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
-    (select u.id from send_jobs u where $1 = 1 and {key: u.lane = r.lane} and u.state = 'unknown' order by u.lane, u.id limit 1),
-    (select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
-        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1)){is )}";
-
-/// Reads the head of each lane.
-pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
-    let key = |(at, l): (usize, &Locked)| [(&l.lane).into(), at.into(), l.head.into()];
-    let keys = lanes.iter().enumerate().map(key);
-    let block = i64::from(after == AfterUnknown::Block);
-    let mut lines = Vec::with_capacity(lanes.len());
-    for row in tx.batch(LOOK, &[block.into()], keys).await? {
-        let at = usize::try_from(row.int(0)?).ok();
-        if let Some(locked) = at.and_then(|at| lanes.get(at)) {
-            lines.push(line(&row, locked)?);
-        }
-    }
-    Ok(lines)
-}
-
-/// The line of a row of [`LOOK`], whose columns are read by their places.
-fn line(row: &Row, locked: &Locked) -> Result<Line> {
-    let head = match row.int_opt(2)? {
-        None => None,
-        Some(job) => Some(Head {
-            job,
-            state: row.str(3)?.parse().unwrap_or(State::Queued),
-            attempts: row.int(4)?,
-            failures: row.int(5)?,
-            due: row.int(6)?,
-            expires: row.int_opt(7)?,
-            on_ambiguous: row.str_opt(8)?.and_then(|word| word.parse().ok()),
-            recipient: row.bytes(9)?,
-            message: row.bytes(10)?,
-            tag: row.text_opt(11)?,
-            delay: row.int(12)?,
-            started: row.int_opt(13)?,
-        }),
-    };
-    Ok(Line {
-        lane: Arc::clone(&locked.lane),
-        page: Arc::clone(&locked.page),
-        alone: locked.alone,
-        paused: row.flag(1)?,
-        head,
-    })
 }
 
 const TOKENS_POSTGRES: &str =

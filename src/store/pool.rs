@@ -190,6 +190,32 @@ impl Pool {
         }
     }
 
+    /// Runs one statement over a batch of rows, outside any transaction, and returns its rows. After an
+    /// error nobody knows whether it changed something, unless it [is a conflict](Error::is_conflict).
+    pub async fn batch<const N: usize>(
+        &self,
+        template: &'static str,
+        binds: &[Bind],
+        rows: impl Batch<N>,
+    ) -> Result<Vec<Row>> {
+        let mut out = Vec::new();
+        match self {
+            _ if rows.len() == 0 => {}
+            Self::Postgres(pool) => {
+                let query = postgres_batch(template, binds, rows)?;
+                let rows = query.fetch_all(pool).await?;
+                out.extend(rows.into_iter().map(Row::Postgres));
+            }
+            Self::Sqlite(pool, _) => {
+                for query in sqlite_batches(template, binds, rows)? {
+                    let rows = query.fetch_all(pool).await?;
+                    out.extend(rows.into_iter().map(Row::Sqlite));
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// Runs a statement that was put together from literals and `$n` (filters of a listing).
     pub async fn rows_of(&self, template: String, binds: &[Bind]) -> Result<Vec<Row>> {
         let (text, order) = render(&template, self.dialect(), 0);

@@ -151,6 +151,7 @@ where {key: send_attempts.job_id = r.job} and send_attempts.number = r.number
         )
     };
 }
+pub(super) use end_attempts;
 
 // `is not false` hides the state from the planners: plain, it would fit the partial index of jobs in hand,
 // and they could read all of it for each row; as a parameter it would make SQLite prepare the
@@ -177,6 +178,7 @@ where {key: send_jobs.id = r.job} and (send_jobs.state = 'sending') is not false
         )
     };
 }
+pub(super) use move_jobs;
 
 const ATTEMPTS: &str = concat!(
     "-- record: end the attempts\n",
@@ -206,16 +208,12 @@ const BOTH_POSTGRES: &str = concat!(
 /// Writes the end of attempts whose lanes are locked.
 pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     if let Tx::Postgres(_) = tx {
-        let both = |e: &&Ended| join(attempt(e), job(e));
-        tx.change(
-            BOTH_POSTGRES,
-            &[None::<&str>.into()],
-            ended.iter().map(both),
-        )
-        .await?;
+        let rows = ended.iter().map(|e| both(e));
+        tx.change(BOTH_POSTGRES, &[None::<&str>.into()], rows)
+            .await?;
         return Ok(());
     }
-    end_attempts(tx, None, ended).await?;
+    write_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
         let [state, failed, due, reason, ambiguous] = job(e);
         let status = e.status.map(i64::from).into();
@@ -236,7 +234,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     Ok(())
 }
 
-async fn end_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
+async fn write_attempts(tx: &mut Tx, worker: Option<&str>, ended: &[&Ended]) -> Result<()> {
     let rows = ended.iter().map(|e| attempt(e));
     tx.change(ATTEMPTS, &[worker.into()], rows).await?;
     Ok(())
@@ -267,7 +265,9 @@ fn job(e: &Ended) -> [Bind; 5] {
     ]
 }
 
-fn join([a, b, c, d, e, f, g, h]: [Bind; 8], [i, j, k, l, m]: [Bind; 5]) -> [Bind; 13] {
+/// What both take.
+pub(super) fn both(ended: &Ended) -> [Bind; 13] {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m]) = (attempt(ended), job(ended));
     [a, b, c, d, e, f, g, h, i, j, k, l, m]
 }
 
@@ -282,7 +282,7 @@ returning id as job";
 
 /// Writes the end of attempts that were superseded: their own rows, and late successes.
 pub async fn write_late(tx: &mut Tx, worker: &str, ended: &[&Ended]) -> Result<usize> {
-    end_attempts(tx, Some(worker), ended).await?;
+    write_attempts(tx, Some(worker), ended).await?;
     let row = |e: &&&Ended| {
         [
             e.job.into(),

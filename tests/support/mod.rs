@@ -302,6 +302,8 @@ pub struct Steps {
     pub ledger: Ledger,
     pub wire: Arc<Wire>,
     pub now: Millis,
+    /// It reads who follows what it has claimed, as a worker does.
+    pub reads_ahead: bool,
 }
 
 impl Steps {
@@ -323,15 +325,22 @@ impl Steps {
             &settings.breaker,
         );
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
-        Self { ledger, wire, now }
+        Self {
+            ledger,
+            wire,
+            now,
+            reads_ahead: true,
+        }
     }
 
-    /// One cycle at the hand-moved time.
+    /// One cycle at the hand-moved time, and a look at who follows.
     pub async fn cycle(&mut self) -> Step {
-        self.ledger
-            .cycle_at(self.now, BootInstant::now())
-            .await
-            .expect("cycle")
+        let claimed = BootInstant::now();
+        let step = self.ledger.cycle_at(self.now, claimed).await;
+        if self.reads_ahead {
+            self.ledger.read_ahead().await.expect("reads");
+        }
+        step.expect("cycle")
     }
 
     /// Cycles until nothing more is claimed; returns all claims.

@@ -88,6 +88,7 @@ async fn connection(
     // The first message has no type byte.
     let mut head = 4;
     let mut waiting = Vec::new();
+    let mut advance = Advance::default();
     let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
@@ -104,7 +105,7 @@ async fn connection(
                     head = 5;
                     let commits = message[0] == b'Q'
                         && message[5..].to_ascii_uppercase().starts_with(b"COMMIT");
-                    let cut = commits
+                    let cut = (advance.commits(&message) || commits)
                         && plan.left.load(Ordering::SeqCst) >= 0
                         && plan.left.fetch_sub(1, Ordering::SeqCst) == 0;
                     if cut && plan.before.load(Ordering::SeqCst) {
@@ -121,6 +122,29 @@ async fn connection(
                 }
             }
         }
+    }
+}
+
+/// The one statement that is a transaction of its own: it commits at the Sync behind its Bind.
+#[derive(Default)]
+struct Advance {
+    name: Option<Vec<u8>>,
+    is_bound: bool,
+}
+
+impl Advance {
+    fn commits(&mut self, message: &[u8]) -> bool {
+        let mut words = message.get(5..).unwrap_or_default().split(|b| *b == 0);
+        let (first, second) = (words.next(), words.next());
+        match message[0] {
+            b'P' if second.is_some_and(|text| text.starts_with(b"-- advance")) => {
+                self.name = first.map(<[u8]>::to_vec);
+            }
+            b'B' => self.is_bound = self.name.is_some() && self.name.as_deref() == second,
+            b'S' => return std::mem::take(&mut self.is_bound),
+            _ => {}
+        }
+        false
     }
 }
 

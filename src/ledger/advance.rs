@@ -1,0 +1,203 @@
+//! The short way of a lane: its job ends and the next of its line begins in one go.
+//!
+//! While a job is on the wire its ledger reads who follows it. If the job then ends for good, and
+//! nothing else asks for the slot, one statement does what [`super::settle`] needs several for. Whoever
+//! does not fit, or is no longer next, goes the long way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pages::Pages;
+use super::{Cycle, Ledger, Step, settle};
+use crate::clock::{BootInstant, Millis, millis};
+use crate::deliver::Claim;
+use crate::job::{Head, JobId, Line};
+use crate::store::advance::{self, Advance};
+use crate::store::lanes::Begin;
+use crate::store::record::Ended;
+use crate::store::{Pool, Result, line};
+use crate::turn::{Turn, turn};
+
+/// How long a cycle's view of the pages is good for the next one.
+const FRESH: Duration = Duration::from_millis(5);
+
+/// How a cycle saw the pages.
+pub(super) struct View {
+    pub pages: Pages,
+    /// The database's clock.
+    pub now: Millis,
+    /// This machine's, before it.
+    pub at: BootInstant,
+    pub next_in: Option<Duration>,
+}
+
+/// Who follows the jobs in flight.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// Jobs that have just begun, and their lanes.
+    begun: Vec<(Arc<str>, JobId)>,
+    /// By the job in flight.
+    following: HashMap<JobId, Head>,
+}
+
+impl Ahead {
+    /// Notes claims that go out. A job that is alone in its lane has nobody behind it.
+    pub fn begun(&mut self, claims: &[Claim]) {
+        let others = claims.iter().filter(|claim| !claim.alone);
+        self.begun = others
+            .map(|claim| (Arc::clone(&claim.lane), claim.job))
+            .collect();
+    }
+
+    /// These go the long way.
+    pub fn forget(&mut self, ended: &[Ended]) {
+        if !self.following.is_empty() {
+            ended
+                .iter()
+                .for_each(|e| drop(self.following.remove(&e.job)));
+        }
+    }
+}
+
+impl Ledger {
+    /// Reads who follows the jobs of the last step, which are on the wire meanwhile; not while other
+    /// lanes wait for their slots.
+    pub async fn read_ahead(&mut self) -> Result<()> {
+        let begun = std::mem::take(&mut self.ahead.begun);
+        let crowded = self.view.as_ref().is_none_or(|v| !v.pages.due.is_empty());
+        if !begun.is_empty() && !crowded && !self.draining {
+            let following = line::following(&self.pool, &begun).await?;
+            self.ahead.following.extend(following);
+        }
+        Ok(())
+    }
+
+    /// A cycle that only advances, by what the last one has seen; none if it takes a whole one.
+    pub(super) async fn advance_at_once(&mut self, claimed: BootInstant) -> Result<Option<Step>> {
+        let Some(view) = self.view.take_if(|view| view.at.elapsed() < FRESH) else {
+            return Ok(None);
+        };
+        let pages = &view.pages;
+        let quiet = pages.due.is_empty() && pages.marks.is_empty() && !pages.timers_due;
+        if !quiet || !self.unsent.is_empty() || !self.has_tokens() {
+            return Ok(None);
+        }
+        let passed = view.at.elapsed();
+        let mut cycle = Cycle::new(view.now + millis(passed), claimed);
+        match self.advance(&mut cycle, pages).await {
+            Ok(false) => return Ok(None),
+            Ok(true) => self.commit(&mut cycle).await?,
+            Err(error) => {
+                self.undo(cycle);
+                return Err(error);
+            }
+        }
+        let mut step = Step {
+            more: !self.pending.is_empty(),
+            next_in: view.next_in.map(|next| next.saturating_sub(passed)),
+            ..Step::default()
+        };
+        self.view = Some(view);
+        self.hand_out(&mut step);
+        Ok(Some(step))
+    }
+
+    /// Writes the outcomes whose lanes can go on at once, and begins their next jobs. True if any could.
+    pub(super) async fn advance(&mut self, cycle: &mut Cycle, pages: &Pages) -> Result<bool> {
+        if self.ahead.following.is_empty() || !pages.due.is_empty() || self.draining {
+            return Ok(false);
+        }
+        cycle.token = self.token();
+        let (mut lanes, mut claims) = (Vec::new(), Vec::new());
+        for ended in std::mem::take(&mut self.pending) {
+            match self.next_of(&ended, cycle, pages) {
+                None => self.pending.push(ended),
+                Some((next, claim)) => {
+                    self.slots.take(&claim.page);
+                    self.unconfirmed.push(Arc::clone(&claim.page));
+                    lanes.push(Advance { ended, next });
+                    claims.push(claim);
+                }
+            }
+        }
+        if lanes.is_empty() {
+            return Ok(false);
+        }
+        let (lease, after) = (self.lease(cycle), self.settings.after_unknown);
+        let at_once = matches!(self.pool, Pool::Postgres(_));
+        let began = if at_once {
+            cycle.began = BootInstant::now();
+            advance::at_once(&self.pool, &lanes, &lease, after).await
+        } else {
+            match self.open(cycle).await {
+                Ok(tx) => advance::within(tx, &lanes, &lease, after).await,
+                Err(error) => Err(error),
+            }
+        };
+        let mut has_begun = vec![began.is_err(); lanes.len()];
+        for at in began.iter().flatten() {
+            has_begun[*at] = true;
+        }
+        for ((Advance { ended, .. }, claim), begun) in lanes.into_iter().zip(claims).zip(has_begun)
+        {
+            if begun {
+                cycle.advanced.push(ended);
+                cycle.claims.push(claim);
+            } else {
+                self.take_back(&claim.page);
+                self.pending.push(ended);
+            }
+        }
+        match began {
+            Err(error) if at_once && !error.is_conflict() => self.confirm(cycle, Err(error))?,
+            Err(error) => return Err(error),
+            Ok(_) if at_once => self.confirm(cycle, Ok(()))?,
+            Ok(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// The job that may begin as this one ends.
+    fn next_of(&mut self, ended: &Ended, cycle: &Cycle, pages: &Pages) -> Option<(Begin, Claim)> {
+        let head = self.ahead.following.remove(&ended.job)?;
+        let rests = !ended.rest.max(self.settings.min_gap).is_zero();
+        let page = &*ended.page;
+        if !ended.state.is_final()
+            || rests
+            || !pages.eligible.contains(page)
+            || self.is_probed(page)
+        {
+            return None;
+        }
+        let mut line = Line {
+            lane: Arc::clone(&ended.lane),
+            page: Arc::clone(&ended.page),
+            alone: false,
+            paused: false,
+            head: Some(head),
+        };
+        let settings = &self.settings;
+        let step = turn(
+            &line,
+            cycle.now,
+            settings.lease,
+            &settings.limits,
+            settings.delay_on_wire,
+        );
+        let (Turn::Send(body), Some(head)) = (step, line.head.take()) else {
+            return None;
+        };
+        if !self.slots.may_take(page) || !self.spend(page) {
+            return None;
+        }
+        let next = Begin {
+            lane: Arc::clone(&line.lane),
+            job: head.job,
+            number: head.attempts + 1,
+            born: false,
+        };
+        let claim = settle::claim(cycle, false, line.lane, line.page, head, body);
+        Some((next, claim))
+    }
+}
