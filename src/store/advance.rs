@@ -6,7 +6,7 @@
 //! not for the long way.
 
 use super::lanes::{self, Begin, Lease};
-use super::line::first_in_line;
+use super::line::{first_in_line, unknown_in_line};
 use super::record::{self, Ended, end_attempts, move_jobs};
 use super::{Pool, Result, Row, Tx};
 use crate::job::AfterUnknown;
@@ -28,7 +28,9 @@ macro_rules! still_next {
     where r.next = ",
             first_in_line!(),
             "
-        and not exists (select 1 from send_jobs u where $2 = 1 and {key: u.lane = r.lane} and u.state = 'unknown')
+        and ",
+            unknown_in_line!("$2"),
+            " is null
         and not exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane)
     order by {bytes: r.lane} {lock l}"
         )

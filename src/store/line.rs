@@ -15,6 +15,19 @@ macro_rules! first_in_line {
 }
 pub(super) use first_in_line;
 
+/// The job of the lane `r` that blocks its line, if the parameter is 1. In order of the lane, or the index
+/// of what ended badly would have it, too.
+macro_rules! unknown_in_line {
+    ($block:literal) => {
+        concat!(
+            "(select u.id from send_jobs u where ",
+            $block,
+            " = 1 and {key: u.lane = r.lane} and u.state = 'unknown' order by u.lane, u.id limit 1)"
+        )
+    };
+}
+pub(super) use unknown_in_line;
+
 /// What [`head`] reads of `send_jobs j`.
 macro_rules! head_columns {
     () => {
@@ -24,8 +37,7 @@ macro_rules! head_columns {
 }
 
 // The head is the job in hand; else the one that has begun; else, under block, an unknown one;
-// else the lowest that has joined. Each is one probe of an index that holds nothing finished: were the lane
-// of the unknown one a constant, the index of what ended badly would have it in order, too.
+// else the lowest that has joined. Each is one probe of an index that holds nothing finished.
 const LOOK: &str = concat!(
     "-- look: the heads of lanes
 select r.at, exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane) as paused,
@@ -38,7 +50,9 @@ from {rows: lane text, at bigint, head bigint}
 left join send_jobs j on j.id {is (}coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
     (select h.id from send_jobs h where h.id = r.head and h.state = 'queued'),
-    (select u.id from send_jobs u where $1 = 1 and {key: u.lane = r.lane} and u.state = 'unknown' order by u.lane, u.id limit 1),
+    ",
+    unknown_in_line!("$1"),
+    ",
     ",
     first_in_line!(),
     "){is )}"

@@ -15,7 +15,9 @@ use crate::seen::{Seen, heading};
 use crate::support::{Db, Engine, Steps};
 
 /// Where the statements stand that ledgers, sweepers and operators' verbs run.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 7] = [
+    include_str!("../../src/store/advance.rs"),
+    include_str!("../../src/store/line.rs"),
     include_str!("../../src/store/lanes.rs"),
     include_str!("../../src/store/record.rs"),
     include_str!("../../src/store/intake.rs"),
@@ -24,7 +26,17 @@ const SOURCES: [&str; 5] = [
 ];
 
 /// Statements that the tour does not run on an engine (or on none), and why.
-const UNSEEN: [(Option<Engine>, &str, &str); 12] = [
+const UNSEEN: [(Option<Engine>, &str, &str); 14] = [
+    (
+        Some(Engine::Sqlite),
+        "advance: jobs end and the next of their lines begin",
+        "Postgres's own",
+    ),
+    (
+        Some(Engine::Postgres),
+        "advance: lanes whose next job is known",
+        "SQLite's own",
+    ),
     (
         None,
         "prune: how many there are",
@@ -86,15 +98,15 @@ pub async fn tour(db: &Db, pool: &Pool) {
     other.after_unknown = AfterUnknown::Continue;
     let mut second = Steps::on(pool.clone(), other).await;
     for jobs in [1, 40] {
-        // Two of each: the first fails and is tried again, the other waits behind it.
-        insert(db, "tour", 2 * jobs, jobs, &[]).await;
+        // Three of each: the first fails and is tried again, the others wait behind it.
+        insert(db, "tour", 3 * jobs, jobs, &[]).await;
         let mut first = Steps::on(pool.clone(), calm("w1", 64)).await;
         for claim in first.claims().await {
             first.answer(claim, 503);
         }
         first.claims().await;
         first.pass(Duration::from_secs(5));
-        assert_eq!(first.deliver_all().await.len(), 2 * jobs);
+        assert_eq!(first.deliver_all().await.len(), 3 * jobs);
 
         // One alone in its lane, one expired, one that joins later.
         insert(db, "alone", jobs, jobs, &[]).await;
