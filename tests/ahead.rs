@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use postlane::deliver::Claim;
-use postlane::job::{AfterUnknown, JobId};
+use postlane::job::JobId;
 use postlane::store::operate::{self, Operator, Verb};
 use support::{Db, Steps, settings};
 
@@ -20,6 +20,17 @@ async fn in_hand(db: &Db, worker: &mut Steps) -> ([JobId; 3], Claim) {
     let claim = claims.pop().expect("the first is claimed");
     assert!(claims.is_empty() && claim.job == jobs[0]);
     (jobs, claim)
+}
+
+/// A lane whose second job is held and whose third is in hand, followed by the fourth.
+async fn third_in_hand(db: &Db, worker: &mut Steps) -> (JobId, JobId, Claim) {
+    let ([_, second, third], claim) = in_hand(db, worker).await;
+    let fourth = insert(db, worker, "a", "4").await;
+    apply(db, Verb::Hold, second).await;
+    worker.answer(claim, 200);
+    let claim = worker.claims().await.remove(0);
+    assert_eq!(claim.job, third, "it goes on without the one that is held");
+    (second, fourth, claim)
 }
 
 /// Inserts a job that is due to the worker's clock.
@@ -87,13 +98,7 @@ both! {
 
     who_returns_to_an_earlier_place_goes_first, |db| {
         let mut worker = Steps::new(&db, "w1").await;
-        let ([_, second, third], claim) = in_hand(&db, &mut worker).await;
-        apply(&db, Verb::Hold, second).await;
-        worker.answer(claim, 200);
-        let claim = worker.claims().await.remove(0);
-        assert_eq!(claim.job, third, "it goes on without the one that is held");
-        let fourth = insert(&db, &mut worker, "a", "4").await;
-        worker.claims().await;
+        let (second, fourth, claim) = third_in_hand(&db, &mut worker).await;
         apply(&db, Verb::Release, second).await;
         worker.answer(claim, 200);
         assert_eq!(worker.deliver_all().await, [second, fourth]);
@@ -125,17 +130,46 @@ both! {
     }
 
     an_unknown_job_keeps_who_follows_back_until_it_is_resolved, |db| {
-        let mut settings = settings("w1");
-        settings.after_unknown = AfterUnknown::Block;
-        let mut worker = Steps::with(&db, settings).await;
-        let ([_, second, third], claim) = in_hand(&db, &mut worker).await;
-        // As if it had been sent by another once, and returned to its place meanwhile.
+        let mut worker = Steps::new(&db, "w1").await;
+        let (second, fourth, claim) = third_in_hand(&db, &mut worker).await;
+        // As if it had returned to its place meanwhile, and been sent by another.
         db.sql(&format!("update send_jobs set state = 'unknown' where id = {second}")).await.expect("changes");
         worker.answer(claim, 200);
         assert!(worker.claims().await.is_empty());
-        assert_eq!(db.state(third).await, "queued");
+        assert_eq!(db.state(fourth).await, "queued");
         apply(&db, Verb::ResolveDelivered, second).await;
-        assert_eq!(worker.deliver_all().await, [third]);
+        assert_eq!(worker.deliver_all().await, [fourth]);
+    }
+
+    a_lane_that_one_has_taken_again_does_not_advance_by_an_old_answer, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let ([first, second, third], old) = in_hand(&db, &mut worker).await;
+        worker.pass(Duration::from_secs(60));
+        assert!(worker.claims().await.is_empty(), "the attempt is lost, and tried again later");
+        worker.pass(Duration::from_secs(5));
+        let again = worker.claims().await.remove(0);
+        assert_eq!((again.job, again.number), (first, 2));
+        worker.answer(old, 200);
+        assert!(worker.claims().await.is_empty());
+        assert_eq!(db.state(second).await, "queued");
+        worker.answer(again, 200);
+        assert_eq!(worker.deliver_all().await, [second, third]);
+    }
+
+    a_lane_rests_before_who_follows, |db| {
+        let mut settings = settings("w1");
+        settings.min_gap = Duration::from_secs(2);
+        let mut worker = Steps::with(&db, settings).await;
+        let ([_, second, third], claim) = in_hand(&db, &mut worker).await;
+        worker.answer(claim, 200);
+        assert!(worker.claims().await.is_empty());
+        worker.pass(Duration::from_secs(2));
+        let claim = worker.claims().await.remove(0);
+        assert_eq!(claim.job, second);
+        worker.answer(claim, 200);
+        assert!(worker.claims().await.is_empty());
+        worker.pass(Duration::from_secs(2));
+        assert_eq!(worker.claimed().await, [third]);
     }
 
     who_has_waited_too_long_or_must_wait_is_not_sent, |db| {
