@@ -7,7 +7,7 @@
 
 use super::lanes::{self, Begin, Lease};
 use super::line::{first_in_line, unknown_in_line};
-use super::record::{self, Ended, end_attempts, move_jobs};
+use super::record::{self, Ended, end_attempts};
 use super::{Pool, Result, Row, Tx};
 use crate::job::AfterUnknown;
 
@@ -37,7 +37,9 @@ macro_rules! still_next {
     };
 }
 
-// Row by row: a job has left `sending` when the next of its lane comes there (`send_jobs_one_sending`).
+// Both jobs of a lane change in one UPDATE: the CHECKs of `send_jobs` are read anew for each, which takes
+// as long as changing three rows. The one that ends comes first, whichever side is walked inside the
+// other: it has left `sending` when the next comes there (`send_jobs_one_sending`).
 const POSTGRES: &str = concat!(
     "-- advance: jobs end and the next of their lines begin
 with mine as materialized (
@@ -50,15 +52,27 @@ with mine as materialized (
     end_attempts!("mine as r"),
     "
 ), moved as (
-",
-    move_jobs!("mine as r"),
-    "
-returning r.at, r.lane, r.next, r.next_number
+    update send_jobs set
+        state = case when r.begins then 'sending' else r.state end,
+        attempts = attempts + r.begins::int,
+        possible_duplicate = possible_duplicate or r.begins and send_jobs.ambiguous,
+        finished_at = case when not r.begins then {at: r.finished} end,
+        failures = failures + case when r.begins then 0 else r.failed end,
+        due_at = case when r.begins then due_at else {at: r.due} end,
+        reason = case when r.begins then send_jobs.reason else r.reason end,
+        last_status = case when r.begins then last_status else coalesce(r.status, last_status) end,
+        ambiguous = send_jobs.ambiguous or not r.begins and r.ambiguous,
+        cancel_requested = false
+    from (
+        select mine.*, begins, case when begins then next else job end as id
+        from mine cross join (values (false), (true)) as both_of (begins)
+    ) as r
+    where {key: send_jobs.id = r.id} and case when r.begins
+        then send_jobs.state = 'queued' and send_jobs.attempts = r.next_number - 1
+        else send_jobs.state = 'sending' and send_jobs.attempts = r.number end
+    returning r.at, r.lane, r.next, r.next_number, r.begins
 ), began as (
-    update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
-    from moved
-    where {key: send_jobs.id = moved.next} and send_jobs.state = 'queued' and send_jobs.attempts = moved.next_number - 1
-    returning moved.at, moved.lane, moved.next, moved.next_number
+    select * from moved where begins
 ), begun as (
     insert into send_attempts (job_id, number, started_at, worker)
     select next, next_number, {at: $3}, $1 from began
