@@ -304,7 +304,6 @@ impl Ledger {
             self.slots.give_back(&page);
         }
         self.pending.splice(0..0, cycle.batch);
-        self.pending.splice(0..0, cycle.advanced);
     }
 
     /// Commits, and lets the claims go. If nobody confirms the commit, they are not sent.
@@ -319,8 +318,7 @@ impl Ledger {
     /// After a commit: lets the claims go, or keeps what nobody confirmed.
     fn confirm(&mut self, cycle: &mut Cycle, committed: Result<()>) -> Result<()> {
         self.unconfirmed.clear();
-        let mut batch = std::mem::take(&mut cycle.advanced);
-        batch.append(&mut cycle.batch);
+        let batch = std::mem::take(&mut cycle.batch);
         let mut claims = std::mem::take(&mut cycle.claims);
         if let Err(error) = committed {
             claims
@@ -489,8 +487,6 @@ struct Cycle {
     began: BootInstant,
     /// Outcomes it records.
     batch: Vec<Ended>,
-    /// Outcomes that the next jobs of their lines have followed.
-    advanced: Vec<Ended>,
     now: Millis,
     claimed: BootInstant,
     token: i64,
@@ -505,7 +501,6 @@ impl Cycle {
             tx: None,
             began: claimed,
             batch: Vec::new(),
-            advanced: Vec::new(),
             now,
             claimed,
             token: 0,

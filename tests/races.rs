@@ -740,39 +740,42 @@ async fn a_commit_that_the_disk_refused_is_not_sent_and_its_token_harms_nobody()
 
 #[tokio::test]
 async fn an_outcome_that_the_disk_refused_is_written_later_and_the_next_job_goes_once() {
-    let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
-    let zero = db.insert("a", "0").await;
-    let first = db.insert("a", "1").await;
-    let second = db.insert("a", "2").await;
-    let fail = Arc::new(AtomicBool::new(false));
-    let mut worker = Steps::on(failing_commits(&db, &fail).await, settings("w1")).await;
-    let claim = one(worker.claims().await);
-    worker.answer(claim, 200);
-    fail.store(true, Ordering::SeqCst);
-    fails(&mut worker).await;
-    // Step by step: one claim at a time, whatever was in hand.
-    let mut sent = Vec::new();
-    let mut hand: Option<Claim> = None;
-    for _ in 0..12 {
-        for claim in worker.cycle().await.claims {
-            assert!(hand.is_none(), "{claim:?} beside {hand:?}");
-            sent.push(claim.job);
-            hand = Some(claim);
+    for reads_ahead in [true, false] {
+        let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
+        let zero = db.insert("a", "0").await;
+        let first = db.insert("a", "1").await;
+        let second = db.insert("a", "2").await;
+        let fail = Arc::new(AtomicBool::new(false));
+        let mut worker = Steps::on(failing_commits(&db, &fail).await, settings("w1")).await;
+        worker.reads_ahead = reads_ahead;
+        let claim = one(worker.claims().await);
+        worker.answer(claim, 200);
+        fail.store(true, Ordering::SeqCst);
+        fails(&mut worker).await;
+        // Step by step: one claim at a time, whatever was in hand.
+        let mut sent = Vec::new();
+        let mut hand: Option<Claim> = None;
+        for _ in 0..12 {
+            for claim in worker.cycle().await.claims {
+                assert!(hand.is_none(), "{claim:?} beside {hand:?}");
+                sent.push(claim.job);
+                hand = Some(claim);
+            }
+            for _ in 0..3 {
+                assert!(worker.cycle().await.claims.is_empty(), "one is on the wire");
+            }
+            if let Some(claim) = hand.take() {
+                worker.answer(claim, 200);
+            }
         }
-        for _ in 0..3 {
-            assert!(worker.cycle().await.claims.is_empty(), "one is on the wire");
-        }
-        if let Some(claim) = hand.take() {
-            worker.answer(claim, 200);
-        }
+        assert_eq!(sent, [first, second]);
+        assert_eq!(db.state(zero).await, "delivered");
+        assert_eq!(
+            db.int("select count(*) from send_attempts where outcome = 'delivered'")
+                .await,
+            3
+        );
     }
-    assert_eq!(sent, [first, second]);
-    assert_eq!(db.state(zero).await, "delivered");
-    assert_eq!(
-        db.int("select count(*) from send_attempts where outcome = 'delivered'")
-            .await,
-        3
-    );
 }
 
 /// A connection of another process, held by hand.

@@ -16,7 +16,7 @@ use crate::job::{Head, JobId, Line};
 use crate::store::advance::{self, Advance};
 use crate::store::lanes::Begin;
 use crate::store::record::Ended;
-use crate::store::{Pool, Result, line};
+use crate::store::{Result, line};
 use crate::turn::{Turn, turn};
 
 /// How long a cycle's view of the pages is good for the next one.
@@ -87,7 +87,7 @@ impl Ledger {
         let mut cycle = Cycle::new(view.now + millis(passed), claimed);
         match self.advance(&mut cycle, pages).await {
             Ok(false) => return Ok(None),
-            Ok(true) => self.commit(&mut cycle).await?,
+            Ok(true) => {}
             Err(error) => {
                 self.undo(cycle);
                 return Err(error);
@@ -111,7 +111,11 @@ impl Ledger {
         cycle.token = self.token();
         let (mut lanes, mut claims) = (Vec::new(), Vec::new());
         for ended in std::mem::take(&mut self.pending) {
-            match self.next_of(&ended, cycle, pages) {
+            let next = match lanes.len() < advance::MOST {
+                true => self.next_of(&ended, cycle, pages),
+                false => None,
+            };
+            match next {
                 None => self.pending.push(ended),
                 Some((next, claim)) => {
                     self.slots.take(&claim.page);
@@ -125,35 +129,25 @@ impl Ledger {
             return Ok(false);
         }
         let (lease, after) = (self.lease(cycle), self.settings.after_unknown);
-        let at_once = matches!(self.pool, Pool::Postgres(_));
-        let began = if at_once {
-            cycle.began = BootInstant::now();
-            advance::at_once(&self.pool, &lanes, &lease, after).await
-        } else {
-            match self.open(cycle).await {
-                Ok(tx) => advance::within(tx, &lanes, &lease, after).await,
-                Err(error) => Err(error),
-            }
-        };
+        cycle.began = BootInstant::now();
+        let began = advance::advance(&self.pool, &lanes, &lease, after).await;
         let mut has_begun = vec![began.is_err(); lanes.len()];
         for at in began.iter().flatten() {
             has_begun[*at] = true;
         }
-        for ((Advance { ended, .. }, claim), begun) in lanes.into_iter().zip(claims).zip(has_begun)
-        {
-            if begun {
-                cycle.advanced.push(ended);
+        for ((lane, claim), has_begun) in lanes.into_iter().zip(claims).zip(has_begun) {
+            if has_begun {
+                cycle.batch.push(lane.ended);
                 cycle.claims.push(claim);
             } else {
                 self.take_back(&claim.page);
-                self.pending.push(ended);
+                self.pending.push(lane.ended);
             }
         }
         match began {
-            Err(error) if at_once && !error.is_conflict() => self.confirm(cycle, Err(error))?,
-            Err(error) => return Err(error),
-            Ok(_) if at_once => self.confirm(cycle, Ok(()))?,
-            Ok(_) => {}
+            // Nothing of it has happened.
+            Err(error) if error.is_conflict() => return Err(error),
+            began => self.confirm(cycle, began.map(drop))?,
         }
         Ok(true)
     }

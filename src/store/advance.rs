@@ -5,10 +5,13 @@
 //! whether the lane is still its worker's and the job still the head of its line, and leaves what is
 //! not for the long way.
 
-use super::lanes::{self, Begin, Lease};
+use std::collections::HashMap;
+
+use super::bind::SQLITE_BATCH;
+use super::lanes::{Begin, Lease};
 use super::line::{first_in_line, unknown_in_line};
-use super::record::{self, Ended, end_attempts};
-use super::{Pool, Result, Row, Tx};
+use super::record::{self, Ended, end_attempts, move_jobs};
+use super::{Pool, Result};
 use crate::job::AfterUnknown;
 
 /// A job that ends, and the next one of its line.
@@ -20,19 +23,20 @@ pub struct Advance {
     pub next: Begin,
 }
 
-/// Who may advance, of lanes `l` joined to the rows `r`: whose next job would be found by a look, too.
-macro_rules! still_next {
+/// Most lanes that advance at once: SQLite's must fit into one text.
+pub const MOST: usize = SQLITE_BATCH;
+
+/// Whether the next job of a row `r` would be found by a look, too.
+macro_rules! is_next {
     () => {
         concat!(
-            "join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
-    where r.next = ",
+            "r.next = ",
             first_in_line!(),
             "
-        and ",
+    and ",
             unknown_in_line!("$2"),
             " is null
-        and not exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane)
-    order by {bytes: r.lane} {lock l}"
+    and not exists (select 1 from send_pauses p where p.scope = 'lane:' || r.lane)"
         )
     };
 }
@@ -43,10 +47,12 @@ macro_rules! still_next {
 const POSTGRES: &str = concat!(
     "-- advance: jobs end and the next of their lines begin
 with mine as materialized (
-    select r.* from {rows: lane text, token bigint, at bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}
-    ",
-    still_next!(),
+    select r.* from {rows: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}
+    join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
+    where ",
+    is_next!(),
     "
+    order by {bytes: r.lane} {lock l}
 ), ended as (
 ",
     end_attempts!("mine as r"),
@@ -70,7 +76,7 @@ with mine as materialized (
     where {key: send_jobs.id = r.id} and case when r.begins
         then send_jobs.state = 'queued' and send_jobs.attempts = r.next_number - 1
         else send_jobs.state = 'sending' and send_jobs.attempts = r.number end
-    returning r.at, r.lane, r.next, r.next_number, r.begins
+    returning r.lane, r.next, r.next_number, r.begins
 ), began as (
     select * from moved where begins
 ), begun as (
@@ -80,94 +86,91 @@ with mine as materialized (
     update send_lanes set token = $4, due_at = $5, head = null
     from began where {key: send_lanes.lane = began.lane}
 )
-select at from began"
+select lane from began"
 );
 
-/// Advances on Postgres, in one statement that is a transaction of its own. Returns the places of those
-/// whose next job began; the end of the others is still to be recorded, in part again.
-pub async fn at_once(
+/// Whether the lane of a row `r` is among those that advance: no other claim has had their token. (Of an
+/// `exists` SQLite would make a join, and walk through the lanes.)
+macro_rules! advances {
+    () => {
+        "(select l.token from send_lanes l where l.lane = r.lane and l.leased_by = $1) = $4"
+    };
+}
+
+/// Differs from Postgres in that it is a transaction of several statements, since SQLite cannot write in
+/// a `with`; the first picks the lanes. One text, or the threads would take turns at each.
+const SQLITE: &str = concat!(
+    "-- advance: lines go on, from begin to commit
+{batch: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}begin immediate;
+update send_lanes set token = $4, due_at = $5, head = null
+from {rows: lane text, token bigint, next bigint, next_number bigint}
+where send_lanes.lane = r.lane and send_lanes.token = r.token and leased_by = $1
+    and (select n.attempts from send_jobs n where n.id = r.next) = r.next_number - 1
+    and ",
+    is_next!(),
+    "
+returning lane;
+",
+    end_attempts!(
+        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, lane text}"
+    ),
+    " and ",
+    advances!(),
+    ";
+",
+    move_jobs!(
+        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool, lane text}"
+    ),
+    " and ",
+    advances!(),
+    ";
+update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
+from {rows: next bigint, lane text}
+where send_jobs.id = r.next and ",
+    advances!(),
+    ";
+insert into send_attempts (job_id, number, started_at, worker)
+select r.next, r.next_number, {at: $3}, $1
+from {rows: next bigint, next_number bigint, lane text} where ",
+    advances!(),
+    ";
+commit"
+);
+
+/// Advances lanes, in one round trip that is a transaction of its own. Returns the places of those whose
+/// next job began; the end of the others is still to be recorded, in part again.
+pub async fn advance(
     pool: &Pool,
     lanes: &[Advance],
     lease: &Lease,
     after: AfterUnknown,
 ) -> Result<Vec<usize>> {
-    let row = |(at, Advance { ended, next }): (usize, &Advance)| {
+    let row = |Advance { ended, next }: &Advance| {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m] = record::both(ended);
-        let (token, number) = (ended.token.into(), next.number.into());
-        let (lane, job) = ((&next.lane).into(), next.job.into());
+        let (lane, token) = ((&next.lane).into(), ended.token.into());
+        let (job, number) = (next.job.into(), next.number.into());
         [
-            lane,
-            token,
-            at.into(),
-            job,
-            number,
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-            i,
-            j,
-            k,
-            l,
-            m,
+            lane, token, job, number, a, b, c, d, e, f, g, h, i, j, k, l, m,
         ]
     };
+    let block = i64::from(after == AfterUnknown::Block);
     let binds = [
         (&lease.worker).into(),
-        block(after).into(),
+        block.into(),
         lease.now.into(),
         lease.token.into(),
         lease.until.into(),
     ];
-    let rows = pool
-        .batch(POSTGRES, &binds, lanes.iter().enumerate().map(row))
-        .await?;
-    rows.iter().map(place).collect()
-}
-
-/// Differs from Postgres in that it only finds who may advance: SQLite cannot write in a `with`.
-const SQLITE: &str = concat!(
-    "-- advance: lanes whose next job is known
-select r.at from {rows: lane text, token bigint, at bigint, next bigint}
-    ",
-    still_next!()
-);
-
-/// Advances on SQLite, within a transaction. Returns the places of those whose next job began.
-pub async fn within(
-    tx: &mut Tx,
-    lanes: &[Advance],
-    lease: &Lease,
-    after: AfterUnknown,
-) -> Result<Vec<usize>> {
-    let row = |(at, Advance { ended, next }): (usize, &Advance)| {
-        let (token, job) = (ended.token.into(), next.job.into());
-        [(&next.lane).into(), token, at.into(), job]
+    let text = match pool {
+        Pool::Postgres(_) => POSTGRES,
+        Pool::Sqlite(..) => SQLITE,
     };
-    let binds = [(&lease.worker).into(), block(after).into()];
-    let rows = tx
-        .batch(SQLITE, &binds, lanes.iter().enumerate().map(row))
-        .await?;
-    let places = rows.iter().map(place).collect::<Result<Vec<_>>>()?;
-    let mine = || places.iter().filter_map(|at| lanes.get(*at));
-    let ended: Vec<&Ended> = mine().map(|lane| &lane.ended).collect();
-    let next: Vec<Begin> = mine().map(|lane| lane.next.clone()).collect();
-    if !next.is_empty() {
-        record::write(tx, &ended).await?;
-        // Nobody else writes: none of them has moved since.
-        lanes::claim(tx, &next, lease).await?;
+    let rows = pool.batch(text, &binds, lanes.iter().map(row)).await?;
+    let places = lanes.iter().enumerate();
+    let places: HashMap<&str, usize> = places.map(|(at, lane)| (&*lane.next.lane, at)).collect();
+    let mut began = Vec::with_capacity(rows.len());
+    for row in &rows {
+        began.extend(places.get(&*row.str(0)?));
     }
-    Ok(places)
-}
-
-fn block(after: AfterUnknown) -> i64 {
-    i64::from(after == AfterUnknown::Block)
-}
-
-fn place(row: &Row) -> Result<usize> {
-    Ok(usize::try_from(row.int(0)?).unwrap_or(usize::MAX))
+    Ok(began)
 }

@@ -97,8 +97,8 @@ impl<const N: usize, I: ExactSizeIterator<Item = [Bind; N]>> Batch<N> for I {}
 pub(super) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 pub(super) type LiteQuery = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
-/// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 12 columns.
-const SQLITE_BATCH: usize = 512;
+/// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 18 columns.
+pub const SQLITE_BATCH: usize = 512;
 
 /// A statement on Postgres.
 pub(super) fn postgres(template: &'static str, binds: &[Bind]) -> Result<PgQuery> {
@@ -147,7 +147,7 @@ pub(super) fn to_postgres(binds: &[Bind]) -> Result<PgArguments> {
 /// A statement on SQLite.
 pub(super) fn sqlite(template: &'static str, binds: &[Bind]) -> Result<LiteQuery> {
     let text = expand(template, Dialect::Sqlite, 0);
-    let arguments = to_sqlite(text.order, binds, std::iter::empty())?;
+    let arguments = to_sqlite(text.order, binds, |_| None)?;
     Ok(sqlx::query_with(text.sql, arguments))
 }
 
@@ -161,25 +161,31 @@ pub(super) fn sqlite_batches<const N: usize>(
     while rows.len() > 0 {
         let size = rows.len().min(SQLITE_BATCH);
         let text = expand(template, Dialect::Sqlite, size.next_power_of_two());
-        let arguments = to_sqlite(text.order, binds, rows.by_ref().take(size).flatten())?;
+        let mut values = rows.by_ref().take(size).flatten();
+        let arguments = if text.is_listed {
+            let values: Vec<Bind> = values.collect();
+            to_sqlite(text.order, binds, |at| values.get(at).cloned())?
+        } else {
+            to_sqlite(text.order, binds, |_| values.next())?
+        };
         queries.push(sqlx::query_with(text.sql, arguments));
     }
     Ok(queries)
 }
 
 /// The values of a statement on SQLite in the order of its `?`: the numbered ones are cloned, a
-/// batch's moved, and where the batch ends there are nulls.
+/// batch's asked for by their places, and where the batch ends there are nulls.
 pub(super) fn to_sqlite(
     order: &[usize],
     binds: &[Bind],
-    mut batch: impl Iterator<Item = Bind>,
+    mut of_batch: impl FnMut(usize) -> Option<Bind>,
 ) -> Result<SqliteArguments> {
     let mut arguments = SqliteArguments::default();
     arguments.reserve(order.len(), 0);
     for at in order {
         let value = match binds.get(*at) {
             Some(value) => Some(value.clone()),
-            None => batch.next(),
+            None => of_batch(*at - binds.len()),
         };
         match value {
             Some(Bind::Int(value)) => arguments.add(value),

@@ -190,8 +190,9 @@ impl Pool {
         }
     }
 
-    /// Runs one statement over a batch of rows, outside any transaction, and returns its rows. After an
-    /// error nobody knows whether it changed something, unless it [is a conflict](Error::is_conflict).
+    /// Runs a text that is a transaction of its own, over a batch of rows, and returns its rows: one
+    /// statement on Postgres, on SQLite one that reads, or several from `begin` to `commit`. After an
+    /// error nobody knows whether it was committed, unless it [is a conflict](Error::is_conflict).
     pub async fn batch<const N: usize>(
         &self,
         template: &'static str,
@@ -208,8 +209,15 @@ impl Pool {
             }
             Self::Sqlite(pool, _) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    let rows = query.fetch_all(pool).await?;
-                    out.extend(rows.into_iter().map(Row::Sqlite));
+                    let mut connection = pool.acquire().await?;
+                    match query.fetch_all(&mut *connection).await {
+                        Ok(rows) => out.extend(rows.into_iter().map(Row::Sqlite)),
+                        Err(error) => {
+                            // It may have failed half-way; if not, there is nothing to roll back.
+                            let _ = sqlx::raw_sql("rollback").execute(&mut *connection).await;
+                            return Err(error.into());
+                        }
+                    }
                 }
             }
         }
@@ -227,7 +235,7 @@ impl Pool {
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
             Self::Sqlite(pool, _) => {
-                let values = to_sqlite(&order, binds, std::iter::empty())?;
+                let values = to_sqlite(&order, binds, |_| None)?;
                 let rows = sqlx::query_with(text, values).fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -340,7 +348,7 @@ impl Tx {
             Self::Sqlite(tx) => {
                 let (text, order) = render(&template, Dialect::Sqlite, 0);
                 let text = sqlx::AssertSqlSafe(text);
-                let values = to_sqlite(&order, binds, std::iter::empty())?;
+                let values = to_sqlite(&order, binds, |_| None)?;
                 let rows = sqlx::query_with(text, values).fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }

@@ -178,6 +178,7 @@ where {key: send_jobs.id = r.job} and (send_jobs.state = 'sending') is not false
         )
     };
 }
+pub(super) use move_jobs;
 
 const ATTEMPTS: &str = concat!(
     "-- record: end the attempts\n",

@@ -61,6 +61,8 @@ pub struct Text {
     /// SQLite: which value each `?` takes, counted from 0: first the numbered ones, then the
     /// batch's, row by row. (It finds `$n` by name, which takes time for each of thousands.)
     pub order: &'static [usize],
+    /// True if the batch has a list of its own: then its values may be taken in any order, and again.
+    pub is_listed: bool,
 }
 
 /// The type of a batch's column.
@@ -92,6 +94,7 @@ pub fn expand(template: &'static str, dialect: Dialect, rows: usize) -> Text {
             sql: sql.leak(),
             columns: columns.leak(),
             order: order.leak(),
+            is_listed: template.contains(LIST),
         }
     })
 }
@@ -128,6 +131,9 @@ fn positional(text: &str) -> (String, Vec<usize>) {
     (sql, order)
 }
 
+/// Begins the list of a batch's columns, of which each `{rows: …}` of its text then names some.
+const LIST: &str = "{batch: ";
+
 fn spell(template: &str, dialect: Dialect, rows: usize) -> String {
     let first = parameters(template) + 1;
     let mut out = String::with_capacity(template.len() + 128);
@@ -137,9 +143,18 @@ fn spell(template: &str, dialect: Dialect, rows: usize) -> String {
             break;
         };
         out.push_str(&rest[..open]);
-        match rest[open + 1..close].strip_prefix("rows: ") {
-            Some(_) => batch(&columns(template), dialect, first, rows, &mut out),
-            None => token(&rest[open + 1..close], dialect, &mut out),
+        let inner = &rest[open + 1..close];
+        match inner.split_once(": ") {
+            Some(("rows", some)) => {
+                let of = Batch {
+                    all: &columns(template),
+                    first,
+                    rows,
+                };
+                of.spell(&listed(some), dialect, &mut out);
+            }
+            Some(("batch", _)) => {}
+            _ => token(inner, dialect, &mut out),
         }
         rest = &rest[close + 1..];
     }
@@ -160,10 +175,15 @@ fn parameters(template: &str) -> usize {
 
 /// Names and types of the batch's columns.
 fn columns(template: &str) -> Vec<(&str, Column)> {
-    let Some((_, rest)) = template.split_once("{rows: ") else {
+    let list = template.split_once(LIST);
+    let Some((_, rest)) = list.or_else(|| template.split_once("{rows: ")) else {
         return Vec::new();
     };
-    let list = rest.split('}').next().unwrap_or_default();
+    listed(rest.split('}').next().unwrap_or_default())
+}
+
+/// Names and types of a list.
+fn listed(list: &str) -> Vec<(&str, Column)> {
     let column = |(name, kind)| match kind {
         "bigint" => (name, Column::Bigint),
         "bool" => (name, Column::Bool),
@@ -175,54 +195,62 @@ fn columns(template: &str) -> Vec<(&str, Column)> {
         .collect()
 }
 
-fn batch(
-    columns: &[(&str, Column)],
-    dialect: Dialect,
+/// A batch's parameters.
+struct Batch<'t> {
+    /// Its columns.
+    all: &'t [(&'t str, Column)],
+    /// The number of the first.
     first: usize,
+    /// How many rows it has, on SQLite.
     rows: usize,
-    out: &mut String,
-) {
-    let numbered = |from: usize, cast: &dyn Fn(Column) -> &'static str| {
-        let parameter = |(at, (_, column)): (usize, &(&str, Column))| {
-            format!("${}{}", from + at, cast(*column))
-        };
-        columns
-            .iter()
-            .enumerate()
-            .map(parameter)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    // Writing into a String cannot fail.
-    let _ = match dialect {
-        Dialect::Postgres => {
-            let cast = |column| match column {
-                Column::Text => "::text[]",
-                Column::Bigint => "::bigint[]",
-                Column::Bool => "::bool[]",
+}
+
+impl Batch<'_> {
+    /// The rows as a table of some of the columns.
+    fn spell(&self, some: &[(&str, Column)], dialect: Dialect, out: &mut String) {
+        let place = |name: &str| self.all.iter().position(|(column, _)| *column == name);
+        let numbered = |from: usize, cast: &dyn Fn(Column) -> &'static str| {
+            let parameter = |(name, column): &(&str, Column)| {
+                format!(
+                    "${}{}",
+                    from + place(name).unwrap_or_default(),
+                    cast(*column)
+                )
             };
-            let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-            write!(
-                out,
-                "unnest({}) as r({})",
-                numbered(first, &cast),
-                names.join(", ")
-            )
-        }
-        Dialect::Sqlite => {
-            let name =
-                |(at, (name, _)): (usize, &(&str, Column))| format!("column{} as {name}", at + 1);
-            let names: Vec<String> = columns.iter().enumerate().map(name).collect();
-            let values = (0..rows)
-                .map(|row| format!("({})", numbered(first + row * columns.len(), &|_| "")));
-            let values = values.collect::<Vec<_>>().join(", ");
-            write!(
-                out,
-                "(select {} from (values {values}) where column1 is not null) as r",
-                names.join(", ")
-            )
-        }
-    };
+            some.iter().map(parameter).collect::<Vec<_>>().join(", ")
+        };
+        // Writing into a String cannot fail.
+        let _ = match dialect {
+            Dialect::Postgres => {
+                let cast = |column| match column {
+                    Column::Text => "::text[]",
+                    Column::Bigint => "::bigint[]",
+                    Column::Bool => "::bool[]",
+                };
+                let names: Vec<&str> = some.iter().map(|(name, _)| *name).collect();
+                write!(
+                    out,
+                    "unnest({}) as r({})",
+                    numbered(self.first, &cast),
+                    names.join(", ")
+                )
+            }
+            Dialect::Sqlite => {
+                let name = |(at, (name, _)): (usize, &(&str, Column))| {
+                    format!("column{} as {name}", at + 1)
+                };
+                let names: Vec<String> = some.iter().enumerate().map(name).collect();
+                let row = |row| numbered(self.first + row * self.all.len(), &|_| "");
+                let values = (0..self.rows).map(|at| format!("({})", row(at)));
+                let values = values.collect::<Vec<_>>().join(", ");
+                write!(
+                    out,
+                    "(select {} from (values {values}) where column1 is not null) as r",
+                    names.join(", ")
+                )
+            }
+        };
+    }
 }
 
 fn token(token: &str, dialect: Dialect, out: &mut String) {
@@ -300,6 +328,27 @@ mod tests {
             render(text, Dialect::Sqlite, 1)
                 .0
                 .ends_with("join j on j.id = r.job where id in (select 1) and id = (1)")
+        );
+    }
+
+    #[test]
+    fn statements_of_one_batch_name_some_of_its_columns() {
+        let text = "{batch: lane text, job bigint, is_first bool}begin; select 1 from {rows: job bigint}; \
+                    select $1 from {rows: lane text, job bigint}";
+        let (sql, order) = render(text, Dialect::Sqlite, 2);
+        assert_eq!(
+            sql,
+            "begin; select 1 from (select column1 as job from (values (?), (?)) where column1 is not null) as r; \
+             select ? from (select column1 as lane, column2 as job from \
+             (values (?, ?), (?, ?)) where column1 is not null) as r"
+        );
+        assert_eq!(order, [2, 5, 0, 1, 2, 4, 5]);
+        assert!(expand(text, Dialect::Sqlite, 2).is_listed);
+        assert_eq!(columns(text).len(), 3);
+        assert!(
+            render(text, Dialect::Postgres, 0)
+                .0
+                .ends_with("select $1 from unnest($2::text[], $3::bigint[]) as r(lane, job)")
         );
     }
 

@@ -63,7 +63,7 @@ impl Shape {
             (Self::Alone, Engine::Postgres) => 9,
             (Self::Alone, Engine::Sqlite) => 10,
             (Self::Lines, Engine::Postgres) => 3,
-            (Self::Lines, Engine::Sqlite) => 8,
+            (Self::Lines, Engine::Sqlite) => 3,
         }
     }
 }

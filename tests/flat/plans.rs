@@ -188,10 +188,15 @@ async fn plans<'t>(pool: &Pool, texts: &BTreeSet<&'t str>) -> Vec<(&'t str, Plan
         }
         Pool::Sqlite(lite, _) => {
             for text in texts {
-                let explain = AssertSqlSafe(format!("explain query plan {text}"));
-                let rows = sqlx::raw_sql(explain).fetch_all(lite).await.expect(text);
-                let detail = |row: &SqliteRow| row.try_get::<String, _>("detail").expect("detail");
-                plans.push((*text, sqlite(text, rows.iter().map(detail))));
+                // Some are whole transactions.
+                let ends = |part: &&str| part.ends_with("begin immediate") || *part == "commit";
+                for part in text.split(";\n").filter(|part| !ends(part)) {
+                    let explain = AssertSqlSafe(format!("explain query plan {part}"));
+                    let rows = sqlx::raw_sql(explain).fetch_all(lite).await.expect(text);
+                    let detail =
+                        |row: &SqliteRow| row.try_get::<String, _>("detail").expect("detail");
+                    plans.push((*text, sqlite(part, rows.iter().map(detail))));
+                }
             }
         }
     }

@@ -34,7 +34,7 @@ const UNSEEN: [(Option<Engine>, &str, &str); 14] = [
     ),
     (
         Some(Engine::Postgres),
-        "advance: lanes whose next job is known",
+        "advance: lines go on, from begin to commit",
         "SQLite's own",
     ),
     (
