@@ -37,14 +37,17 @@ pub(super) struct View {
 pub(super) struct Ahead {
     /// Jobs that have just begun, and their lanes.
     begun: Vec<(Arc<str>, JobId)>,
-    /// By the job in flight.
-    following: HashMap<JobId, Head>,
+    /// By the job in flight; none if nobody did when that was read.
+    following: HashMap<JobId, Option<Head>>,
 }
 
 impl Ahead {
-    /// Notes claims that go out. A job that is alone in its lane has nobody behind it.
+    /// Notes claims that go out. A job that is alone in its lane has nobody behind it; of one that began
+    /// as the one before it ended it is known.
     pub fn begun(&mut self, claims: &[Claim]) {
-        let others = claims.iter().filter(|claim| !claim.alone);
+        let others = claims
+            .iter()
+            .filter(|claim| !claim.alone && !self.following.contains_key(&claim.job));
         self.begun = others
             .map(|claim| (Arc::clone(&claim.lane), claim.job))
             .collect();
@@ -132,9 +135,12 @@ impl Ledger {
         cycle.began = BootInstant::now();
         let began = advance::advance(&self.pool, &lanes, &lease, after).await;
         let mut has_begun = vec![began.is_err(); lanes.len()];
-        for at in began.iter().flatten() {
-            has_begun[*at] = true;
-        }
+        let began = began.map(|began| {
+            for (at, following) in began {
+                has_begun[at] = true;
+                self.ahead.following.insert(lanes[at].next.job, following);
+            }
+        });
         for ((lane, claim), has_begun) in lanes.into_iter().zip(claims).zip(has_begun) {
             if has_begun {
                 cycle.batch.push(lane.ended);
@@ -147,14 +153,14 @@ impl Ledger {
         match began {
             // Nothing of it has happened.
             Err(error) if error.is_conflict() => return Err(error),
-            began => self.confirm(cycle, began.map(drop))?,
+            began => self.confirm(cycle, began)?,
         }
         Ok(true)
     }
 
     /// The job that may begin as this one ends.
     fn next_of(&mut self, ended: &Ended, cycle: &Cycle, pages: &Pages) -> Option<(Begin, Claim)> {
-        let head = self.ahead.following.remove(&ended.job)?;
+        let head = self.ahead.following.remove(&ended.job)??;
         let rests = !ended.rest.max(self.settings.min_gap).is_zero();
         let page = &*ended.page;
         if !ended.state.is_final()

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 
 use super::bind::SQLITE_BATCH;
 use super::lanes::{Begin, Lease};
-use super::line::{first_in_line, unknown_in_line};
+use super::line::{first_in_line, head, head_columns, unknown_in_line};
 use super::record::{self, Ended, end_attempts, move_jobs};
 use super::{Pool, Result};
-use crate::job::AfterUnknown;
+use crate::job::{AfterUnknown, Head};
 
 /// A job that ends, and the next one of its line.
 #[derive(Debug, Clone)]
@@ -26,13 +26,12 @@ pub struct Advance {
 /// Most lanes that advance at once: SQLite's must fit into one text.
 pub const MOST: usize = SQLITE_BATCH;
 
-/// Whether the next job of a row `r` would be found by a look, too.
+/// Whether the next job of a row `r`, whose line begins with the first text, would be found by a look, too.
 macro_rules! is_next {
-    () => {
+    ($first:expr) => {
         concat!(
-            "r.next = ",
-            first_in_line!(),
-            "
+            $first,
+            " = r.next
     and ",
             unknown_in_line!("$2"),
             " is null
@@ -47,10 +46,13 @@ macro_rules! is_next {
 const POSTGRES: &str = concat!(
     "-- advance: jobs end and the next of their lines begin
 with mine as materialized (
-    select r.* from {rows: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}
+    select r.*, line.ids[2] as following from {rows: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}
     join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
+    cross join lateral (select array(",
+    first_in_line!("2"),
+    ") as ids offset 0) as line
     where ",
-    is_next!(),
+    is_next!("line.ids[1]"),
     "
     order by {bytes: r.lane} {lock l}
 ), ended as (
@@ -76,7 +78,7 @@ with mine as materialized (
     where {key: send_jobs.id = r.id} and case when r.begins
         then send_jobs.state = 'queued' and send_jobs.attempts = r.next_number - 1
         else send_jobs.state = 'sending' and send_jobs.attempts = r.number end
-    returning r.lane, r.next, r.next_number, r.begins
+    returning r.lane, r.next, r.next_number, r.following, r.begins
 ), began as (
     select * from moved where begins
 ), begun as (
@@ -86,7 +88,10 @@ with mine as materialized (
     update send_lanes set token = $4, due_at = $5, head = null
     from began where {key: send_lanes.lane = began.lane}
 )
-select lane from began"
+select r.lane, ",
+    head_columns!(),
+    "
+from began as r left join send_jobs j on {key: j.id = r.following}"
 );
 
 /// Whether the lane of a row `r` is among those that advance: no other claim has had their token. (Of an
@@ -107,9 +112,8 @@ from {rows: lane text, token bigint, next bigint, next_number bigint}
 where send_lanes.lane = r.lane and send_lanes.token = r.token and leased_by = $1
     and (select n.attempts from send_jobs n where n.id = r.next) = r.next_number - 1
     and ",
-    is_next!(),
-    "
-returning lane;
+    is_next!(concat!("(", first_in_line!("1"), ")")),
+    ";
 ",
     end_attempts!(
         "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, lane text}"
@@ -134,17 +138,26 @@ select r.next, r.next_number, {at: $3}, $1
 from {rows: next bigint, next_number bigint, lane text} where ",
     advances!(),
     ";
+select r.lane, ",
+    head_columns!(),
+    "
+from {rows: lane text} left join send_jobs j on j.id {is (}(",
+    first_in_line!("1"),
+    "){is )}
+where ",
+    advances!(),
+    ";
 commit"
 );
 
 /// Advances lanes, in one round trip that is a transaction of its own. Returns the places of those whose
-/// next job began; the end of the others is still to be recorded, in part again.
+/// next job began, and who follows it; the end of the others is still to be recorded, in part again.
 pub async fn advance(
     pool: &Pool,
     lanes: &[Advance],
     lease: &Lease,
     after: AfterUnknown,
-) -> Result<Vec<usize>> {
+) -> Result<Vec<(usize, Option<Head>)>> {
     let row = |Advance { ended, next }: &Advance| {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m] = record::both(ended);
         let (lane, token) = ((&next.lane).into(), ended.token.into());
@@ -170,7 +183,9 @@ pub async fn advance(
     let places: HashMap<&str, usize> = places.map(|(at, lane)| (&*lane.next.lane, at)).collect();
     let mut began = Vec::with_capacity(rows.len());
     for row in &rows {
-        began.extend(places.get(&*row.str(0)?));
+        if let Some(at) = places.get(&*row.str(0)?) {
+            began.push((*at, head(row, 1)?));
+        }
     }
     Ok(began)
 }

@@ -6,11 +6,14 @@ use super::record::Locked;
 use super::{Pool, Result, Row, Tx};
 use crate::job::{AfterUnknown, Head, JobId, Line, State};
 
-/// The lowest job of the lane `r` that has joined its line.
+/// The lowest jobs of the lane `r` that have joined its line, as many as the text says.
 macro_rules! first_in_line {
-    () => {
-        "(select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
-        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1)"
+    ($limit:literal) => {
+        concat!(
+            "select q.id from send_jobs q where q.lane = r.lane and q.state = 'queued'
+        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit ",
+            $limit
+        )
     };
 }
 pub(super) use first_in_line;
@@ -35,6 +38,7 @@ macro_rules! head_columns {
     j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay"
     };
 }
+pub(super) use head_columns;
 
 // The head is the job in hand; else the one that has begun; else, under block, an unknown one;
 // else the lowest that has joined. Each is one probe of an index that holds nothing finished.
@@ -53,9 +57,9 @@ left join send_jobs j on j.id {is (}coalesce(
     ",
     unknown_in_line!("$1"),
     ",
-    ",
-    first_in_line!(),
-    "){is )}"
+    (",
+    first_in_line!("1"),
+    ")){is )}"
 );
 
 /// Reads the head of each lane.
@@ -67,13 +71,10 @@ pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<
     for row in tx.batch(LOOK, &[block.into()], keys).await? {
         let at = usize::try_from(row.int(0)?).ok();
         if let Some(locked) = at.and_then(|at| lanes.get(at)) {
-            let head = match row.is_null(2)? {
-                true => None,
-                false => Some(Head {
-                    started: row.int_opt(13)?,
-                    ..head(&row, 2)?
-                }),
-            };
+            let mut head = head(&row, 2)?;
+            if let Some(head) = &mut head {
+                head.started = row.int_opt(13)?;
+            }
             lines.push(Line {
                 lane: Arc::clone(&locked.lane),
                 page: Arc::clone(&locked.page),
@@ -92,13 +93,16 @@ select r.job, ",
     head_columns!(),
     "
 from {rows: lane text, job bigint}
-join send_jobs j on j.id {is (}",
-    first_in_line!(),
-    "{is )}"
+join send_jobs j on j.id {is (}(",
+    first_in_line!("1"),
+    "){is )}"
 );
 
-/// Reads who follows each of these jobs in hand, as far as anybody does.
-pub async fn following(pool: &Pool, of: &[(Arc<str>, JobId)]) -> Result<Vec<(JobId, Head)>> {
+/// Reads who follows each of these jobs in hand; those whom nobody follows are left out.
+pub async fn following(
+    pool: &Pool,
+    of: &[(Arc<str>, JobId)],
+) -> Result<Vec<(JobId, Option<Head>)>> {
     let key = |(lane, job): &(Arc<str>, JobId)| [lane.into(), (*job).into()];
     let rows = pool.batch(FOLLOWING, &[], of.iter().map(key)).await?;
     rows.iter()
@@ -107,8 +111,11 @@ pub async fn following(pool: &Pool, of: &[(Arc<str>, JobId)]) -> Result<Vec<(Job
 }
 
 /// The job in the columns of a row from `first` on, read by their places.
-fn head(row: &Row, first: usize) -> Result<Head> {
-    Ok(Head {
+pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
+    if row.is_null(first)? {
+        return Ok(None);
+    }
+    Ok(Some(Head {
         job: row.int(first)?,
         state: row.str(first + 1)?.parse().unwrap_or(State::Queued),
         attempts: row.int(first + 2)?,
@@ -121,5 +128,5 @@ fn head(row: &Row, first: usize) -> Result<Head> {
         tag: row.text_opt(first + 9)?,
         delay: row.int(first + 10)?,
         started: None,
-    })
+    }))
 }
