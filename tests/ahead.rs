@@ -218,6 +218,27 @@ both! {
         assert_eq!(db.int("select count(*) from send_lanes where leased_by is not null").await, 0);
     }
 
+    what_the_last_cycle_saw_is_soon_forgotten, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let ([_, second, third], claim) = in_hand(&db, &mut worker).await;
+        let other = db.insert("b", "1").await;
+        tokio::time::sleep(Duration::from_millis(6)).await;
+        worker.answer(claim, 200);
+        let step = worker.ledger.cycle(true, &mut || None).await.expect("cycle");
+        let mut claims: Vec<Claim> = step.claims;
+        claims.sort_by_key(|claim| claim.job);
+        assert_eq!(claims.iter().map(|claim| claim.job).collect::<Vec<_>>(), [second, other]);
+        // Nor is it used where more has happened than the end of an attempt.
+        let last = db.insert("c", "1").await;
+        // It is due when its millisecond is over.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        worker.answer(claims.remove(0), 200);
+        let step = worker.ledger.cycle(false, &mut || None).await.expect("cycle");
+        let mut sent: Vec<JobId> = step.claims.iter().map(|claim| claim.job).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, [third, last]);
+    }
+
     lanes_that_wait_for_a_slot_come_before_who_follows, |db| {
         let mut settings = settings("w1");
         settings.concurrency = 1;

@@ -22,6 +22,10 @@ use crate::turn::{Turn, turn};
 /// How long a cycle's view of the pages is good for the next one.
 const FRESH: Duration = Duration::from_millis(5);
 
+/// How long what was read ahead is good: somebody who holds a job, changes its message by hand and releases
+/// it needs longer.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+
 /// How a cycle saw the pages.
 pub(super) struct View {
     pub pages: Pages,
@@ -37,8 +41,8 @@ pub(super) struct View {
 pub(super) struct Ahead {
     /// Jobs that have just begun, and their lanes.
     begun: Vec<(Arc<str>, JobId)>,
-    /// By the job in flight; none if nobody did when that was read.
-    following: HashMap<JobId, Option<Head>>,
+    /// By the job in flight: who, if anybody, and when that was read.
+    following: HashMap<JobId, (Option<Head>, BootInstant)>,
 }
 
 impl Ahead {
@@ -70,8 +74,10 @@ impl Ledger {
         let begun = std::mem::take(&mut self.ahead.begun);
         let crowded = self.view.as_ref().is_none_or(|v| !v.pages.due.is_empty());
         if !begun.is_empty() && !crowded && !self.draining {
+            let now = BootInstant::now();
             let following = line::following(&self.pool, &begun).await?;
-            self.ahead.following.extend(following);
+            let known = following.into_iter().map(|(job, head)| (job, (head, now)));
+            self.ahead.following.extend(known);
         }
         Ok(())
     }
@@ -138,7 +144,8 @@ impl Ledger {
         let began = began.map(|began| {
             for (at, following) in began {
                 has_begun[at] = true;
-                self.ahead.following.insert(lanes[at].next.job, following);
+                let known = (following, cycle.began);
+                self.ahead.following.insert(lanes[at].next.job, known);
             }
         });
         for ((lane, claim), has_begun) in lanes.into_iter().zip(claims).zip(has_begun) {
@@ -160,7 +167,8 @@ impl Ledger {
 
     /// The job that may begin as this one ends.
     fn next_of(&mut self, ended: &Ended, cycle: &Cycle, pages: &Pages) -> Option<(Begin, Claim)> {
-        let head = self.ahead.following.remove(&ended.job)??;
+        let (head, read) = self.ahead.following.remove(&ended.job)?;
+        let head = head.filter(|_| read.elapsed() < KNOWN_FOR)?;
         let rests = !ended.rest.max(self.settings.min_gap).is_zero();
         let page = &*ended.page;
         if !ended.state.is_final()

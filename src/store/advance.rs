@@ -12,7 +12,7 @@ use super::lanes::{Begin, Lease};
 use super::line::{first_in_line, head, head_columns, unknown_in_line};
 use super::record::{self, Ended, end_attempts, move_jobs};
 use super::{Pool, Result};
-use crate::job::{AfterUnknown, Head};
+use crate::job::{AfterUnknown, Head, JobId};
 
 /// A job that ends, and the next one of its line.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ with mine as materialized (
     update send_lanes set token = $4, due_at = $5, head = null
     from began where {key: send_lanes.lane = began.lane}
 )
-select r.lane, ",
+select r.next, ",
     head_columns!(),
     "
 from began as r left join send_jobs j on {key: j.id = r.following}"
@@ -138,10 +138,10 @@ select r.next, r.next_number, {at: $3}, $1
 from {rows: next bigint, next_number bigint, lane text} where ",
     advances!(),
     ";
-select r.lane, ",
+select r.next, ",
     head_columns!(),
     "
-from {rows: lane text} left join send_jobs j on j.id {is (}(",
+from {rows: next bigint, lane text} left join send_jobs j on j.id {is (}(",
     first_in_line!("1"),
     "){is )}
 where ",
@@ -180,10 +180,10 @@ pub async fn advance(
     };
     let rows = pool.batch(text, &binds, lanes.iter().map(row)).await?;
     let places = lanes.iter().enumerate();
-    let places: HashMap<&str, usize> = places.map(|(at, lane)| (&*lane.next.lane, at)).collect();
+    let places: HashMap<JobId, usize> = places.map(|(at, lane)| (lane.next.job, at)).collect();
     let mut began = Vec::with_capacity(rows.len());
     for row in &rows {
-        if let Some(at) = places.get(&*row.str(0)?) {
+        if let Some(at) = places.get(&row.int(0)?) {
             began.push((*at, head(row, 1)?));
         }
     }
