@@ -25,9 +25,10 @@ const POLL: Duration = Duration::from_secs(2);
 const BLIND_POLL: Duration = Duration::from_millis(100);
 /// Looks at once after a ring: some take about as long as a commit.
 const LOOKS_AT_ONCE: u32 = 8;
-/// The first and the last of the looks after those, each twice as far as the one before.
+/// The first and the last of the looks after those, each twice as far as the one before: half a minute in
+/// all. A commit can be seen once its log is synced, which nothing tells, and a disk may take long for it.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
-const LAST_LOOK: Duration = Duration::from_millis(250);
+const LAST_LOOK: Duration = Duration::from_secs(17);
 /// The shortest sleep of a worker that found work it could not take (another holds the lanes).
 const SHORTEST: Duration = Duration::from_millis(5);
 /// How long a sleeper asks to be woken before it has to ask again.
@@ -349,6 +350,28 @@ mod tests {
             }
         }
         false
+    }
+
+    /// A producer's log is written, which rings, and synced for seconds: only then its commit is seen.
+    #[tokio::test]
+    async fn after_a_ring_it_looks_for_longer_than_a_disk_takes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}/x.db", folder.path().display());
+        let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
+        let mut waker = Waker::start(&pool, "w1", true).await.expect("starts");
+        assert!(comes_to_rest(&mut waker).await && falls_silent(&waker).await);
+        waker.rung();
+        let mut looks = Vec::new();
+        while looks.last() != Some(&REST) {
+            looks.push(waker.before_sleep(true, None).await.expect("sleeps"));
+        }
+        looks.pop();
+        let gaps = looks.iter().zip(looks.iter().skip(1));
+        assert!(looks.iter().sum::<Duration>() > Duration::from_secs(30));
+        assert!(
+            gaps.into_iter()
+                .all(|(a, b)| b <= &(2 * *a).max(FIRST_LOOK))
+        );
     }
 
     #[tokio::test]
