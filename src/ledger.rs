@@ -3,8 +3,7 @@
 //! A cycle reads the clock and the pages, then writes two transactions: the first records what
 //! came back, lets those lanes go on and takes due ones; the second takes in new marks. Jobs whose
 //! attempt is committed leave it as claims. A lane whose next job was read ahead skips most of that
-//! (`advance`). It refuses to wait, to send and to judge; whoever
-//! calls it does ([`crate::worker`]).
+//! (`advance`). It refuses to wait, to send and to judge; whoever calls it does ([`crate::worker`]).
 
 mod advance;
 mod pages;
@@ -151,6 +150,7 @@ impl Ledger {
     /// From now on nothing is claimed; lanes are released as their attempts end.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.view = None;
     }
 
     /// Requests in flight.
@@ -171,8 +171,9 @@ impl Ledger {
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
     ///
     /// `only_ended` says that nothing has happened since the last cycle but that attempts have ended:
-    /// what that one saw may then be good enough for this one. `more_ended` is asked between its two halves for attempts that have ended meanwhile: their
-    /// slots can be used at once, their outcomes are written by the next cycle.
+    /// what that one saw may then be good enough for this one. `more_ended` is asked between its two
+    /// halves for attempts that have ended meanwhile: their slots can be used at once, their outcomes
+    /// are written by the next cycle.
     pub async fn cycle(&mut self, only_ended: bool, more_ended: MoreEnded<'_>) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
         let claimed = BootInstant::now();

@@ -17,7 +17,7 @@ use crate::store::advance::{self, Advance};
 use crate::store::lanes::Begin;
 use crate::store::record::Ended;
 use crate::store::{Result, line};
-use crate::turn::{Turn, turn};
+use crate::turn::Turn;
 
 /// How long a cycle's view of the pages is good for the next one.
 const FRESH: Duration = Duration::from_millis(5);
@@ -73,7 +73,7 @@ impl Ledger {
     pub async fn read_ahead(&mut self) -> Result<()> {
         let begun = std::mem::take(&mut self.ahead.begun);
         let crowded = self.view.as_ref().is_none_or(|v| !v.pages.due.is_empty());
-        if !begun.is_empty() && !crowded && !self.draining {
+        if !begun.is_empty() && !crowded {
             let now = BootInstant::now();
             let following = line::following(&self.pool, &begun).await?;
             let known = following.into_iter().map(|(job, head)| (job, (head, now)));
@@ -88,7 +88,7 @@ impl Ledger {
             return Ok(None);
         };
         let pages = &view.pages;
-        let quiet = pages.due.is_empty() && pages.marks.is_empty() && !pages.timers_due;
+        let quiet = pages.marks.is_empty() && !pages.timers_due;
         if !quiet || !self.unsent.is_empty() || !self.has_tokens() {
             return Ok(None);
         }
@@ -114,7 +114,7 @@ impl Ledger {
 
     /// Writes the outcomes whose lanes can go on at once, and begins their next jobs. True if any could.
     pub(super) async fn advance(&mut self, cycle: &mut Cycle, pages: &Pages) -> Result<bool> {
-        if self.ahead.following.is_empty() || !pages.due.is_empty() || self.draining {
+        if self.ahead.following.is_empty() || !pages.due.is_empty() {
             return Ok(false);
         }
         cycle.token = self.token();
@@ -127,8 +127,6 @@ impl Ledger {
             match next {
                 None => self.pending.push(ended),
                 Some((next, claim)) => {
-                    self.slots.take(&claim.page);
-                    self.unconfirmed.push(Arc::clone(&claim.page));
                     lanes.push(Advance { ended, next });
                     claims.push(claim);
                 }
@@ -170,12 +168,7 @@ impl Ledger {
         let (head, read) = self.ahead.following.remove(&ended.job)?;
         let head = head.filter(|_| read.elapsed() < KNOWN_FOR)?;
         let rests = !ended.rest.max(self.settings.min_gap).is_zero();
-        let page = &*ended.page;
-        if !ended.state.is_final()
-            || rests
-            || !pages.eligible.contains(page)
-            || self.is_probed(page)
-        {
+        if !ended.state.is_final() || rests || self.is_probed(&ended.page) {
             return None;
         }
         let mut line = Line {
@@ -185,27 +178,11 @@ impl Ledger {
             paused: false,
             head: Some(head),
         };
-        let settings = &self.settings;
-        let step = turn(
-            &line,
-            cycle.now,
-            settings.lease,
-            &settings.limits,
-            settings.delay_on_wire,
-        );
-        let (Turn::Send(body), Some(head)) = (step, line.head.take()) else {
+        let Turn::Send(body) = self.turn(&line, cycle.now) else {
             return None;
         };
-        if !self.slots.may_take(page) || !self.spend(page) {
-            return None;
-        }
-        let next = Begin {
-            lane: Arc::clone(&line.lane),
-            job: head.job,
-            number: head.attempts + 1,
-            born: false,
-        };
-        let claim = settle::claim(cycle, false, line.lane, line.page, head, body);
-        Some((next, claim))
+        let head = line.head.take()?;
+        let may_send = self.may_send(&line.page, pages);
+        may_send.then(|| settle::begins(cycle, false, false, line.lane, line.page, head, body))
     }
 }

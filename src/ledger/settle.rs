@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::pages::Pages;
-use super::{Cycle, Ledger, span};
+use super::{Cycle, Ledger, Settings, span};
 use crate::clock::{Millis, millis};
 use crate::deliver::Claim;
 use crate::events::Event;
@@ -129,6 +129,27 @@ impl Ledger {
         Ok(())
     }
 
+    /// What the line may do now.
+    pub(super) fn turn(&self, line: &Line, now: Millis) -> Turn {
+        let Settings {
+            lease,
+            limits,
+            delay_on_wire,
+            ..
+        } = &self.settings;
+        turn(line, now, *lease, limits, *delay_on_wire)
+    }
+
+    /// True if a job of the page may go out now; takes its slot, and what it uses of the rate.
+    pub(super) fn may_send(&mut self, page: &Arc<str>, pages: &Pages) -> bool {
+        let may = pages.eligible.contains(&**page) && self.slots.may_take(page) && self.spend(page);
+        if may {
+            self.slots.take(page);
+            self.unconfirmed.push(Arc::clone(page));
+        }
+        may
+    }
+
     /// Takes back the slot of a claim that did not come about.
     pub(super) fn take_back(&mut self, page: &Arc<str>) {
         self.slots.give_back(page);
@@ -140,13 +161,7 @@ impl Ledger {
     /// Turns the line of one lane into what must be written.
     fn plan(&mut self, cycle: &Cycle, line: Line, pages: &Pages, plan: &mut Plan) {
         let now = cycle.now;
-        let step = turn(
-            &line,
-            now,
-            self.settings.lease,
-            &self.settings.limits,
-            self.settings.delay_on_wire,
-        );
+        let step = self.turn(&line, now);
         let Line {
             lane,
             page,
@@ -191,20 +206,10 @@ impl Ledger {
             (Turn::Send(body), Some(head)) => {
                 if let Some(until) = rest {
                     plan.parks.push(park(Some(until)));
-                } else if pages.eligible.contains(&*page)
-                    && self.slots.may_take(&page)
-                    && self.spend(&page)
-                {
-                    self.slots.take(&page);
-                    self.unconfirmed.push(Arc::clone(&page));
-                    plan.begin.push(Begin {
-                        lane: Arc::clone(&lane),
-                        job: head.job,
-                        number: head.attempts + 1,
-                        born: plan.born,
-                    });
-                    plan.claims
-                        .push(claim(cycle, alone, lane, page, head, body));
+                } else if self.may_send(&page, pages) {
+                    let (begin, claim) = begins(cycle, plan.born, alone, lane, page, head, body);
+                    plan.begin.push(begin);
+                    plan.claims.push(claim);
                 } else {
                     // Who has been tried waits behind those who have not: each probe is another's.
                     let tried = Millis::from(head.attempts > 0 && self.is_probed(&page));
@@ -248,19 +253,28 @@ impl Ledger {
     }
 }
 
-pub(super) fn claim(
+/// The next attempt of a head, as the database takes it and as a sender does.
+pub(super) fn begins(
     cycle: &Cycle,
+    born: bool,
     alone: bool,
     lane: Arc<str>,
     page: Arc<str>,
     head: Head,
     body: Vec<u8>,
-) -> Claim {
-    Claim {
+) -> (Begin, Claim) {
+    let number = head.attempts + 1;
+    let begin = Begin {
+        lane: Arc::clone(&lane),
+        job: head.job,
+        number,
+        born,
+    };
+    let claim = Claim {
         lane,
         token: cycle.token,
         job: head.job,
-        number: head.attempts + 1,
+        number,
         page,
         body: Bytes::from(body),
         failures: head.failures,
@@ -270,5 +284,6 @@ pub(super) fn claim(
         expires_in: head.expires.map(|at| span(at - cycle.now)),
         started: cycle.now,
         claimed: cycle.claimed,
-    }
+    };
+    (begin, claim)
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::bind::SQLITE_BATCH;
 use super::lanes::{Begin, Lease};
 use super::line::{first_in_line, head, head_columns, unknown_in_line};
-use super::record::{self, Ended, end_attempts, move_jobs};
+use super::record::{self, Ended, end_attempts, ended_columns, move_jobs};
 use super::{Pool, Result};
 use crate::job::{AfterUnknown, Head, JobId};
 
@@ -40,13 +40,25 @@ macro_rules! is_next {
     };
 }
 
+/// What a row of the batch has.
+macro_rules! advance_columns {
+    () => {
+        concat!(
+            "lane text, token bigint, next bigint, next_number bigint, ",
+            ended_columns!()
+        )
+    };
+}
+
 // Both jobs of a lane change in one UPDATE: the CHECKs of `send_jobs` are read anew for each, which takes
 // as long as changing three rows. The one that ends comes first, whichever side is walked inside the
 // other: it has left `sending` when the next comes there (`send_jobs_one_sending`).
 const POSTGRES: &str = concat!(
     "-- advance: jobs end and the next of their lines begin
 with mine as materialized (
-    select r.*, line.ids[2] as following from {rows: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}
+    select r.*, line.ids[2] as following from {rows: ",
+    advance_columns!(),
+    "}
     join send_lanes l on {key: l.lane = r.lane} and l.token = r.token and l.leased_by = $1
     cross join lateral (select array(",
     first_in_line!("2"),
@@ -106,7 +118,9 @@ macro_rules! advances {
 /// a `with`; the first picks the lanes. One text, or the threads would take turns at each.
 const SQLITE: &str = concat!(
     "-- advance: lines go on, from begin to commit
-{batch: lane text, token bigint, next bigint, next_number bigint, job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}begin immediate;
+{batch: ",
+    advance_columns!(),
+    "}begin immediate;
 update send_lanes set token = $4, due_at = $5, head = null
 from {rows: lane text, token bigint, next bigint, next_number bigint}
 where send_lanes.lane = r.lane and send_lanes.token = r.token and leased_by = $1

@@ -12,10 +12,13 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Connection as _, Postgres, Sqlite, Transaction};
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgExecutor, Postgres, Sqlite, SqliteExecutor, Transaction,
+};
 
 use super::bind::{
-    Batch, Bind, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres, to_sqlite,
+    Batch, Bind, LiteQuery, PgQuery, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres,
+    to_sqlite,
 };
 use super::rows::Row;
 use super::sql::{Dialect, render};
@@ -179,13 +182,11 @@ impl Pool {
         match self {
             Self::Postgres(pool) => {
                 let query = postgres(template, binds)?;
-                let rows = query.fetch_all(pool).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                from_postgres(query, pool).await
             }
             Self::Sqlite(pool, _) => {
                 let query = sqlite(template, binds)?;
-                let rows = query.fetch_all(pool).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                from_sqlite(query, pool).await
             }
         }
     }
@@ -203,19 +204,17 @@ impl Pool {
         match self {
             _ if rows.len() == 0 => {}
             Self::Postgres(pool) => {
-                let query = postgres_batch(template, binds, rows)?;
-                let rows = query.fetch_all(pool).await?;
-                out.extend(rows.into_iter().map(Row::Postgres));
+                out = from_postgres(postgres_batch(template, binds, rows)?, pool).await?;
             }
             Self::Sqlite(pool, _) => {
                 for query in sqlite_batches(template, binds, rows)? {
                     let mut connection = pool.acquire().await?;
-                    match query.fetch_all(&mut *connection).await {
-                        Ok(rows) => out.extend(rows.into_iter().map(Row::Sqlite)),
+                    match from_sqlite(query, &mut *connection).await {
+                        Ok(rows) => out.extend(rows),
                         Err(error) => {
                             // It may have failed half-way; if not, there is nothing to roll back.
                             let _ = sqlx::raw_sql("rollback").execute(&mut *connection).await;
-                            return Err(error.into());
+                            return Err(error);
                         }
                     }
                 }
@@ -231,13 +230,11 @@ impl Pool {
         match self {
             Self::Postgres(pool) => {
                 let query = sqlx::query_with(text, to_postgres(binds)?);
-                let rows = query.fetch_all(pool).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                from_postgres(query, pool).await
             }
             Self::Sqlite(pool, _) => {
                 let values = to_sqlite(&order, binds, |_| None)?;
-                let rows = sqlx::query_with(text, values).fetch_all(pool).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                from_sqlite(sqlx::query_with(text, values), pool).await
             }
         }
     }
@@ -277,13 +274,11 @@ impl Tx {
         match self {
             Self::Postgres(tx) => {
                 let query = postgres(template, binds)?;
-                let rows = query.fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                from_postgres(query, &mut **tx).await
             }
             Self::Sqlite(tx) => {
                 let query = sqlite(template, binds)?;
-                let rows = query.fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                from_sqlite(query, &mut **tx).await
             }
         }
     }
@@ -299,14 +294,11 @@ impl Tx {
         match self {
             _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                let query = postgres_batch(template, binds, rows)?;
-                let rows = query.fetch_all(&mut **tx).await?;
-                out.extend(rows.into_iter().map(Row::Postgres));
+                out = from_postgres(postgres_batch(template, binds, rows)?, &mut **tx).await?;
             }
             Self::Sqlite(tx) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    let rows = query.fetch_all(&mut **tx).await?;
-                    out.extend(rows.into_iter().map(Row::Sqlite));
+                    out.extend(from_sqlite(query, &mut **tx).await?);
                 }
             }
         }
@@ -342,15 +334,13 @@ impl Tx {
             Self::Postgres(tx) => {
                 let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0).0);
                 let query = sqlx::query_with(text, to_postgres(binds)?);
-                let rows = query.fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
+                from_postgres(query, &mut **tx).await
             }
             Self::Sqlite(tx) => {
                 let (text, order) = render(&template, Dialect::Sqlite, 0);
                 let text = sqlx::AssertSqlSafe(text);
                 let values = to_sqlite(&order, binds, |_| None)?;
-                let rows = sqlx::query_with(text, values).fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+                from_sqlite(sqlx::query_with(text, values), &mut **tx).await
             }
         }
     }
@@ -394,4 +384,14 @@ impl Tx {
         }
         Ok(())
     }
+}
+
+async fn from_postgres<'e>(query: PgQuery, on: impl PgExecutor<'e>) -> Result<Vec<Row>> {
+    let rows = query.fetch_all(on).await?;
+    Ok(rows.into_iter().map(Row::Postgres).collect())
+}
+
+async fn from_sqlite<'e>(query: LiteQuery, on: impl SqliteExecutor<'e>) -> Result<Vec<Row>> {
+    let rows = query.fetch_all(on).await?;
+    Ok(rows.into_iter().map(Row::Sqlite).collect())
 }

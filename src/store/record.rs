@@ -137,7 +137,7 @@ pub async fn lock(
 // A late and definite answer replaces the guess of whoever took the lane over. Who is late names
 // itself: if its claim was never committed, the attempt of that number is somebody else's.
 macro_rules! end_attempts {
-    ($rows:literal) => {
+    ($rows:expr) => {
         concat!(
             "update send_attempts set
     finished_at = {at: r.finished}, outcome = r.outcome, http_status = r.status,
@@ -158,7 +158,7 @@ pub(super) use end_attempts;
 // statement anew each time. An operator's cancel, marked while the attempt ran, wins over waiting but
 // not over an answer.
 macro_rules! move_jobs {
-    ($rows:literal) => {
+    ($rows:expr) => {
         concat!(
             "update send_jobs set
     state = case when cancel_requested and r.state in ('queued', 'unknown') then 'cancelled' else r.state end,
@@ -193,16 +193,20 @@ const JOBS: &str = concat!(
     )
 );
 
+/// What [`both`] binds.
+macro_rules! ended_columns {
+    () => {
+        "job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool"
+    };
+}
+pub(super) use ended_columns;
+
 /// Differs from SQLite in that both are one statement: SQLite cannot write in a `with`.
 const BOTH_POSTGRES: &str = concat!(
     "-- record: end the attempts and move the jobs on\nwith ended as (",
-    end_attempts!(
-        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}"
-    ),
+    end_attempts!(concat!("{rows: ", ended_columns!(), "}")),
     ")\n",
-    move_jobs!(
-        "{rows: job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool}"
-    )
+    move_jobs!(concat!("{rows: ", ended_columns!(), "}"))
 );
 
 /// Writes the end of attempts whose lanes are locked.
@@ -265,7 +269,7 @@ fn job(e: &Ended) -> [Bind; 5] {
     ]
 }
 
-/// What both take.
+/// What both take: the values of `ended_columns`.
 pub(super) fn both(ended: &Ended) -> [Bind; 13] {
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m]) = (attempt(ended), job(ended));
     [a, b, c, d, e, f, g, h, i, j, k, l, m]

@@ -352,14 +352,20 @@ mod tests {
         false
     }
 
-    /// A producer's log is written, which rings, and synced for seconds: only then its commit is seen.
-    #[tokio::test]
-    async fn after_a_ring_it_looks_for_longer_than_a_disk_takes() {
+    /// A worker that sleeps on a SQLite file of its own.
+    async fn at_rest() -> (tempfile::TempDir, Pool, Waker) {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}/x.db", folder.path().display());
         let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
         let mut waker = Waker::start(&pool, "w1", true).await.expect("starts");
         assert!(comes_to_rest(&mut waker).await && falls_silent(&waker).await);
+        (folder, pool, waker)
+    }
+
+    /// A producer's log is written, which rings, and synced for seconds: only then its commit is seen.
+    #[tokio::test]
+    async fn after_a_ring_it_looks_for_longer_than_a_disk_takes() {
+        let (_folder, _pool, mut waker) = at_rest().await;
         waker.rung();
         let mut looks = Vec::new();
         while looks.last() != Some(&REST) {
@@ -376,11 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_rests_is_left_alone_until_it_is_written() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}/x.db", folder.path().display());
-        let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
-        let mut waker = Waker::start(&pool, "w1", true).await.expect("starts");
-        assert!(comes_to_rest(&mut waker).await && falls_silent(&waker).await);
+        let (_folder, pool, mut waker) = at_rest().await;
         let mut tx = pool.begin().await.expect("begins");
         tx.run("create table x (y)", &[]).await.expect("writes");
         tx.commit().await.expect("commits");
