@@ -25,8 +25,8 @@ use crate::job::{AfterUnknown, State};
 use crate::judge::Judgement;
 use crate::pace::Slots;
 use crate::retry::Policy;
-use crate::store::lanes::{self, Lease, Survey};
-use crate::store::record::{self, Ended, Locked};
+use crate::store::lanes::{self, Lease, Locked, Survey};
+use crate::store::record::{self, Ended};
 use crate::store::{Error, Pool, Result, Tx, intake};
 use crate::validate::Limits;
 

@@ -17,9 +17,9 @@ use crate::job::{Head, Line};
 use crate::judge::Judgement;
 use crate::retry::{self, Attempted};
 use crate::store::Result;
-use crate::store::lanes::{self, Begin, End, Park};
+use crate::store::lanes::{self, Begin, End, Locked, Park};
 use crate::store::line;
-use crate::store::record::{self, Ended, Locked};
+use crate::store::record::{self, Ended};
 use crate::turn::{Turn, turn};
 
 /// How often a cycle looks again at lanes whose head just ended.

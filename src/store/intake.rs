@@ -6,8 +6,7 @@
 
 use std::sync::Arc;
 
-use super::lanes::Lease;
-use super::record::Locked;
+use super::lanes::{Lease, Locked};
 use super::{Bind, Result, Tx};
 use crate::clock::Millis;
 

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::record::Locked;
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::Millis;
 use crate::job::JobId;
@@ -75,6 +74,20 @@ pub async fn survey(pool: &Pool) -> Result<Survey> {
         }
     }
     Ok(survey)
+}
+
+/// A lane this transaction has locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    /// The lane.
+    pub lane: Arc<str>,
+    /// Its page.
+    pub page: Arc<str>,
+    /// Its begun job, if it waits in the line.
+    pub head: Option<JobId>,
+    /// It was just born of the mark of one job: nobody else stands in its line but jobs whose marks are
+    /// still to be taken.
+    pub alone: bool,
 }
 
 const TAKE: &str = "-- take: due lanes of a page

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::record::Locked;
+use super::lanes::Locked;
 use super::{Pool, Result, Row, Tx};
 use crate::job::{AfterUnknown, Head, JobId, Line, State};
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lanes::Locked;
 use super::{Bind, Result, Tx};
 use crate::clock::Millis;
 use crate::job::{JobId, Outcome, State};
@@ -50,20 +51,6 @@ pub struct Ended {
     /// How long the lane rests after it.
     pub rest: Duration,
     /// Its lane was born of this job's mark alone.
-    pub alone: bool,
-}
-
-/// A lane this transaction has locked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Locked {
-    /// The lane.
-    pub lane: Arc<str>,
-    /// Its page.
-    pub page: Arc<str>,
-    /// Its begun job, if it waits in the line.
-    pub head: Option<JobId>,
-    /// It was just born of the mark of one job: nobody else stands in its line but jobs whose marks are
-    /// still to be taken.
     pub alone: bool,
 }
 
