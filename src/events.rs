@@ -57,6 +57,12 @@ impl Events {
         self.metrics.oldest_due_seconds.set(waited.as_secs_f64());
     }
 
+    /// Bytes in SQLite's log.
+    pub fn set_log_size(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.sqlite_log_bytes.set(bytes);
+    }
+
     /// Attempts whose outcome is committed.
     pub fn recorded(&self) -> u64 {
         self.metrics.recorded.get()
@@ -178,6 +184,17 @@ fn log(event: &Event<'_>, news: bool) {
         Event::Healed { lanes } => error!(
             lanes,
             "lanes were missing and have been restored; please report this"
+        ),
+        Event::LogGrows { bytes } => warn!(
+            mib = bytes >> 20,
+            "SQLite's log grows: somebody reads an old state of the file, so it cannot be checkpointed; \
+             find who has it open (fuser FILE) and end its transaction"
+        ),
+        Event::Linked { path, names } => warn!(
+            path,
+            names,
+            "the database's file has several names (hard links): SQLite keeps a log for each of them, and \
+             whoever opens the file by another one damages it; remove the others"
         ),
         Event::Pruned { jobs } => debug!(jobs, "retention deleted old jobs"),
         Event::Bug { what } => error!(what, "an assertion failed; please report this"),

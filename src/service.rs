@@ -5,6 +5,7 @@
 
 mod refresh;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::breaker::Breaker;
+use crate::clock::BootInstant;
 use crate::config::{Config, Delay, PageSecret};
 use crate::deliver::Wire;
 use crate::events::{Event, Events};
@@ -158,6 +160,10 @@ impl Service {
         let senders = Handle::current();
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
+        if let Some(file) = readers.file().filter(|file| file.names() > 1) {
+            let (path, names) = (&*file.path().to_string_lossy(), file.names());
+            events.emit(&Event::Linked { path, names });
+        }
         let sweeping = Pool::open(url, Use::Write, false).await?;
         let name = worker_name(config.worker.name.as_deref());
         let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
@@ -242,6 +248,20 @@ impl Service {
         unwritten
     }
 
+    /// Refuses to go on with a SQLite file that has been replaced or removed. Its connections then end
+    /// with the process: closed before, they would delete the log of whatever has its name now.
+    ///
+    /// # Errors
+    /// [`store::Error::Replaced`].
+    pub fn check_file(&self) -> store::Result<()> {
+        let checked = self.readers.file().map_or(Ok(()), |file| file.check());
+        if checked.is_err() {
+            self.readers.leave_open();
+            self.sweeping.leave_open();
+        }
+        checked
+    }
+
     /// True once a ledger's thread has ended by itself, which it never should.
     pub fn has_died(&self) -> bool {
         self.ledgers
@@ -289,6 +309,7 @@ pub fn worker_name(configured: Option<&str>) -> String {
         .to_string_lossy()
         .into_owned();
     let base = configured.map_or(host, str::to_owned);
-    let started = crate::clock::BootInstant::now().nanos() / 1_000_000;
-    format!("{base}-{}-{:x}", std::process::id(), started)
+    // Clones of a machine may start alike: the same host, process and moment.
+    let chance = RandomState::new().hash_one(BootInstant::now().nanos());
+    format!("{base}-{}-{chance:x}", std::process::id())
 }

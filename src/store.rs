@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod advance;
 pub mod bind;
 pub mod enqueue;
+pub mod file;
 pub mod intake;
 pub mod lanes;
 pub mod line;
@@ -45,6 +46,12 @@ pub enum Error {
     /// The SQLite file is not there.
     #[error("database_url: {} does not exist; create it with `postlane migrate`", .0.display())]
     Missing(PathBuf),
+    /// The SQLite file has been replaced or removed since it was opened.
+    #[error(
+        "database_url: {} was replaced or removed while it was open; start again to use what is there now",
+        .0.display()
+    )]
+    Replaced(PathBuf),
     /// SQLite did not take the settings durability needs.
     #[error(
         "sqlite: journal_mode is {journal} and synchronous is {synchronous}; wal and 2 (full) are needed"

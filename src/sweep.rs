@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::clock::BootInstant;
 use crate::events::{Event, Events};
+use crate::store::file::{REST as UNCHANGED, Stamp};
 use crate::store::prune::{self, Kind};
-use crate::store::watch::{self, Stamp};
 use crate::store::{Pool, Result};
 use crate::worker::Stop;
 
@@ -26,16 +26,20 @@ pub struct Retention {
 pub const BITE: i64 = 500;
 const REST: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(30);
+/// A log of SQLite's that is this large is worth a word: a checkpoint comes at an eighth of it.
+const LARGE_LOG: u64 = 256 << 20;
 
 /// Sweeps until told to stop.
 pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut stop: Stop) {
     let mut after = String::new();
+    let mut large_log = LARGE_LOG;
     // When nothing was found in SQLite's files, and how they were before.
     let mut clean: Option<(BootInstant, Stamp)> = None;
     while !*stop.borrow() {
-        let now = pool.path().map(Stamp::of);
+        let now = pool.file().map(|file| file.stamp());
+        large_log = watch_log(&pool, &events, large_log);
         let rests =
-            |(at, then): &(BootInstant, Stamp)| at.elapsed() < watch::REST && now == Some(*then);
+            |(at, then): &(BootInstant, Stamp)| at.elapsed() < UNCHANGED && now == Some(*then);
         let found = match clean.as_ref().is_some_and(rests) {
             true => Found::Nothing,
             false => {
@@ -57,6 +61,23 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
             () = tokio::time::sleep(rest) => {}
             _ = stop.changed() => {}
         }
+    }
+}
+
+/// Says once, and again at each doubling, that SQLite's log is larger than `limit`; returns the next limit.
+fn watch_log(pool: &Pool, events: &Events, limit: u64) -> u64 {
+    let Some(file) = pool.file() else {
+        return limit;
+    };
+    let bytes = file.log_size();
+    events.set_log_size(bytes);
+    match bytes {
+        _ if bytes >= limit => {
+            events.emit(&Event::LogGrows { bytes });
+            bytes.saturating_mul(2)
+        }
+        _ if bytes < LARGE_LOG / 2 => LARGE_LOG,
+        _ => limit,
     }
 }
 

@@ -90,17 +90,28 @@ impl Run {
         tell(&[NotifyState::Ready]);
         let mut pulse = Pulse::new();
         loop {
-            tokio::select! {
-                () = signals.next() => break,
-                () = reload.asked() => reload.reload(&config, &service).await,
-                () = pulse.beat() => {}
-            }
+            let told = tokio::select! {
+                () = signals.next() => true,
+                () = reload.asked() => {
+                    reload.reload(&config, &service).await;
+                    false
+                }
+                () = pulse.beat() => false,
+            };
             if service.has_died() {
                 error!("the worker's task has ended by itself; please report this");
                 tell(&[NotifyState::Stopping]);
                 return Err(Failure::Failed(
                     "the worker's task has ended by itself".to_owned(),
                 ));
+            }
+            if let Err(error) = service.check_file() {
+                error!(%error, "stopping at once: nothing more is written");
+                tell(&[NotifyState::Stopping]);
+                return Err(error.into());
+            }
+            if told {
+                break;
             }
             pulse.feed();
         }

@@ -134,6 +134,18 @@ pub enum Event<'a> {
         /// How many.
         lanes: usize,
     },
+    /// SQLite's log has grown far beyond what a checkpoint leaves: somebody reads an old state of the file.
+    LogGrows {
+        /// Bytes in the log.
+        bytes: u64,
+    },
+    /// The SQLite file has several names: whoever opens it by another one damages it.
+    Linked {
+        /// Its path.
+        path: &'a str,
+        /// How many.
+        names: u64,
+    },
     /// Retention deleted old jobs.
     Pruned {
         /// How many.

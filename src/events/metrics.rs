@@ -41,6 +41,7 @@ pub(super) struct Metrics {
     pruned: Counter,
     bugs: Counter,
     pub(super) oldest_due_seconds: Gauge<f64, AtomicU64>,
+    pub(super) sqlite_log_bytes: Gauge,
 }
 
 impl Metrics {
@@ -126,6 +127,10 @@ impl Metrics {
         };
         let in_flight = gauge("in_flight", "Requests in flight");
         let ledger_up = gauge("ledger_up", "1 while outcomes can be written");
+        let sqlite_log_bytes = gauge(
+            "sqlite_log_bytes",
+            "Size of SQLite's write-ahead log, looked at when the file is swept; 0 on Postgres",
+        );
         Self {
             registry,
             attempts,
@@ -148,6 +153,7 @@ impl Metrics {
             pruned,
             bugs,
             oldest_due_seconds,
+            sqlite_log_bytes,
         }
     }
 
@@ -195,7 +201,9 @@ impl Metrics {
             | Event::NoSecret { .. }
             | Event::SecretSwitched { .. }
             | Event::SecretChanged { .. }
-            | Event::SecretKept { .. } => {}
+            | Event::SecretKept { .. }
+            | Event::LogGrows { .. }
+            | Event::Linked { .. } => {}
         }
         true
     }

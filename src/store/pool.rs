@@ -4,7 +4,6 @@
 //! never dropped half-way (a cancelled `begin` can leave an open transaction behind). Readers are
 //! few. Nothing here knows what a job is.
 
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::bind::{
     Batch, Bind, LiteQuery, PgQuery, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres,
     to_sqlite,
 };
+use super::file::DatabaseFile;
 use super::rows::Row;
 use super::sql::{Dialect, render};
 use super::{Error, Result};
@@ -29,8 +29,8 @@ use super::{Error, Result};
 pub enum Pool {
     /// PostgreSQL.
     Postgres(PgPool),
-    /// SQLite, and where its file is.
-    Sqlite(SqlitePool, PathBuf),
+    /// SQLite, and its file.
+    Sqlite(SqlitePool, DatabaseFile),
 }
 
 /// How a pool will be used.
@@ -141,6 +141,7 @@ impl Pool {
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
             .fetch_one(&pool)
             .await?;
+        // Reads from the file, so its log is there from now on.
         let journal: String = sqlx::query_scalar("pragma journal_mode")
             .fetch_one(&pool)
             .await?;
@@ -150,7 +151,8 @@ impl Pool {
                 synchronous,
             });
         }
-        Ok(Self::Sqlite(pool, path))
+        let file = DatabaseFile::opened(&path)?;
+        Ok(Self::Sqlite(pool, file))
     }
 
     /// Which engine this is.
@@ -162,10 +164,10 @@ impl Pool {
     }
 
     /// The database's file, on SQLite.
-    pub fn path(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&DatabaseFile> {
         match self {
             Self::Postgres(_) => None,
-            Self::Sqlite(_, path) => Some(path),
+            Self::Sqlite(_, file) => Some(file),
         }
     }
 
@@ -173,7 +175,10 @@ impl Pool {
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
-            Self::Sqlite(pool, _) => Tx::Sqlite(pool.begin_with("begin immediate").await?),
+            Self::Sqlite(pool, file) => {
+                file.check()?;
+                Tx::Sqlite(pool.begin_with("begin immediate").await?)
+            }
         })
     }
 
@@ -206,8 +211,9 @@ impl Pool {
             Self::Postgres(pool) => {
                 out = from_postgres(postgres_batch(template, binds, rows)?, pool).await?;
             }
-            Self::Sqlite(pool, _) => {
+            Self::Sqlite(pool, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
+                    file.check()?;
                     let mut connection = pool.acquire().await?;
                     match from_sqlite(query, &mut *connection).await {
                         Ok(rows) => out.extend(rows),
@@ -250,12 +256,19 @@ impl Pool {
         }
     }
 
-    /// Closes the connections; SQLite checkpoints when the last one goes.
+    /// Closes the connections; SQLite checkpoints when the last one goes, unless the file is no longer
+    /// the one that has its name.
     pub async fn close(&self) {
         match self {
             Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(_, file) if file.check().is_err() => self.leave_open(),
             Self::Sqlite(pool, _) => pool.close().await,
         }
+    }
+
+    /// From now on its connections end with the process, and not before.
+    pub fn leave_open(&self) {
+        std::mem::forget(self.clone());
     }
 }
 
