@@ -1,4 +1,5 @@
-//! A SQLite file that is known by several names, and one that is replaced under a worker's hands.
+//! A SQLite file that is known by several names, one that is replaced under a worker's hands, and a
+//! worker that may open few.
 //!
 //! With the real binary: SQLite's own end of a connection, which deletes a log by its name, is part of it.
 
@@ -187,5 +188,31 @@ async fn a_file_with_two_names_is_told_of() {
         "{}",
         worker.log()
     );
+    assert_eq!(worker.stop().await, 0);
+}
+
+/// Each try without a free descriptor would be an attempt, and a row.
+#[tokio::test]
+async fn a_low_limit_of_open_files_costs_no_attempts() {
+    let scene = Scene::new();
+    let file = scene.path("q.db");
+    scene.migrate(&file);
+    let sql = Sql::open(&url(&file));
+    sql.rows(
+        "with recursive n(n) as (select 1 union all select n + 1 from n where n < 600) \
+         insert into send_jobs (page_id, recipient, message) select '1', json_object('id', 'r' || n), \
+         '{\"template_type\":\"text\",\"text\":\"hello\"}' from n",
+    )
+    .await;
+    scene.mock.set_latency(Duration::from_millis(50));
+    let setup = Setup {
+        concurrency: 256,
+        open_files: Some(64),
+        ..scene.setup(&file)
+    };
+    let mut worker = setup.start();
+    sql.finished(Duration::from_secs(30)).await;
+    assert_eq!(sql.count("send_attempts").await, 600);
+    assert_eq!(worker.says("the limit of open files is too low"), 1);
     assert_eq!(worker.stop().await, 0);
 }

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use super::reload::Reload;
-use super::{Failure, Globals, Out, log};
+use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
 use crate::events::Events;
@@ -70,11 +70,21 @@ impl Signals {
 
 impl Run {
     pub async fn run(&self, globals: &Globals, _out: &mut Out) -> Result<(), Failure> {
-        let config = globals.load()?;
+        let mut config = globals.load()?;
         config.require_secrets()?;
         let _flushed = log::start(config.log.format, &config.log.level).map_err(Failure::Usage)?;
         for warning in config.warnings() {
             warn!(warning, "configuration");
+        }
+        let wanted = config.worker.concurrency;
+        config.worker.concurrency = limits::requests_by_open_files(wanted);
+        if config.worker.concurrency < wanted {
+            warn!(
+                wanted,
+                concurrency = config.worker.concurrency,
+                "fewer requests in flight than worker.concurrency says: the limit of open files is too \
+                 low (ulimit -n; LimitNOFILE= in the unit)"
+            );
         }
         let mut signals = Signals::listen()?;
         let mut reload = Reload::listen(globals)?;
