@@ -181,13 +181,14 @@ impl Ledger {
             return Ok(step);
         }
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(survey, claimed, more_ended).await
+        let seen = BootInstant::now();
+        self.cycle_on(survey, claimed, seen, more_ended).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(Survey { now, ..survey }, claimed, &mut || None)
+        self.cycle_on(Survey { now, ..survey }, claimed, claimed, &mut || None)
             .await
     }
 
@@ -195,6 +196,7 @@ impl Ledger {
         &mut self,
         survey: Survey,
         claimed: BootInstant,
+        seen: BootInstant,
         more_ended: MoreEnded<'_>,
     ) -> Result<Step> {
         let mut step = Step::default();
@@ -229,7 +231,7 @@ impl Ledger {
         self.view = Some(View {
             pages,
             now,
-            at: claimed,
+            at: seen,
             next_in: step.next_in,
         });
         self.hand_out(&mut step);
