@@ -57,7 +57,7 @@ create table send_jobs (
         attempts > 0
         or coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
                     json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
-        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '\S'
+        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '[^[:space:]]'
     ),
     constraint recipient_is_at_most_1024_bytes check (attempts > 0 or octet_length(recipient::text) <= 1024),
     constraint message_is_an_object check (attempts > 0 or json_typeof(message) = 'object'),

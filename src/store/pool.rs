@@ -64,6 +64,8 @@ impl Pool {
                 ("tcp_user_timeout", "10s"),
                 ("tcp_keepalives_idle", "10"),
                 ("synchronous_commit", "on"),
+                // A backslash in a text of ours is a backslash.
+                ("standard_conforming_strings", "on"),
                 // Every statement here is a look-up by key; a plan that scans is a mistake.
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),

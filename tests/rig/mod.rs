@@ -135,6 +135,14 @@ impl Sql {
         panic!("{text}: {last:?}")
     }
 
+    /// Ends its connections.
+    pub async fn close(self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
     /// One number.
     pub async fn count(&self, what: &str) -> u64 {
         let rows = self
