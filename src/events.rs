@@ -183,7 +183,21 @@ fn log(event: &Event<'_>, news: bool) {
         ),
         Event::Healed { lanes } => error!(
             lanes,
-            "lanes were missing and have been restored; please report this"
+            "lanes or timers were missing and have been restored; if nobody has changed the tables by hand \
+             (use requeue, resolve, cancel), please report this"
+        ),
+        Event::SweepFailed { step, error } if news => {
+            error!(
+                step,
+                error, "sweeper failed, it tries again every 30 seconds"
+            )
+        }
+        Event::SweepFailed { step, error } => debug!(step, error, "sweeper still fails"),
+        Event::Swept { step } if news => info!(step, "sweeper works again"),
+        Event::Swept { .. } => {}
+        Event::PruneRefused { jobs, error } => warn!(
+            jobs,
+            error, "retention leaves jobs alone that the database does not give up, for an hour"
         ),
         Event::LogGrows { bytes } => warn!(
             mib = bytes >> 20,

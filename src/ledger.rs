@@ -39,6 +39,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How long a claim lasts.
     pub lease: Duration,
+    /// The longest wait that any rule gives between two attempts.
+    pub longest_wait: Duration,
     /// What comes after a lost attempt.
     pub policy: Policy,
     /// Whether an unknown job holds its line.

@@ -87,6 +87,14 @@ impl Config {
         }
     }
 
+    /// The longest wait between two attempts of a job: its backoff, what a receiver may ask for, what a rule says.
+    fn longest_wait(&self) -> Duration {
+        let backoff = self.retry.max * 4 / 3;
+        backoff
+            .max(self.retry.max_retry_after)
+            .max(self.judge.rules.longest_wait())
+    }
+
     fn settings(
         &self,
         worker: String,
@@ -102,6 +110,7 @@ impl Config {
             worker,
             concurrency,
             lease: self.worker.lease,
+            longest_wait: self.longest_wait(),
             policy: self.policy(),
             after_unknown: self.lanes.after_unknown,
             min_gap: self.lanes.min_gap,
@@ -160,6 +169,7 @@ impl Service {
         let senders = Handle::current();
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
+        schema::check_fit(&readers).await?;
         if let Some(file) = readers.file().filter(|file| file.names() > 1) {
             let (path, names) = (&*file.path().to_string_lossy(), file.names());
             events.emit(&Event::Linked { path, names });
@@ -199,6 +209,7 @@ impl Service {
         let sweeper = sweep(
             sweeping.clone(),
             retention,
+            config.longest_wait(),
             Arc::clone(events),
             stopping.clone(),
         );

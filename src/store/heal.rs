@@ -1,0 +1,155 @@
+//! Healing: what the triggers and the ledgers promise each other, looked after from outside, in small bites.
+//!
+//! A job has a lane or a mark, or a timer before its `send_at`; a lane without a time is blocked by somebody; no
+//! lane waits for longer than any rule says. Triggers do not fire for rows that replication applies, people change
+//! tables by hand, clocks are set back: what is missing is put there again, and counted.
+
+use std::time::Duration;
+
+use super::{Pool, Result, Tx, intake};
+use crate::clock::{Millis, millis};
+use crate::job::JobId;
+
+// A job that waited for a minute without a lane and without a mark was forgotten by somebody. Not asked of a page
+// that has many marks: there lanes are missing for a good reason. No `not exists`: that would be a join, and Postgres
+// could read all lanes for each job.
+const LANES: &str = "-- heal: jobs whose lanes are missing
+select lane, page_id, missing from (
+    select j.lane, j.page_id,
+        j.due_at < {at: $2}
+        and (select 1 from send_lanes l where l.lane = j.lane) is null
+        and (select count(*) from (select 1 from send_inbox m where m.page_id = j.page_id limit 101) m) <= 100
+        and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null as missing
+    from send_jobs j
+    where j.state = 'queued' and (j.send_at is null or j.joined_at is not null) and j.lane > $1
+    order by j.lane, j.id limit $3
+) bite";
+
+const SENDING: &str = "-- heal: jobs in hand whose lanes are missing
+select j.lane, j.page_id from send_jobs j
+where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane) is null
+    and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
+
+const TIMERS: &str = "-- heal: jobs whose timers are missing
+select id, at, (select 1 from send_timers t where t.at = bite.at and t.job_id = bite.id) is null as missing from (
+    select id, {ms: send_at} as at from send_jobs
+    where state = 'queued' and send_at is not null and joined_at is null and id > $1 order by id limit $2
+) bite";
+
+const TIMER: &str = "-- heal: a timer
+insert into send_timers (at, job_id) select r.at, r.job from {rows: at bigint, job bigint} where true
+on conflict do nothing";
+
+// What their trigger did not do either.
+const DUE_POSTGRES: &str = "-- heal: a job with a timer is due at its time
+update send_jobs set due_at = send_at + delay * interval '1 second' from {rows: job bigint}
+where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
+/// Differs from Postgres in that times are numbers.
+const DUE_SQLITE: &str = "-- heal: a job with a timer is due at its time
+update send_jobs set due_at = send_at + delay * 1000 from {rows: job bigint}
+where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
+
+const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
+select lane, page_id,
+    (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' limit 1) is null
+    and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
+from (
+    select lane, page_id from send_lanes where due_at is null and lane > $1 order by lane limit $2
+) bite";
+
+// Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
+const LATE: &str = "-- heal: lanes that wait for longer than any rule says
+with recursive p (page_id) as (
+    select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
+    union all
+    select (select n.page_id from send_lanes n where n.page_id > p.page_id and n.due_at is not null
+        order by n.page_id limit 1)
+    from p where p.page_id is not null
+)
+select l.lane, l.page_id from p join send_lanes l on {key: l.page_id = p.page_id}
+where p.page_id is not null and l.due_at > $1 and l.leased_by is null limit 0 + $2";
+
+/// Where it goes on.
+#[derive(Debug, Default)]
+pub struct Healer {
+    lane: String,
+    job: JobId,
+    blocked: String,
+}
+
+impl Healer {
+    /// True before the first bite, and when the last one has reached the end of everything.
+    pub fn is_at_start(&self) -> bool {
+        self.lane.is_empty() && self.job == 0 && self.blocked.is_empty()
+    }
+
+    /// Looks at up to `bite` jobs and lanes of each kind, and puts there what is missing. Returns how many were
+    /// mended. `longest` is the longest wait that any rule gives.
+    pub async fn heal(
+        &mut self,
+        pool: &Pool,
+        now: Millis,
+        longest: Duration,
+        bite: i64,
+    ) -> Result<usize> {
+        let mut tx = pool.begin().await?;
+        let found = [
+            (
+                self.lane.as_str().into(),
+                LANES,
+                &[(now - 60_000).into(), bite.into()][..],
+            ),
+            (self.blocked.as_str().into(), BLOCKED, &[bite.into()]),
+        ];
+        let mut lanes = std::collections::BTreeMap::new();
+        let mut last = [String::new(), String::new()];
+        for ((after, text, more), last) in found.into_iter().zip(&mut last) {
+            let binds: Vec<_> = std::iter::once(after).chain(more.iter().cloned()).collect();
+            for row in &tx.rows(text, &binds).await? {
+                *last = row.text("lane")?;
+                if row.flag("missing")? {
+                    lanes.insert(last.clone(), row.text("page_id")?);
+                }
+            }
+        }
+        let late = now.saturating_add(millis(longest));
+        for (text, binds) in [
+            (SENDING, &[bite.into()][..]),
+            (LATE, &[late.into(), bite.into()]),
+        ] {
+            for row in &tx.rows(text, binds).await? {
+                lanes.insert(row.text("lane")?, row.text("page_id")?);
+            }
+        }
+        for (lane, page) in &lanes {
+            intake::look_again(&mut tx, page, lane).await?;
+        }
+        let (timers, job) = timers(&mut tx, self.job, bite).await?;
+        tx.commit().await?;
+        [self.lane, self.blocked] = last;
+        self.job = job;
+        Ok(lanes.len() + timers)
+    }
+}
+
+/// Returns how many timers were missing, and the last job that was looked at; 0 if there are no more.
+async fn timers(tx: &mut Tx, after: JobId, bite: i64) -> Result<(usize, JobId)> {
+    let (mut missing, mut last) = (Vec::new(), 0);
+    for row in &tx.rows(TIMERS, &[after.into(), bite.into()]).await? {
+        last = row.int("id")?;
+        if row.flag("missing")? {
+            missing.push((row.int("at")?, last));
+        }
+    }
+    let timers = missing
+        .iter()
+        .map(|(at, job)| [(*at).into(), (*job).into()]);
+    tx.batch(TIMER, &[], timers).await?;
+    let jobs = missing.iter().map(|(_, job)| [(*job).into()]);
+    let due = match tx {
+        Tx::Postgres(_) => DUE_POSTGRES,
+        Tx::Sqlite(_) => DUE_SQLITE,
+    };
+    tx.batch(due, &[], jobs).await?;
+    Ok((missing.len(), last))
+}
