@@ -113,7 +113,7 @@ create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency
 create index send_jobs_line on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
 -- Jobs that have not joined their lines yet: each has a row in send_timers.
-create index send_jobs_scheduled on send_jobs (id)
+create index send_jobs_scheduled on send_jobs (send_at, id)
     where state = 'queued' and send_at is not null and joined_at is null;
 -- An assertion: one job of a lane is in hand at a time.
 create unique index send_jobs_one_sending on send_jobs (lane) where state = 'sending';
@@ -159,7 +159,7 @@ create table send_lanes (
     rest_until integer not null default 0
 ) strict, without rowid;
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
-create index send_lanes_blocked on send_lanes (lane) where due_at is null;
+create index send_lanes_blocked on send_lanes (page_id, lane) where due_at is null;
 
 -- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
 create table send_inbox (

@@ -4,9 +4,10 @@
 //! lane waits for longer than any rule says. Triggers do not fire for rows that replication applies, people change
 //! tables by hand, clocks are set back: what is missing is put there again, and counted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Pool, Result, Tx, intake};
+use super::{Pool, Result, Row, Tx, intake};
 use crate::clock::{Millis, millis};
 use crate::job::JobId;
 
@@ -33,7 +34,8 @@ where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane)
 const TIMERS: &str = "-- heal: jobs whose timers are missing
 select id, at, (select 1 from send_timers t where t.at = bite.at and t.job_id = bite.id) is null as missing from (
     select id, {ms: send_at} as at from send_jobs
-    where state = 'queued' and send_at is not null and joined_at is null and id > $1 order by id limit $2
+    where state = 'queued' and send_at is not null and joined_at is null and (send_at, id) > ({at: $1}, $2)
+    order by send_at, id limit $3
 ) bite";
 
 const TIMER: &str = "-- heal: a timer
@@ -54,11 +56,11 @@ select lane, page_id,
     (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' limit 1) is null
     and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
 from (
-    select lane, page_id from send_lanes where due_at is null and lane > $1 order by lane limit $2
+    select lane, page_id from send_lanes where due_at is null and (page_id, lane) > ($1, $2)
+    order by page_id, lane limit $3
 ) bite";
 
-// Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
-const LATE: &str = "-- heal: lanes that wait for longer than any rule says
+const PAGES: &str = "-- heal: pages with lanes that wait
 with recursive p (page_id) as (
     select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
     union all
@@ -66,21 +68,25 @@ with recursive p (page_id) as (
         order by n.page_id limit 1)
     from p where p.page_id is not null
 )
-select l.lane, l.page_id from p join send_lanes l on {key: l.page_id = p.page_id}
-where p.page_id is not null and l.due_at > $1 and l.leased_by is null limit 0 + $2";
+select page_id from p where page_id is not null";
+
+// Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
+const LATE: &str = "-- heal: lanes that wait for longer than any rule says
+select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
+where l.due_at > $1 and l.leased_by is null limit 0 + $2";
 
 /// Where it goes on.
 #[derive(Debug, Default)]
 pub struct Healer {
     lane: String,
-    job: JobId,
-    blocked: String,
+    timer: (Millis, JobId),
+    blocked: (String, String),
 }
 
 impl Healer {
     /// True before the first bite, and when the last one has reached the end of everything.
     pub fn is_at_start(&self) -> bool {
-        self.lane.is_empty() && self.job == 0 && self.blocked.is_empty()
+        self.lane.is_empty() && self.timer == (0, 0) && self.blocked.1.is_empty()
     }
 
     /// Looks at up to `bite` jobs and lanes of each kind, and puts there what is missing. Returns how many were
@@ -93,52 +99,63 @@ impl Healer {
         bite: i64,
     ) -> Result<usize> {
         let mut tx = pool.begin().await?;
-        let found = [
-            (
-                self.lane.as_str().into(),
-                LANES,
-                &[(now - 60_000).into(), bite.into()][..],
-            ),
-            (self.blocked.as_str().into(), BLOCKED, &[bite.into()]),
+        let mut lanes = BTreeMap::new();
+        let binds = [
+            self.lane.as_str().into(),
+            (now - 60_000).into(),
+            bite.into(),
         ];
-        let mut lanes = std::collections::BTreeMap::new();
-        let mut last = [String::new(), String::new()];
-        for ((after, text, more), last) in found.into_iter().zip(&mut last) {
-            let binds: Vec<_> = std::iter::once(after).chain(more.iter().cloned()).collect();
-            for row in &tx.rows(text, &binds).await? {
-                *last = row.text("lane")?;
-                if row.flag("missing")? {
-                    lanes.insert(last.clone(), row.text("page_id")?);
-                }
-            }
-        }
+        let lane = missing(&tx.rows(LANES, &binds).await?, &mut lanes)?.1;
+        let (page, blocked) = &self.blocked;
+        let binds = [page.as_str().into(), blocked.as_str().into(), bite.into()];
+        let blocked = missing(&tx.rows(BLOCKED, &binds).await?, &mut lanes)?;
+        let pages = tx.rows(PAGES, &[]).await?;
+        let pages = pages.iter().map(|row| Ok([row.text("page_id")?.into()]));
+        let pages = pages.collect::<Result<Vec<_>>>()?;
         let late = now.saturating_add(millis(longest));
-        for (text, binds) in [
-            (SENDING, &[bite.into()][..]),
-            (LATE, &[late.into(), bite.into()]),
-        ] {
-            for row in &tx.rows(text, binds).await? {
-                lanes.insert(row.text("lane")?, row.text("page_id")?);
-            }
+        let mut found = tx.rows(SENDING, &[bite.into()]).await?;
+        found.extend(
+            tx.batch(LATE, &[late.into(), bite.into()], pages.into_iter())
+                .await?,
+        );
+        for row in &found {
+            lanes.insert(row.text("lane")?, row.text("page_id")?);
         }
         for (lane, page) in &lanes {
             intake::look_again(&mut tx, page, lane).await?;
         }
-        let (timers, job) = timers(&mut tx, self.job, bite).await?;
+        let (timers, timer) = timers(&mut tx, self.timer, bite).await?;
         tx.commit().await?;
-        [self.lane, self.blocked] = last;
-        self.job = job;
+        (self.lane, self.blocked, self.timer) = (lane, blocked, timer);
         Ok(lanes.len() + timers)
     }
 }
 
-/// Returns how many timers were missing, and the last job that was looked at; 0 if there are no more.
-async fn timers(tx: &mut Tx, after: JobId, bite: i64) -> Result<(usize, JobId)> {
-    let (mut missing, mut last) = (Vec::new(), 0);
-    for row in &tx.rows(TIMERS, &[after.into(), bite.into()]).await? {
-        last = row.int("id")?;
+/// Adds the lanes that are missing to those found. Returns page and lane of the last that was looked at; empty ones
+/// if there are no more.
+fn missing(rows: &[Row], lanes: &mut BTreeMap<String, String>) -> Result<(String, String)> {
+    let mut last = Default::default();
+    for row in rows {
+        last = (row.text("page_id")?, row.text("lane")?);
         if row.flag("missing")? {
-            missing.push((row.int("at")?, last));
+            lanes.insert(last.1.clone(), last.0.clone());
+        }
+    }
+    Ok(last)
+}
+
+/// Returns how many timers were missing, and time and job of the last that was looked at; zeros if there are no more.
+async fn timers(
+    tx: &mut Tx,
+    (at, job): (Millis, JobId),
+    bite: i64,
+) -> Result<(usize, (Millis, JobId))> {
+    let (mut missing, mut last) = (Vec::new(), (0, 0));
+    let binds = [at.into(), job.into(), bite.into()];
+    for row in &tx.rows(TIMERS, &binds).await? {
+        last = (row.int("at")?, row.int("id")?);
+        if row.flag("missing")? {
+            missing.push(last);
         }
     }
     let timers = missing
