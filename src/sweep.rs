@@ -11,7 +11,7 @@ use crate::events::{Event, Events};
 use crate::store::prune::{self, Kind};
 use crate::store::watch::{self, Stamp};
 use crate::store::{Pool, Result};
-use crate::worker::Stop;
+use crate::worker::{Stop, is_stopped, stopped};
 
 /// How long finished jobs are kept.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
     let mut after = String::new();
     // When nothing was found in SQLite's files, and how they were before.
     let mut clean: Option<(BootInstant, Stamp)> = None;
-    while !*stop.borrow() {
+    while !is_stopped(&stop) {
         let now = pool.path().map(Stamp::of);
         let rests =
             |(at, then): &(BootInstant, Stamp)| at.elapsed() < watch::REST && now == Some(*then);
@@ -43,7 +43,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
                 let found = once(&pool, retention, &events, &mut after).await;
                 // An error is the ledger's to report: the same database is its own.
                 if found.is_err() {
-                    pool.renew().await;
+                    pool.renew();
                 }
                 let found = found.unwrap_or(Found::Some);
                 clean = now
@@ -55,7 +55,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
         let rest = if found == Found::Much { REST } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
-            _ = stop.changed() => {}
+            () = stopped(&mut stop) => {}
         }
     }
 }

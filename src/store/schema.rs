@@ -30,7 +30,13 @@ pub async fn migrate(url: &str) -> Result<usize> {
 
 async fn apply(pool: &Pool) -> Result<()> {
     match pool {
-        Pool::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await?,
+        Pool::Postgres(backends) => {
+            let mut backend = backends.lend().await?;
+            sqlx::migrate!("migrations/postgres")
+                .run(backend.connection()?)
+                .await?;
+            backend.give_back();
+        }
         Pool::Sqlite(pool, _) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
     }
     Ok(())
