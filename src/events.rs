@@ -5,7 +5,9 @@
 
 mod event;
 mod metrics;
+mod pulse;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
@@ -13,11 +15,14 @@ use tracing::{debug, error, info, warn};
 use crate::job::State;
 pub use event::Event;
 use metrics::Metrics;
+pub use pulse::{Pulse, STANDS_AFTER, Standing};
 
 /// The counters and the log. Cheap to share.
 #[derive(Debug)]
 pub struct Events {
     metrics: Metrics,
+    /// Of the ledgers that run.
+    pulses: Mutex<Vec<Weak<Pulse>>>,
 }
 
 impl Default for Events {
@@ -31,11 +36,37 @@ impl Events {
     pub fn new() -> Self {
         Self {
             metrics: Metrics::new(),
+            pulses: Mutex::default(),
         }
+    }
+
+    /// Where a ledger of that name leaves its signs of life, for as long as it keeps this.
+    pub fn pulse(&self, worker: &str) -> Arc<Pulse> {
+        let pulse = Arc::new(Pulse::new(worker));
+        let mut pulses = self.pulses();
+        pulses.retain(|pulse| pulse.strong_count() > 0);
+        pulses.push(Arc::downgrade(&pulse));
+        pulse
+    }
+
+    fn pulses(&self) -> MutexGuard<'_, Vec<Weak<Pulse>>> {
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger that has stood still for longest, if any does.
+    pub fn standing(&self) -> Option<Standing> {
+        let pulses = self.pulses();
+        let standing = pulses.iter().filter_map(Weak::upgrade);
+        let standing = standing.filter_map(|pulse| pulse.standing());
+        standing.max_by_key(|standing| standing.since)
     }
 
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
+        let pulses = self.pulses().clone();
+        let overdue = pulses.iter().filter_map(Weak::upgrade);
+        let overdue = overdue.map(|pulse| pulse.overdue()).max();
+        self.metrics.look(self.is_up(), overdue.unwrap_or_default());
         let mut text = String::new();
         // Writing into a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.metrics.registry);
@@ -54,7 +85,7 @@ impl Events {
 
     /// How long the lane that waits longest has been due.
     pub fn set_oldest_due(&self, waited: Duration) {
-        self.metrics.oldest_due_seconds.set(waited.as_secs_f64());
+        self.metrics.set_oldest_due(waited);
     }
 
     /// Bytes in SQLite's log.
@@ -68,9 +99,9 @@ impl Events {
         self.metrics.recorded.get()
     }
 
-    /// True while the ledger can write.
+    /// True while every ledger moves and can write.
     pub fn is_up(&self) -> bool {
-        self.metrics.ledger_up.get() == 1
+        self.metrics.can_write() && self.standing().is_none()
     }
 
     /// Counts and logs what happened.
@@ -155,6 +186,21 @@ fn log(event: &Event<'_>, news: bool) {
         }
         Event::LedgerRecovered { .. } if news => info!("database can be written again"),
         Event::LedgerRecovered { .. } => {}
+        Event::CallWaits {
+            worker,
+            verb,
+            waited,
+            why,
+        } => warn!(
+            worker,
+            verb,
+            waited_s = waited.as_secs(),
+            why,
+            "a call of the database takes long, and what waits for it stands still"
+        ),
+        Event::CallOver { worker } => {
+            info!(worker, "the call of the database that took long is over")
+        }
         Event::Conflict { error } => {
             debug!(error, "ledger repeats a transaction after a conflict")
         }

@@ -95,6 +95,8 @@ pub struct Ledger {
     unconfirmed: Vec<Arc<str>>,
     /// Outcomes that are not yet committed.
     pending: Vec<Ended>,
+    /// How many more an open transaction has in hand.
+    recording: usize,
     /// Claims whose attempts are committed.
     claims: Vec<Claim>,
     /// Who follows the jobs in flight, as far as it was read.
@@ -129,6 +131,7 @@ impl Ledger {
             settings,
             events,
             pending: Vec::new(),
+            recording: 0,
             claims: Vec::new(),
             ahead: Ahead::default(),
             view: None,
@@ -165,9 +168,21 @@ impl Ledger {
         self.pending.len() + self.unsent.len()
     }
 
+    /// What could not be recorded if it ended now, also in the middle of a cycle: outcomes, claims that
+    /// nobody confirmed, and attempts without an outcome.
+    pub fn unrecorded(&self) -> usize {
+        let running = self.slots.taken().saturating_sub(self.unconfirmed.len());
+        self.unwritten() + self.recording + running
+    }
+
+    /// Its own connection.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// After a cycle that failed: the next one gets a new connection.
-    pub async fn renew(&self) {
-        self.pool.renew().await;
+    pub fn renew(&self) {
+        self.pool.renew();
     }
 
     /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
@@ -225,7 +240,7 @@ impl Ledger {
         match self.write(&mut cycle, &pages, &mut step, more_ended).await {
             Ok(()) => self.commit(&mut cycle).await?,
             Err(error) => {
-                self.undo(cycle);
+                self.undo(cycle, error.is_conflict()).await;
                 return Err(error);
             }
         }
@@ -303,12 +318,20 @@ impl Ledger {
         }
     }
 
-    /// A transaction that failed: nothing of it happened, and its outcomes are still in hand.
-    fn undo(&mut self, cycle: Cycle) {
+    /// A transaction that failed: nothing of it happened, and its outcomes are still in hand. After a
+    /// conflict the connection is as good as before; after anything else it goes with the transaction.
+    async fn undo(&mut self, cycle: Cycle, is_conflict: bool) {
+        self.recording = 0;
         for page in self.unconfirmed.drain(..) {
             self.slots.give_back(&page);
         }
         self.pending.splice(0..0, cycle.batch);
+        if let Some(tx) = cycle.tx
+            && is_conflict
+        {
+            // If it cannot be rolled back it is closed.
+            let _ = tx.rollback().await;
+        }
     }
 
     /// Commits, and lets the claims go. If nobody confirms the commit, they are not sent.
@@ -323,6 +346,7 @@ impl Ledger {
     /// After a commit: lets the claims go, or keeps what nobody confirmed.
     fn confirm(&mut self, cycle: &mut Cycle, committed: Result<()>) -> Result<()> {
         self.unconfirmed.clear();
+        self.recording = 0;
         let batch = std::mem::take(&mut cycle.batch);
         let mut claims = std::mem::take(&mut cycle.claims);
         if let Err(error) = committed {
@@ -388,6 +412,7 @@ impl Ledger {
         let rest;
         (cycle.batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
         self.pending = rest;
+        self.recording = cycle.batch.len();
         self.ahead.forget(&cycle.batch);
         self.write_batch(cycle).await
     }

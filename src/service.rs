@@ -12,16 +12,18 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::Breaker;
 use crate::clock::BootInstant;
 use crate::config::{Config, Delay, PageSecret};
 use crate::deliver::Wire;
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Pulse};
 use crate::http::{BuildError, Endpoint, Http};
 use crate::keyring::{Keyring, Pair};
 use crate::ledger::Settings;
 use crate::retry::Policy;
+use crate::store::call::{News, Tell, told};
 use crate::store::sql::Dialect;
 use crate::store::wake::Waker;
 use crate::store::{self, Pool, Use, schema};
@@ -45,6 +47,7 @@ pub struct Service {
     pub events: Arc<Events>,
     /// A few connections for whoever looks.
     pub readers: Pool,
+    shutdown_timeout: Duration,
     stop: watch::Sender<bool>,
     ledgers: Vec<LedgerThread>,
     sweeper: JoinHandle<()>,
@@ -53,12 +56,23 @@ pub struct Service {
     refresher: JoinHandle<()>,
 }
 
+/// A ledger that has its connection and waits to be let go; dropped before, it ends.
+struct Waiting {
+    go: oneshot::Sender<()>,
+    thread: LedgerThread,
+}
+
 /// A ledger at work.
 struct LedgerThread {
     thread: std::thread::JoinHandle<()>,
-    /// How many outcomes it could not write; closed if it panicked.
-    unwritten: oneshot::Receiver<usize>,
+    /// How many attempts it could not record; closed if it panicked.
+    unrecorded: oneshot::Receiver<usize>,
+    /// Closed once its connection is.
+    closed: oneshot::Receiver<()>,
 }
+
+/// How long after its `shutdown_timeout` a service has ended, whatever its database does.
+const END: Duration = Duration::from_millis(1800);
 
 impl Config {
     /// The secrets of the pages, which decide who may send, and sign.
@@ -157,7 +171,8 @@ impl Config {
 }
 
 impl Service {
-    /// Connects, checks the schema and starts to deliver. Never migrates.
+    /// Connects, checks the schema and starts to deliver. Never migrates. Nothing is delivered before
+    /// every connection is there: what fails half-way, or is dropped, leaves nothing behind that runs.
     ///
     /// # Errors
     /// A database that is away or not fit, or a client that cannot be built.
@@ -178,19 +193,14 @@ impl Service {
         let name = worker_name(config.worker.name.as_deref());
         let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
         let (engine, concurrency) = (readers.dialect(), config.worker.concurrency);
-        events.emit(&Event::Started {
-            worker: &name,
-            engine: engine.as_str(),
-            concurrency,
-        });
         let (stop, stopping) = watch::channel(false);
         let relief = match engine {
             Dialect::Postgres => concurrency / 2,
             Dialect::Sqlite => 0,
         };
         let second = (relief > 0).then(|| (format!("{name}+"), relief, waker.relief()));
-        let first = (name, concurrency - relief, waker);
-        let mut ledgers = Vec::new();
+        let first = (name.clone(), concurrency - relief, waker);
+        let mut waiting = Vec::new();
         for (name, concurrency, waker) in std::iter::once(first).chain(second) {
             let worker = Worker {
                 waker,
@@ -200,8 +210,20 @@ impl Service {
                 shutdown_timeout: config.worker.shutdown_timeout,
                 senders: senders.clone(),
             };
-            ledgers.push(ledger_thread(url.to_owned(), worker, stopping.clone()).await?);
+            waiting.push(ledger_thread(url.to_owned(), worker, stopping.clone()).await?);
         }
+        // From here on nothing fails and nothing is awaited.
+        events.emit(&Event::Started {
+            worker: &name,
+            engine: engine.as_str(),
+            concurrency,
+        });
+        let go = |Waiting { go, thread }| {
+            // If it has ended meanwhile, that is seen.
+            let _ = go.send(());
+            thread
+        };
+        let ledgers = waiting.into_iter().map(go).collect();
         let retention = Retention {
             delivered: config.retention.delivered,
             dead: config.retention.dead,
@@ -213,6 +235,10 @@ impl Service {
             Arc::clone(events),
             stopping.clone(),
         );
+        let sweeper = told(
+            teller("sweeper".to_owned(), Arc::clone(events), None),
+            sweeper,
+        );
         let (reloads, reloading) = mpsc::channel(1);
         let refresh = refresh::refresh(
             keyring,
@@ -223,6 +249,7 @@ impl Service {
         );
         Ok(Self {
             readers,
+            shutdown_timeout: config.worker.shutdown_timeout,
             stop,
             ledgers,
             sweeper: tokio::spawn(sweeper),
@@ -239,24 +266,45 @@ impl Service {
         let _ = self.reloads.send(config).await;
     }
 
-    /// Stops taking work, finishes what is in flight within the configured time, and closes.
-    /// Returns how many outcomes could not be written.
-    pub async fn stop(self) -> usize {
-        let in_flight = usize::try_from(self.events.in_flight()).unwrap_or_default();
+    /// Stops taking work, finishes what is in flight within the configured time, and closes, all within
+    /// two seconds more. Returns how many attempts could not be recorded; `usize::MAX` if a ledger
+    /// panicked.
+    pub async fn stop(mut self) -> usize {
+        let in_flight = self.in_flight();
         self.events.emit(&Event::Stopping { in_flight });
         self.stop.send_replace(true);
-        // A worker that panicked has lost what it had in hand; whoever comes next finds it.
-        let mut unwritten: usize = 0;
-        for ledger in self.ledgers {
-            unwritten = unwritten.saturating_add(ledger.unwritten.await.unwrap_or(usize::MAX));
+        let limit = Instant::now() + self.shutdown_timeout + END;
+        let mut unrecorded: usize = 0;
+        for ledger in &mut self.ledgers {
+            unrecorded =
+                unrecorded.saturating_add(match timeout_at(limit, &mut ledger.unrecorded).await {
+                    Ok(Ok(count)) => count,
+                    // It has lost what it had in hand; whoever comes next finds it.
+                    Ok(Err(_)) => usize::MAX,
+                    // Its thread itself hangs, in a file system, it may be.
+                    Err(_) => in_flight.max(1),
+                });
         }
         self.events.emit(&Event::Stopped);
-        let _ = self.sweeper.await;
-        let _ = self.refresher.await;
-        self.sweeping.close().await;
-        // Listeners hold a connection of this one; they end with the process.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.readers.close()).await;
-        unwritten
+        // What takes too long ends with the process.
+        let close = async {
+            for ledger in &mut self.ledgers {
+                let _ = (&mut ledger.closed).await;
+            }
+            let _ = (&mut self.sweeper).await;
+            let _ = (&mut self.refresher).await;
+            self.sweeping.close().await;
+            self.readers.close().await;
+        };
+        if timeout_at(limit, close).await.is_err() {
+            self.sweeper.abort();
+            self.refresher.abort();
+        }
+        unrecorded
+    }
+
+    fn in_flight(&self) -> usize {
+        usize::try_from(self.events.in_flight()).unwrap_or_default()
     }
 
     /// Refuses to go on with a SQLite file that has been replaced or removed. Its connections then end
@@ -282,26 +330,29 @@ impl Service {
 }
 
 /// Gives the ledger a thread and a connection of its own: among hundreds of senders it would wait
-/// for its turn after every statement.
-async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<LedgerThread, Error> {
+/// for its turn after every statement. It connects, and waits.
+async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Waiting, Error> {
     let (opened, connected) = oneshot::channel();
-    let (end, unwritten) = oneshot::channel();
+    let (go, may_go) = oneshot::channel();
+    let (end, unrecorded) = oneshot::channel();
+    let (open, closed) = oneshot::channel();
     let run = move || {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(store::Error::Database(error.into())))),
         };
         runtime.block_on(async {
-            match Pool::open(&url, Use::Write, false).await {
-                Err(error) => drop(opened.send(Err(error))),
-                Ok(pool) => {
-                    let _ = opened.send(Ok(()));
-                    let unwritten = worker.run(pool.clone(), stop).await;
-                    pool.close().await;
-                    let _ = end.send(unwritten);
-                }
+            let pool = match Pool::open(&url, Use::Write, false).await {
+                Ok(pool) => pool,
+                Err(error) => return drop(opened.send(Err(error))),
+            };
+            let _ = opened.send(Ok(()));
+            if may_go.await.is_ok() {
+                let _ = end.send(work(worker, pool.clone(), stop).await);
             }
+            pool.close().await;
         });
+        drop::<oneshot::Sender<()>>(open);
     };
     let gone = || Error::Store(store::Error::Database(sqlx::Error::WorkerCrashed));
     let thread = std::thread::Builder::new()
@@ -309,7 +360,51 @@ async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Ledger
         .spawn(run)
         .map_err(|_| gone())?;
     connected.await.map_err(|_| gone())??;
-    Ok(LedgerThread { thread, unwritten })
+    let thread = LedgerThread {
+        thread,
+        unrecorded,
+        closed,
+    };
+    Ok(Waiting { go, thread })
+}
+
+/// The worker's run, its long calls told.
+async fn work(worker: Worker, pool: Pool, stop: Stop) -> usize {
+    let (name, events) = (worker.settings.worker.clone(), Arc::clone(&worker.events));
+    let pulse = events.pulse(&name);
+    told(
+        teller(name, events, Some(Arc::clone(&pulse))),
+        worker.run(pool, stop, pulse),
+    )
+    .await
+}
+
+/// Tells of the long calls of a ledger or the sweeper.
+fn teller(worker: String, events: Arc<Events>, pulse: Option<Arc<Pulse>>) -> Tell {
+    Arc::new(move |news| match *news {
+        News::Waits {
+            verb,
+            waited,
+            why,
+            is_known,
+        } => {
+            if let Some(pulse) = &pulse {
+                pulse.waits(verb, waited, why, is_known);
+            }
+            events.emit(&Event::CallWaits {
+                worker: &worker,
+                verb,
+                waited,
+                why,
+            });
+        }
+        News::Over => {
+            if let Some(pulse) = &pulse {
+                pulse.goes_on();
+            }
+            events.emit(&Event::CallOver { worker: &worker });
+        }
+    })
 }
 
 /// A name that no other process has, also not this one after a restart: a stalled worker must

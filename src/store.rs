@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 
 pub mod advance;
+pub mod backends;
 pub mod bind;
+pub mod call;
 pub mod enqueue;
 pub mod file;
 pub mod heal;
@@ -41,6 +43,16 @@ pub enum Error {
     /// The database refused, is away, or answered with something unexpected.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// A call was given up: no answer will come. Nobody knows what became of it.
+    #[error("database: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
+    Silent {
+        /// The verb of the statement.
+        verb: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+        /// What the server said of it, or that it says nothing.
+        why: String,
+    },
     /// The URL of the database is none of those supported.
     #[error("database_url: {0}")]
     Url(String),

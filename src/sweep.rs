@@ -12,7 +12,7 @@ use crate::store::file::{REST as UNCHANGED, Stamp};
 use crate::store::heal::Healer;
 use crate::store::prune::{self, Kind, Place};
 use crate::store::{Pool, Result};
-use crate::worker::Stop;
+use crate::worker::{Stop, is_stopped, stopped};
 
 /// How long finished jobs are kept.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ pub async fn sweep(
     };
     // When nothing was found in SQLite's files, and how they were before.
     let mut clean: Option<(BootInstant, Stamp)> = None;
-    while !*stop.borrow() {
+    while !is_stopped(&stop) {
         let now = sweeper.pool.file().map(|file| file.stamp());
         large_log = watch_log(&sweeper.pool, &sweeper.events, large_log);
         let rests =
@@ -71,7 +71,7 @@ pub async fn sweep(
         let rest = if found == Found::Much { REST } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
-            stopped = stop.changed() => if stopped.is_err() { return },
+            () = stopped(&mut stop) => {}
         }
     }
 }
@@ -109,7 +109,7 @@ impl Sweeper {
     /// Heals first: a retention that fails must not keep it from that.
     async fn once(&mut self) -> Found {
         if std::mem::take(&mut self.renew) {
-            self.pool.renew().await;
+            self.pool.renew();
         }
         let healed = self.heal().await;
         let mut found = self.tell("heal", healed).unwrap_or(Found::Some);

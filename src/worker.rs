@@ -1,7 +1,7 @@
 //! A worker: one ledger, as many senders as there are slots, and what wakes and stops them.
 //!
-//! The ledger runs on a task of its own that is never dropped half-way through a database call:
-//! what is awaited beside other things here are channels and timers only.
+//! Beside the ledger's calls nothing is awaited but the end of the time that a stop leaves it: channels
+//! and timers take turns with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::BootInstant;
 use crate::deliver::{Claim, Wire, deliver};
-use crate::events::{Event, Events};
+use crate::events::{Event, Events, Pulse};
 use crate::ledger::{Ledger, Settings, Step};
 use crate::store::record::Ended;
 use crate::store::wake::Waker;
@@ -34,17 +34,34 @@ pub struct Worker {
     pub senders: Handle,
 }
 
-/// How a worker is told to stop.
+/// How a worker is told to stop: by true, or by nobody being left who could say it.
 pub type Stop = watch::Receiver<bool>;
 
+/// True once it was told to stop.
+pub fn is_stopped(stop: &Stop) -> bool {
+    *stop.borrow() || stop.has_changed().is_err()
+}
+
+/// Completes when it is told to stop.
+pub async fn stopped(stop: &mut Stop) {
+    // An error means that nobody is left.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// How long outcomes may still be written after the time that a stop leaves to requests.
+pub const LAST_WRITES: Duration = Duration::from_millis(1500);
+
 impl Worker {
-    /// Works on the ledger's own connection until `stop` says true, then finishes what is in
-    /// flight. Returns how many outcomes could not be written (they are found as lost attempts by
-    /// whoever comes next).
-    pub async fn run(self, pool: Pool, stop: Stop) -> usize {
+    /// Works on the ledger's own connection, leaving its signs of life, until it is stopped, then finishes what is in flight.
+    /// Returns how many attempts could not be recorded (they are found as lost by whoever comes next),
+    /// at the latest [`LAST_WRITES`] after the `shutdown_timeout`, whatever the database does.
+    pub async fn run(self, pool: Pool, stop: Stop, pulse: Arc<Pulse>) -> usize {
         let ledger = Ledger::new(pool, self.settings.clone(), Arc::clone(&self.events));
         let (ended, reports) = mpsc::unbounded_channel();
+        let (timeout, wire) = (self.shutdown_timeout, Arc::clone(&self.wire));
+        let mut told = stop.clone();
         let mut motion = Motion {
+            pulse,
             worker: self,
             ledger,
             ended,
@@ -56,12 +73,26 @@ impl Worker {
             renew: false,
             only_ended: false,
         };
-        motion.work().await;
-        motion.finish().await
+        let no_time_left = async {
+            stopped(&mut told).await;
+            tokio::time::sleep(timeout).await;
+            // What is unanswered now reports itself: dropping a sender would lose its claim.
+            wire.hurry();
+            tokio::time::sleep(LAST_WRITES).await;
+        };
+        tokio::select! {
+            biased;
+            () = motion.run() => {}
+            // In the middle of a call, it may be: its connection goes with it.
+            () = no_time_left => {}
+        }
+        motion.ledger.unrecorded()
     }
 }
 
 struct Motion {
+    /// Its signs of life.
+    pulse: Arc<Pulse>,
     worker: Worker,
     ledger: Ledger,
     ended: mpsc::UnboundedSender<Ended>,
@@ -77,14 +108,27 @@ struct Motion {
     only_ended: bool,
 }
 
+/// How long a worker that stops may take to say that nobody needs to wake it.
+const LEAVE: Duration = Duration::from_millis(300);
+
 /// How long conflicts are nobody's business: two workers that meet are done in milliseconds, a lock
 /// that is held for longer stops the sending.
 const QUIET: Duration = Duration::from_secs(5);
 
 impl Motion {
+    async fn run(&mut self) {
+        self.work().await;
+        self.finish().await;
+        // The row of a sleeper runs out by itself, too.
+        let leave = self.worker.waker.leave(self.ledger.pool());
+        let _ = tokio::time::timeout(LEAVE, leave).await;
+    }
+
     async fn work(&mut self) {
-        while !*self.stop.borrow() {
+        while !is_stopped(&self.stop) {
+            self.pulse.beats();
             let wait = self.step().await;
+            self.pulse.rests(wait.unwrap_or_default());
             match wait {
                 Some(wait) if self.failures > 0 => self.rest(wait).await,
                 // No timer is as short as that.
@@ -100,7 +144,7 @@ impl Motion {
         self.collect();
         // Not right after the failure: the connection was not yet back in its pool then.
         if std::mem::take(&mut self.renew) {
-            self.ledger.renew().await;
+            self.ledger.renew();
         }
         let (reports, began) = (&mut self.reports, BootInstant::now());
         let only_ended = std::mem::take(&mut self.only_ended);
@@ -156,7 +200,7 @@ impl Motion {
         // What fails here fails in the next cycle, too, and is told then.
         let _ = self.ledger.read_ahead().await;
         if (step.more || claimed > 0)
-            && let Err(error) = self.worker.waker.busy(claimed).await
+            && let Err(error) = self.worker.waker.busy(self.ledger.pool(), claimed).await
         {
             self.worker.events.emit(&Event::Conflict {
                 error: &error.to_string(),
@@ -168,7 +212,8 @@ impl Motion {
             return None;
         }
         let idle = self.ledger.in_flight() == 0;
-        match self.worker.waker.before_sleep(idle, step.next_in).await {
+        let (waker, pool) = (&mut self.worker.waker, self.ledger.pool());
+        match waker.before_sleep(pool, idle, step.next_in).await {
             Ok(wait) => Some(wait),
             Err(error) => {
                 self.worker.events.emit(&Event::Conflict {
@@ -200,7 +245,7 @@ impl Motion {
             }
             () = self.worker.waker.woken() => self.worker.waker.rung(),
             () = tokio::time::sleep(wait) => {}
-            _ = self.stop.changed() => {}
+            () = stopped(&mut self.stop) => {}
         }
     }
 
@@ -208,7 +253,7 @@ impl Motion {
     async fn rest(&mut self, wait: Duration) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = self.stop.changed() => {}
+            () = stopped(&mut self.stop) => {}
         }
     }
 
@@ -218,44 +263,31 @@ impl Motion {
         }
     }
 
-    /// Stops taking work, waits for what is in flight, and writes how it ended.
-    async fn finish(&mut self) -> usize {
+    /// Stops taking work, waits for what is in flight, and writes how it ended. Whoever calls it knows
+    /// how long that may take.
+    async fn finish(&mut self) {
         self.ledger.drain();
-        let deadline = tokio::time::Instant::now() + self.worker.shutdown_timeout;
-        while self.ledger.in_flight() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::select! {
-                Some(ended) = self.reports.recv() => self.ledger.report(ended),
-                () = tokio::time::sleep_until(deadline) => {}
-            }
+        while self.ledger.in_flight() > 0 {
+            self.pulse.rests(self.worker.shutdown_timeout);
+            let Some(ended) = self.reports.recv().await else {
+                break;
+            };
+            self.ledger.report(ended);
             self.collect();
             if self.ledger.unwritten() > 0 {
                 let _ = self.write().await;
             }
         }
-        // What is unanswered now reports itself: dropping a sender would lose its claim. A ledger that
-        // has nothing left to wait for must not hurry the senders of another.
-        if self.ledger.in_flight() > 0 {
-            self.worker.wire.hurry();
-        }
-        while self.ledger.in_flight() > 0 {
-            let Some(ended) = self.reports.recv().await else {
-                break;
-            };
-            self.ledger.report(ended);
-        }
-        for _ in 0..20 {
-            if self.ledger.unwritten() == 0
-                || self.write().await.is_ok() && self.ledger.unwritten() == 0
-            {
-                break;
+        while self.ledger.unwritten() > 0 {
+            if self.write().await.is_err() {
+                self.ledger.renew();
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.worker.waker.leave().await;
-        self.ledger.unwritten()
     }
 
     async fn write(&mut self) -> Result<()> {
+        self.pulse.beats();
         let done = self.ledger.cycle(false, &mut || None).await.map(|_| ());
         if let Err(error) = &done {
             let kept = self.ledger.unwritten();

@@ -261,6 +261,7 @@ both! {
         }
         let server = Server::of(&db).await;
         let mut tx = db.pool.begin().await.expect("begins");
+        tx.rows_of("set local idle_in_transaction_session_timeout = 0".to_owned(), &[]).await.expect("sets");
         tx.rows_of("lock table send_schema, send_jobs in access exclusive mode".to_owned(), &[]).await.expect("locks");
         let began = BootInstant::now();
         let probes = futures_util::future::join_all((0..20).map(|_| server.get("/readyz")));

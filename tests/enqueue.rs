@@ -12,7 +12,6 @@ use postlane::clock::BootInstant;
 use postlane::store::Pool;
 use postlane::store::prune::{self, Kind, Place};
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgPoolCopyExt as _;
 use support::{Db, Engine, Steps};
 
 const TEXT: &str = r#"{"template_type":"text","text":"hi"}"#;
@@ -21,10 +20,15 @@ const TEXT: &str = r#"{"template_type":"text","text":"hi"}"#;
 async fn raw(pool: &Pool, sql: &str) -> Result<u64, String> {
     let sql = AssertSqlSafe(sql.to_owned());
     match pool {
-        Pool::Postgres(pool) => sqlx::raw_sql(sql)
-            .execute(pool)
-            .await
-            .map(|d| d.rows_affected()),
+        Pool::Postgres(backends) => {
+            let mut backend = backends.lend().await.expect("lends");
+            let done = sqlx::raw_sql(sql)
+                .execute(backend.connection().expect("connected"))
+                .await
+                .map(|d| d.rows_affected());
+            backend.give_back();
+            done
+        }
         Pool::Sqlite(pool, _) => sqlx::raw_sql(sql)
             .execute(pool)
             .await
@@ -211,22 +215,25 @@ async fn copy_takes_what_insert_takes_and_refuses_what_it_refuses() {
     let Some(db) = support::postgres().await else {
         return;
     };
-    let Pool::Postgres(pool) = &db.pool else {
+    let Pool::Postgres(backends) = &db.pool else {
         return;
     };
+    let mut backend = backends.lend().await.expect("lends");
+    let connection = backend.connection().expect("connected");
     let columns = "copy send_jobs (page_id, recipient, message) from stdin";
     for (options, good, bad) in [
         ("", "1\t{\"id\":\"a\"}\t{\"template_type\":\"text\",\"text\":\"x\"}\n".to_owned(), "1\t{}\t{}\n"),
         (" with (format csv)", "1,\"{\"\"id\"\":\"\"b\"\"}\",\"{\"\"template_type\"\":\"\"text\"\",\"\"text\"\":\"\"x\"\"}\"\n".to_owned(), "1,{},{}\n"),
     ] {
-        let mut copy = pool.copy_in_raw(&format!("{columns}{options}")).await.expect("copies");
+        let mut copy = connection.copy_in_raw(&format!("{columns}{options}")).await.expect("copies");
         copy.send(good.repeat(1000).as_bytes()).await.expect("sends");
         assert_eq!(copy.finish().await.expect("ends"), 1000);
-        let mut copy = pool.copy_in_raw(&format!("{columns}{options}")).await.expect("copies");
+        let mut copy = connection.copy_in_raw(&format!("{columns}{options}")).await.expect("copies");
         copy.send(format!("{good}{bad}").as_bytes()).await.expect("sends");
         let refused = copy.finish().await.expect_err("refuses").to_string();
         assert!(refused.contains("recipient_has_exactly_one_of"), "{refused}");
     }
+    backend.give_back();
     assert_eq!(db.int("select count(*) from send_inbox").await, 2000);
     let mut worker = Steps::new(&db, "w1").await;
     worker.now += 1000;

@@ -184,7 +184,7 @@ async fn a_server_that_crashes_or_restarts_costs_time_and_nothing_else() {
 }
 
 const TERMINATE: &str = "select cast(count(pg_terminate_backend(pid)) as text) from pg_stat_activity \
-    where application_name = 'postlane' and datname = current_database()";
+    where application_name like 'postlane%' and datname = current_database()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_are_terminated_at_random_are_opened_again() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use postlane::events::Events;
 use postlane::judge::Answer;
+use postlane::store::Pool;
 use postlane::store::heal::Healer;
 use postlane::store::prune::{self, Kind, Place};
 use postlane::sweep::{Retention, sweep};
@@ -146,15 +147,14 @@ async fn refuse(db: &Db, when: &str) {
         ],
     };
     for text in texts {
+        let text = sqlx::AssertSqlSafe(text);
         let done = match &db.pool {
-            postlane::store::Pool::Sqlite(pool, _) => sqlx::raw_sql(sqlx::AssertSqlSafe(text))
-                .execute(pool)
-                .await
-                .map(drop),
-            postlane::store::Pool::Postgres(pool) => sqlx::raw_sql(sqlx::AssertSqlSafe(text))
-                .execute(pool)
-                .await
-                .map(drop),
+            Pool::Sqlite(pool, _) => sqlx::raw_sql(text).execute(pool).await.map(drop),
+            Pool::Postgres(backends) => {
+                let mut backend = backends.lend().await.expect("connects");
+                let connection = backend.connection().expect("connected");
+                sqlx::raw_sql(text).execute(connection).await.map(drop)
+            }
         };
         done.expect("creates");
     }

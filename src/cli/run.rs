@@ -19,7 +19,7 @@ use super::reload::Reload;
 use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
-use crate::events::Events;
+use crate::events::{Events, STANDS_AFTER};
 use crate::service::{self, Service};
 use crate::store;
 
@@ -123,7 +123,7 @@ impl Run {
             if told {
                 break;
             }
-            pulse.feed();
+            pulse.feed_if(may_feed(&events));
         }
         let stopped = stop(service, &mut signals, &mut pulse).await;
         stop_admin.send_replace(true);
@@ -210,7 +210,7 @@ async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Res
                 warn!("stopped at once by a second signal; what was in flight may be sent again");
                 return Err(Failure::Failed("stopped at once by a second signal".to_owned()));
             }
-            () = pulse.beat() => pulse.feed(),
+            () = pulse.beat() => pulse.feed_if(true),
         }
     };
     match unwritten {
@@ -219,9 +219,17 @@ async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Res
             "the worker's task has ended by itself".to_owned(),
         )),
         n => Err(Failure::Failed(format!(
-            "{n} outcomes could not be written; these attempts count as lost"
+            "{n} attempts could not be recorded; they count as lost"
         ))),
     }
+}
+
+/// False while a ledger stands still and nobody knows why: starting the worker again may help. What
+/// the server says that it works on would only begin anew.
+fn may_feed(events: &Events) -> bool {
+    events
+        .standing()
+        .is_none_or(|standing| standing.is_known || standing.since < STANDS_AFTER)
 }
 
 /// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.
@@ -248,8 +256,8 @@ impl Pulse {
         self.ticks.tick().await;
     }
 
-    fn feed(&self) {
-        if self.watched {
+    fn feed_if(&self, may: bool) {
+        if self.watched && may {
             tell(&[NotifyState::Watchdog]);
         }
     }

@@ -86,6 +86,22 @@ pub enum Event<'a> {
         /// For which ledger.
         worker: &'a str,
     },
+    /// A call of the database takes long; told once.
+    CallWaits {
+        /// Which ledger waits, or `sweeper`.
+        worker: &'a str,
+        /// The verb of the statement.
+        verb: &'a str,
+        /// How long by now.
+        waited: Duration,
+        /// What the server says.
+        why: &'a str,
+    },
+    /// That call has ended, or was given up.
+    CallOver {
+        /// Which ledger waited, or `sweeper`.
+        worker: &'a str,
+    },
     /// Two workers met in a deadlock or a lock was not had; the cycle is repeated.
     Conflict {
         /// What the database said.

@@ -3,7 +3,7 @@
 //! What runs for each delivery copies no label, and takes no lock but that of a histogram.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Event;
+use crate::clock::BootInstant;
 use crate::job::{Outcome, State};
 
 /// See the module.
@@ -34,7 +35,10 @@ pub(super) struct Metrics {
     lost: Counter,
     conflicts: Counter,
     ledger_failures: Counter,
-    pub(super) ledger_up: Gauge,
+    ledger_up: Gauge,
+    last_cycle_seconds: Gauge<f64, AtomicU64>,
+    /// A worker was started.
+    started: AtomicBool,
     /// The ledgers that cannot write.
     failing: Mutex<BTreeSet<String>>,
     healed: Counter,
@@ -44,7 +48,9 @@ pub(super) struct Metrics {
     pruned: Counter,
     prune_refused: Counter,
     bugs: Counter,
-    pub(super) oldest_due_seconds: Gauge<f64, AtomicU64>,
+    oldest_due_seconds: Gauge<f64, AtomicU64>,
+    /// How long the oldest had been due when a ledger last looked, and when that was.
+    oldest_due: Mutex<(Duration, BootInstant)>,
     pub(super) sqlite_log_bytes: Gauge,
 }
 
@@ -98,6 +104,12 @@ impl Metrics {
             "How long the lane that waits longest has been due",
             oldest_due_seconds.clone(),
         );
+        let last_cycle_seconds = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "ledger_last_cycle_seconds",
+            "How long ago a ledger finished a cycle or was to end its sleep; grows while one stands still",
+            last_cycle_seconds.clone(),
+        );
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -138,7 +150,7 @@ impl Metrics {
             gauge
         };
         let in_flight = gauge("in_flight", "Requests in flight");
-        let ledger_up = gauge("ledger_up", "1 while outcomes can be written");
+        let ledger_up = gauge("ledger_up", "1 while all ledgers move and can write");
         let sqlite_log_bytes = gauge(
             "sqlite_log_bytes",
             "Size of SQLite's write-ahead log, looked at when the file is swept; 0 on Postgres",
@@ -160,6 +172,8 @@ impl Metrics {
             conflicts,
             ledger_failures,
             ledger_up,
+            last_cycle_seconds,
+            started: AtomicBool::new(false),
             failing: Mutex::default(),
             healed,
             sweep_failures,
@@ -169,7 +183,36 @@ impl Metrics {
             bugs,
             oldest_due_seconds,
             sqlite_log_bytes,
+            oldest_due: Mutex::new((Duration::ZERO, BootInstant::now())),
         }
+    }
+
+    /// Brings up to date what changes while nothing happens. While no ledger looks, what was due then
+    /// is due for longer.
+    pub(super) fn look(&self, is_up: bool, overdue: Duration) {
+        self.ledger_up.set(i64::from(is_up));
+        self.last_cycle_seconds.set(overdue.as_secs_f64());
+        let (waited, at) = *self.oldest_due();
+        let since = match is_up || !self.started.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => at.elapsed(),
+        };
+        self.oldest_due_seconds.set((waited + since).as_secs_f64());
+    }
+
+    pub(super) fn set_oldest_due(&self, waited: Duration) {
+        *self.oldest_due() = (waited, BootInstant::now());
+    }
+
+    fn oldest_due(&self) -> MutexGuard<'_, (Duration, BootInstant)> {
+        self.oldest_due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker was started and no ledger's cycle fails.
+    pub(super) fn can_write(&self) -> bool {
+        self.started.load(Ordering::Relaxed) && self.failing().is_empty()
     }
 
     fn failing(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -179,7 +222,7 @@ impl Metrics {
     /// Counts what happened. False if it only goes on: the database is still away, or was not.
     pub(super) fn count(&self, event: &Event<'_>) -> bool {
         match *event {
-            Event::Started { .. } => drop(self.ledger_up.set(1)),
+            Event::Started { .. } => self.started.store(true, Ordering::Relaxed),
             Event::Attempt {
                 outcome,
                 rule,
@@ -197,13 +240,15 @@ impl Metrics {
             }
             Event::LedgerFailed { worker, .. } => {
                 self.ledger_failures.inc();
-                self.failing().insert(worker.to_owned());
-                return self.ledger_up.set(0) == 1;
+                let mut failing = self.failing();
+                let first = failing.is_empty();
+                failing.insert(worker.to_owned());
+                return first && self.started.load(Ordering::Relaxed);
             }
             Event::LedgerRecovered { worker } => {
                 let mut failing = self.failing();
                 let last = failing.remove(worker) && failing.is_empty();
-                return last && self.ledger_up.set(1) == 0;
+                return last;
             }
             Event::Conflict { .. } => drop(self.conflicts.inc()),
             Event::Paused { scope, .. } => self.pauses_opened.inc(kind_of(scope)),
@@ -231,6 +276,8 @@ impl Metrics {
             Event::Bug { .. } => drop(self.bugs.inc()),
             Event::Stopping { .. }
             | Event::Stopped
+            | Event::CallWaits { .. }
+            | Event::CallOver { .. }
             | Event::NoSecret { .. }
             | Event::SecretSwitched { .. }
             | Event::SecretChanged { .. }

@@ -98,7 +98,7 @@ impl Ledger {
             Ok(false) => return Ok(None),
             Ok(true) => {}
             Err(error) => {
-                self.undo(cycle);
+                self.undo(cycle, error.is_conflict()).await;
                 return Err(error);
             }
         }
@@ -137,6 +137,7 @@ impl Ledger {
         }
         let (lease, after) = (self.lease(cycle), self.settings.after_unknown);
         cycle.began = BootInstant::now();
+        self.recording = lanes.len();
         let began = advance::advance(&self.pool, &lanes, &lease, after).await;
         let mut has_begun = vec![began.is_err(); lanes.len()];
         let began = began.map(|began| {

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, SecretFile};
 use crate::events::{Event, Events};
 use crate::keyring::Keyring;
-use crate::worker::Stop;
+use crate::worker::{Stop, is_stopped, stopped};
 
 /// How often files are read. What two looks in a row agree on counts: a file that is being written
 /// is neither taken up in half nor complained about.
@@ -39,9 +39,9 @@ pub(super) async fn refresh(
     let mut watched = watch(&files);
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !*stop.borrow() {
+    while !is_stopped(&stop) {
         tokio::select! {
-            _ = stop.changed() => {}
+            () = stopped(&mut stop) => {}
             Some(config) = reloads.recv() => {
                 for page in keyring.replace(config.pairs()) {
                     events.emit(&Event::SecretChanged { page: &page });

@@ -51,9 +51,10 @@ const DUE_SQLITE: &str = "-- heal: a job with a timer is due at its time
 update send_jobs set due_at = send_at + delay * 1000 from {rows: job bigint}
 where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
 
+// In order of the lane, or the index of what ended badly would have the unknown one, too.
 const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
 select lane, page_id,
-    (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' limit 1) is null
+    (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' order by u.lane, u.id limit 1) is null
     and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
 from (
     select lane, page_id from send_lanes where due_at is null and (page_id, lane) > ($1, $2)

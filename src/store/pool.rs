@@ -1,24 +1,24 @@
 //! Connections, transactions and the one way to run a statement on either engine.
 //!
-//! The writer is a pool of one: its transactions are begun, used and ended by tasks that are
-//! never dropped half-way (a cancelled `begin` can leave an open transaction behind). Readers are
-//! few. Nothing here knows what a job is.
+//! The writer is a pool of one; readers are few. On Postgres a transaction owns its connection
+//! ([`super::backends`]), so a call may be left at any point. SQLite's calls run to their end. Nothing
+//! here knows what a job is.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{
-    ConnectOptions as _, Connection as _, PgExecutor, Postgres, Sqlite, SqliteExecutor, Transaction,
-};
+use sqlx::{Connection as _, Sqlite, SqliteExecutor, Transaction};
 
+use super::backends::{Backend, Backends};
 use super::bind::{
     Batch, Bind, LiteQuery, PgQuery, postgres, postgres_batch, sqlite, sqlite_batches, to_postgres,
     to_sqlite,
 };
+use super::call::{patient, verb};
 use super::file::DatabaseFile;
 use super::rows::Row;
 use super::sql::{Dialect, render};
@@ -28,7 +28,7 @@ use super::{Error, Result};
 #[derive(Debug, Clone)]
 pub enum Pool {
     /// PostgreSQL.
-    Postgres(PgPool),
+    Postgres(Backends),
     /// SQLite, and its file.
     Sqlite(SqlitePool, DatabaseFile),
 }
@@ -56,16 +56,23 @@ impl Pool {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| Error::Url(format!("not a Postgres URL: {error}")))?
             .application_name("postlane")
-            // The server ends what this process can no longer reach or wait for.
+            // The server ends what this process can no longer reach or wait for. Between two statements
+            // of a transaction there are never seconds; if there are, this process stands still, and
+            // others want the lanes.
             .options([
                 ("statement_timeout", "60s"),
                 ("lock_timeout", "10s"),
-                ("idle_in_transaction_session_timeout", "60s"),
+                ("idle_in_transaction_session_timeout", "5s"),
                 ("tcp_user_timeout", "10s"),
                 ("tcp_keepalives_idle", "10"),
+                ("tcp_keepalives_interval", "5"),
+                ("tcp_keepalives_count", "3"),
                 ("synchronous_commit", "on"),
                 // A backslash in a text of ours is a backslash.
                 ("standard_conforming_strings", "on"),
+                // Whatever the database's or the role's default is: a worker's conflicts are not to become
+                // producers' errors, and the reasoning of the ledger is that of this level.
+                ("default_transaction_isolation", "read committed"),
                 // Every statement here is a look-up by key; a plan that scans is a mistake.
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
@@ -84,20 +91,9 @@ impl Pool {
             ]),
             Use::Read => options,
         };
-        // Asked once by itself: a pool would try for its whole timeout, and then not say why.
-        match tokio::time::timeout(Duration::from_secs(10), options.connect()).await {
-            Ok(connection) => connection?.close().await?,
-            Err(_) => return Err(Error::Database(sqlx::Error::PoolTimedOut)),
-        }
-        let pool = PgPoolOptions::new()
-            .max_connections(if purpose == Use::Write { 1 } else { 4 })
-            // A pool that cannot connect tries again after at most a fifth of this.
-            .acquire_timeout(Duration::from_secs(3))
-            // The ledger has one connection and renews it after a failure: no ping before each begin.
-            .test_before_acquire(purpose == Use::Read)
-            .connect_with(options)
-            .await?;
-        Ok(Self::Postgres(pool))
+        let backends = Backends::new(options, if purpose == Use::Write { 1 } else { 2 });
+        backends.lend().await?.give_back();
+        Ok(Self::Postgres(backends))
     }
 
     async fn open_sqlite(url: &str, purpose: Use, create: bool) -> Result<Self> {
@@ -176,10 +172,11 @@ impl Pool {
     /// Begins a transaction that may write: SQLite takes its write lock here, not half-way.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(backends) => Tx::Postgres(backends.begin().await?),
             Self::Sqlite(pool, file) => {
                 file.check()?;
-                Tx::Sqlite(pool.begin_with("begin immediate").await?)
+                let begin = pool.begin_with("begin immediate");
+                Tx::Sqlite(patient("begin immediate", begin).await?)
             }
         })
     }
@@ -187,13 +184,13 @@ impl Pool {
     /// Runs one statement outside any transaction and returns its rows.
     pub async fn rows(&self, template: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
         match self {
-            Self::Postgres(pool) => {
+            Self::Postgres(backends) => {
                 let query = postgres(template, binds)?;
-                from_postgres(query, pool).await
+                alone(backends, verb(template), query).await
             }
             Self::Sqlite(pool, _) => {
                 let query = sqlite(template, binds)?;
-                from_sqlite(query, pool).await
+                patient(verb(template), from_sqlite(query, pool)).await
             }
         }
     }
@@ -210,14 +207,16 @@ impl Pool {
         let mut out = Vec::new();
         match self {
             _ if rows.len() == 0 => {}
-            Self::Postgres(pool) => {
-                out = from_postgres(postgres_batch(template, binds, rows)?, pool).await?;
+            Self::Postgres(backends) => {
+                let query = postgres_batch(template, binds, rows)?;
+                out = alone(backends, verb(template), query).await?;
             }
             Self::Sqlite(pool, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
                     file.check()?;
                     let mut connection = pool.acquire().await?;
-                    match from_sqlite(query, &mut *connection).await {
+                    let call = from_sqlite(query, &mut *connection);
+                    match patient(verb(template), call).await {
                         Ok(rows) => out.extend(rows),
                         Err(error) => {
                             // It may have failed half-way; if not, there is nothing to roll back.
@@ -236,25 +235,23 @@ impl Pool {
         let (text, order) = render(&template, self.dialect(), 0);
         let text = sqlx::AssertSqlSafe(text);
         match self {
-            Self::Postgres(pool) => {
+            Self::Postgres(backends) => {
                 let query = sqlx::query_with(text, to_postgres(binds)?);
-                from_postgres(query, pool).await
+                alone(backends, verb(&template), query).await
             }
             Self::Sqlite(pool, _) => {
                 let values = to_sqlite(&order, binds, |_| None)?;
-                from_sqlite(sqlx::query_with(text, values), pool).await
+                let call = from_sqlite(sqlx::query_with(text, values), pool);
+                patient(verb(&template), call).await
             }
         }
     }
 
     /// After a failure: the next statement gets a new connection. A session may be the cause: one
     /// that began while the database was read-only stays so for its life. An idle one only.
-    pub async fn renew(&self) {
-        if let Self::Postgres(pool) = self
-            && let Some(connection) = pool.try_acquire()
-        {
-            // It is of no use any more, however it ends.
-            let _ = connection.close().await;
+    pub fn renew(&self) {
+        if let Self::Postgres(backends) = self {
+            backends.renew();
         }
     }
 
@@ -262,7 +259,7 @@ impl Pool {
     /// the one that has its name.
     pub async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(backends) => backends.close().await,
             Self::Sqlite(_, file) if file.check().is_err() => self.leave_open(),
             Self::Sqlite(pool, _) => pool.close().await,
         }
@@ -274,11 +271,12 @@ impl Pool {
     }
 }
 
-/// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
+/// An open transaction. Dropped without [`Tx::commit`], it is rolled back; on Postgres by the end of its
+/// connection.
 #[derive(Debug)]
 pub enum Tx {
     /// On PostgreSQL, READ COMMITTED: each statement sees what was committed before it began.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Backend),
     /// On SQLite, with the write lock held.
     Sqlite(Transaction<'static, Sqlite>),
 }
@@ -289,11 +287,11 @@ impl Tx {
         match self {
             Self::Postgres(tx) => {
                 let query = postgres(template, binds)?;
-                from_postgres(query, &mut **tx).await
+                from_postgres(tx, verb(template), query).await
             }
             Self::Sqlite(tx) => {
                 let query = sqlite(template, binds)?;
-                from_sqlite(query, &mut **tx).await
+                patient(verb(template), from_sqlite(query, &mut **tx)).await
             }
         }
     }
@@ -309,11 +307,12 @@ impl Tx {
         match self {
             _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
-                out = from_postgres(postgres_batch(template, binds, rows)?, &mut **tx).await?;
+                let query = postgres_batch(template, binds, rows)?;
+                out = from_postgres(tx, verb(template), query).await?;
             }
             Self::Sqlite(tx) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    out.extend(from_sqlite(query, &mut **tx).await?);
+                    out.extend(patient(verb(template), from_sqlite(query, &mut **tx)).await?);
                 }
             }
         }
@@ -332,11 +331,12 @@ impl Tx {
             _ if rows.len() == 0 => {}
             Self::Postgres(tx) => {
                 let query = postgres_batch(template, binds, rows)?;
-                changed += query.execute(&mut **tx).await?.rows_affected();
+                changed += tx.change(verb(template), query).await?;
             }
             Self::Sqlite(tx) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    changed += query.execute(&mut **tx).await?.rows_affected();
+                    let done = patient(verb(template), query.execute(&mut **tx)).await?;
+                    changed += done.rows_affected();
                 }
             }
         }
@@ -349,29 +349,28 @@ impl Tx {
             Self::Postgres(tx) => {
                 let text = sqlx::AssertSqlSafe(render(&template, Dialect::Postgres, 0).0);
                 let query = sqlx::query_with(text, to_postgres(binds)?);
-                from_postgres(query, &mut **tx).await
+                from_postgres(tx, verb(&template), query).await
             }
             Self::Sqlite(tx) => {
                 let (text, order) = render(&template, Dialect::Sqlite, 0);
                 let text = sqlx::AssertSqlSafe(text);
                 let values = to_sqlite(&order, binds, |_| None)?;
-                from_sqlite(sqlx::query_with(text, values), &mut **tx).await
+                let call = from_sqlite(sqlx::query_with(text, values), &mut **tx);
+                patient(verb(&template), call).await
             }
         }
     }
 
     /// Runs a statement and returns how many rows it changed.
     pub async fn run(&mut self, template: &'static str, binds: &[Bind]) -> Result<u64> {
-        Ok(match self {
-            Self::Postgres(tx) => {
-                let query = postgres(template, binds)?;
-                query.execute(&mut **tx).await?.rows_affected()
-            }
+        match self {
+            Self::Postgres(tx) => tx.change(verb(template), postgres(template, binds)?).await,
             Self::Sqlite(tx) => {
                 let query = sqlite(template, binds)?;
-                query.execute(&mut **tx).await?.rows_affected()
+                let done = patient(verb(template), query.execute(&mut **tx)).await?;
+                Ok(done.rows_affected())
             }
-        })
+        }
     }
 
     /// Which engine this is.
@@ -385,24 +384,40 @@ impl Tx {
     /// Commits. After an error nobody knows whether it did.
     pub async fn commit(self) -> Result<()> {
         match self {
-            Self::Postgres(tx) => tx.commit().await?,
-            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => end(tx, "commit").await,
+            Self::Sqlite(tx) => Ok(patient("commit", tx.commit()).await?),
         }
-        Ok(())
     }
 
     /// Rolls back.
     pub async fn rollback(self) -> Result<()> {
         match self {
-            Self::Postgres(tx) => tx.rollback().await?,
-            Self::Sqlite(tx) => tx.rollback().await?,
+            // A connection that was left is closed, and rolled back by that.
+            Self::Postgres(tx) if tx.is_left() => Ok(()),
+            Self::Postgres(tx) => end(tx, "rollback").await,
+            Self::Sqlite(tx) => Ok(patient("rollback", tx.rollback()).await?),
         }
-        Ok(())
     }
 }
 
-async fn from_postgres<'e>(query: PgQuery, on: impl PgExecutor<'e>) -> Result<Vec<Row>> {
-    let rows = query.fetch_all(on).await?;
+/// Only a confirmed end makes a connection fit for others.
+async fn end(mut tx: Backend, how: &'static str) -> Result<()> {
+    tx.simple(how).await?;
+    tx.give_back();
+    Ok(())
+}
+
+/// One statement that is a transaction of its own.
+async fn alone(backends: &Backends, verb: &str, query: PgQuery) -> Result<Vec<Row>> {
+    let mut backend = backends.lend().await?;
+    let rows = from_postgres(&mut backend, verb, query).await;
+    // One that was left is not: there is nothing to give back then.
+    backend.give_back();
+    rows
+}
+
+async fn from_postgres(on: &mut Backend, verb: &str, query: PgQuery) -> Result<Vec<Row>> {
+    let rows = on.rows(verb, query).await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 

@@ -30,9 +30,13 @@ pub async fn migrate(url: &str) -> Result<usize> {
 
 async fn apply(pool: &Pool) -> Result<()> {
     match pool {
-        Pool::Postgres(pool) => {
-            sqlx::migrate!("migrations/postgres").run(pool).await?;
-            sqlx::raw_sql(PIN).execute(pool).await?;
+        Pool::Postgres(backends) => {
+            let mut backend = backends.lend().await?;
+            sqlx::migrate!("migrations/postgres")
+                .run(backend.connection()?)
+                .await?;
+            sqlx::raw_sql(PIN).execute(backend.connection()?).await?;
+            backend.give_back();
         }
         Pool::Sqlite(pool, _) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
     }

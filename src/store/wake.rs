@@ -8,9 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
+use super::backends::Backends;
 use super::file::{REST, Stamp};
 use super::watch::Watch;
 use super::{Pool, Result, Tx, one};
@@ -52,9 +55,9 @@ pub struct Waker {
 enum Kind {
     /// Asks the trigger to notify; `None` if it must not.
     Postgres {
-        pool: Pool,
         worker: String,
         armed: Option<Armed>,
+        _listening: Listening,
     },
     /// Watches the file, while there is little to do: else its own writes would wake it.
     Sqlite {
@@ -67,6 +70,15 @@ enum Kind {
     Blind,
     /// Only the first ledger of its process wakes it.
     Relief,
+}
+
+/// Listens until it is dropped.
+struct Listening(JoinHandle<()>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What follows a ring.
@@ -90,13 +102,12 @@ impl Waker {
         let kind = match pool {
             Pool::Postgres(_) if !notify => Kind::Blind,
             Pool::Postgres(pg) => {
-                let mut listener = PgListener::connect_with(pg).await?;
-                listener.listen("postlane").await?;
-                tokio::spawn(listen(listener, Arc::clone(&bell)));
+                let listener = listener(pg).await?;
+                let listening = listen(listener, pg.clone(), Arc::clone(&bell));
                 Kind::Postgres {
-                    pool: pool.clone(),
                     worker: worker.to_owned(),
                     armed: None,
+                    _listening: Listening(tokio::spawn(listening)),
                 }
             }
             Pool::Sqlite(_, file) => Kind::Sqlite {
@@ -158,13 +169,15 @@ impl Waker {
         }
     }
 
-    /// Asks to be woken, and says how long the worker may sleep; something is due in `next_in`.
+    /// Asks to be woken, and says how long the worker may sleep; something is due in `next_in`. The
+    /// pool is the ledger's own.
     pub async fn before_sleep(
         &mut self,
+        pool: &Pool,
         idle: bool,
         next_in: Option<Duration>,
     ) -> Result<Duration> {
-        let longest = self.longest(idle).await?;
+        let longest = self.longest(pool, idle).await?;
         Ok(match next_in {
             // What is due is the first ledger's, too, and that one watches the time.
             Some(next) if !matches!(self.kind, Kind::Relief) => next.max(SHORTEST).min(longest),
@@ -173,7 +186,7 @@ impl Waker {
     }
 
     /// How long the worker may sleep at most. Zero: look once more first.
-    async fn longest(&mut self, idle: bool) -> Result<Duration> {
+    async fn longest(&mut self, pool: &Pool, idle: bool) -> Result<Duration> {
         self.quiet_sleeps += 1;
         let quiet = idle || self.quiet_sleeps > QUIET_SLEEPS;
         if quiet {
@@ -218,11 +231,7 @@ impl Waker {
                 }
             }),
             Kind::Postgres { armed: None, .. } if !quiet => Ok(BUSY_POLL),
-            Kind::Postgres {
-                pool,
-                worker,
-                armed,
-            } => {
+            Kind::Postgres { worker, armed, .. } => {
                 let Some(state) = armed.as_mut().filter(|a| a.since.elapsed() < ARMED_FOR / 2)
                 else {
                     *armed = Some(arm(pool, worker).await?);
@@ -243,7 +252,7 @@ impl Waker {
 
     /// The worker found work: after a while of that, producers are spared the notifications, and a
     /// relief comes.
-    pub async fn busy(&mut self, claimed: usize) -> Result<()> {
+    pub async fn busy(&mut self, pool: &Pool, claimed: usize) -> Result<()> {
         self.busy_steps += 1;
         self.quiet_sleeps = 0;
         if let Some(relief) = &self.relief
@@ -257,11 +266,7 @@ impl Waker {
         }
         match &mut self.kind {
             _ if self.busy_steps < BUSY_STEPS => {}
-            Kind::Postgres {
-                pool,
-                worker,
-                armed,
-            } if armed.is_some() => {
+            Kind::Postgres { worker, armed, .. } if armed.is_some() => {
                 *armed = None;
                 disarm(pool, worker).await?;
             }
@@ -274,8 +279,8 @@ impl Waker {
     }
 
     /// The worker stops: nobody needs to wake it.
-    pub async fn leave(&mut self) {
-        if let Kind::Postgres { pool, worker, .. } = &self.kind {
+    pub async fn leave(&mut self, pool: &Pool) {
+        if let Kind::Postgres { worker, .. } = &self.kind {
             // The row runs out by itself if this fails.
             let _ = disarm(pool, worker).await;
         }
@@ -317,13 +322,50 @@ async fn disarm(pool: &Pool, worker: &str) -> Result<()> {
     tx.commit().await
 }
 
-/// Rings for every notification and for every reconnection: what came meanwhile was missed.
-async fn listen(mut listener: PgListener, bell: Arc<Notify>) {
+/// After so long without a notification the listener's connection is tried, and for so long.
+const LISTEN_FOR: Duration = Duration::from_secs(12);
+const TRY_FOR: Duration = Duration::from_secs(5);
+
+/// Listens on a connection of its own.
+async fn listener(server: &Backends) -> Result<PgListener> {
+    // A listener wants a pool. This one has nothing else to do, and is never asked to connect again.
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(TRY_FOR)
+        .connect_lazy_with(server.options().clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.eager_reconnect(false);
+    listener.listen("postlane").await?;
+    Ok(listener)
+}
+
+/// Rings for every notification and for every new connection: what came meanwhile was missed. A
+/// connection that says nothing is tried, and replaced if it does not answer.
+async fn listen(mut listener: PgListener, server: Backends, bell: Arc<Notify>) {
     loop {
-        match listener.try_recv().await {
-            Ok(_) => bell.notify_one(),
-            Err(sqlx::Error::PoolClosed) => return,
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        let dead = match timeout(LISTEN_FOR, listener.try_recv()).await {
+            Ok(Ok(Some(_))) => {
+                bell.notify_one();
+                false
+            }
+            Ok(Ok(None) | Err(_)) => true,
+            Err(_) => {
+                let alive = sqlx::raw_sql("-- wake: still there?").execute(&mut listener);
+                !matches!(timeout(TRY_FOR, alive).await, Ok(Ok(_)))
+            }
+        };
+        while dead {
+            // One at a time: the old one's place may be needed.
+            match self::listener(&server).await {
+                Ok(new) => {
+                    listener = new;
+                    bell.notify_one();
+                    break;
+                }
+                Err(_) => sleep(Duration::from_secs(1)).await,
+            }
         }
     }
 }
@@ -344,9 +386,9 @@ mod tests {
         false
     }
 
-    async fn comes_to_rest(waker: &mut Waker) -> bool {
+    async fn comes_to_rest(pool: &Pool, waker: &mut Waker) -> bool {
         for _ in 0..40 {
-            if waker.before_sleep(true, None).await.expect("sleeps") == REST {
+            if waker.before_sleep(pool, true, None).await.expect("sleeps") == REST {
                 return true;
             }
         }
@@ -359,18 +401,18 @@ mod tests {
         let url = format!("sqlite://{}/x.db", folder.path().display());
         let pool = Pool::open(&url, Use::Write, true).await.expect("opens");
         let mut waker = Waker::start(&pool, "w1", true).await.expect("starts");
-        assert!(comes_to_rest(&mut waker).await && falls_silent(&waker).await);
+        assert!(comes_to_rest(&pool, &mut waker).await && falls_silent(&waker).await);
         (folder, pool, waker)
     }
 
     /// A producer's log is written, which rings, and synced for seconds: only then its commit is seen.
     #[tokio::test]
     async fn after_a_ring_a_commit_is_seen_in_twice_the_time_that_a_disk_takes() {
-        let (_folder, _pool, mut waker) = at_rest().await;
+        let (_folder, pool, mut waker) = at_rest().await;
         waker.rung();
         let (mut passed, mut last) = (Duration::ZERO, Duration::ZERO);
         while last < REST {
-            let wait = waker.before_sleep(true, None).await.expect("sleeps");
+            let wait = waker.before_sleep(&pool, true, None).await.expect("sleeps");
             assert!(
                 wait <= (2 * passed).max(FIRST_LOOK),
                 "{wait:?} after {passed:?}"
@@ -389,6 +431,6 @@ mod tests {
         assert!(woken.await.is_ok());
         waker.rung();
         assert!(falls_silent(&waker).await, "it rings without end");
-        assert!(comes_to_rest(&mut waker).await);
+        assert!(comes_to_rest(&pool, &mut waker).await);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use postlane::store::Pool;
 use regex::Regex;
 use serde_json::Value;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -181,13 +181,16 @@ pub async fn check(db: &Db, pool: &Pool, seen: &Seen, when: &str) {
 async fn plans<'t>(pool: &Pool, texts: &BTreeSet<&'t str>) -> Vec<(&'t str, Plan)> {
     let mut plans = Vec::new();
     match pool {
-        Pool::Postgres(pg) => {
+        Pool::Postgres(backends) => {
+            let mut backend = backends.lend().await.expect("lends");
+            let pg = backend.connection().expect("connected");
             let prepared = prepared(pg).await;
             for text in texts {
-                let execute = prepared.get(*text).expect("prepared by the ledger");
+                let execute = prepared.get(*text);
+                let execute = execute.unwrap_or_else(|| panic!("not prepared: {text}"));
                 let explain = format!("explain (format json) {execute}");
                 let row = sqlx::raw_sql(AssertSqlSafe(explain))
-                    .fetch_one(pg)
+                    .fetch_one(&mut *pg)
                     .await
                     .expect(text);
                 let tree: String = row.try_get_unchecked(0).expect("a plan");
@@ -196,6 +199,7 @@ async fn plans<'t>(pool: &Pool, texts: &BTreeSet<&'t str>) -> Vec<(&'t str, Plan
                 postgres(&tree[0]["Plan"], false, &mut plan);
                 plans.push((*text, plan));
             }
+            backend.give_back();
         }
         Pool::Sqlite(lite, _) => {
             for text in texts {
@@ -216,10 +220,10 @@ async fn plans<'t>(pool: &Pool, texts: &BTreeSet<&'t str>) -> Vec<(&'t str, Plan
 
 /// The statements that the ledger's own connection has prepared, with the types that it gave, as an
 /// EXECUTE with nulls: a generic plan does not look at values.
-async fn prepared(pg: &PgPool) -> HashMap<String, String> {
+async fn prepared(pg: &mut PgConnection) -> HashMap<String, String> {
     // Plans that were made when the tables were small are thrown away.
     sqlx::raw_sql("discard plans")
-        .execute(pg)
+        .execute(&mut *pg)
         .await
         .expect("discards");
     let list =

@@ -70,7 +70,11 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Listener {
             .find(|t| !t.is_empty());
         heard(|all| {
             let texts = all.entry(span.id().into_u64()).or_default();
-            texts.push(text.expect("an event of sqlx has a text"));
+            let text = text.expect("an event of sqlx has a text");
+            // Only on Postgres it is a statement of its own; its commit counts.
+            if text != "begin" {
+                texts.push(text);
+            }
         });
     }
 }

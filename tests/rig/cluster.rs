@@ -82,6 +82,27 @@ impl Cluster {
         );
     }
 
+    /// The ids of its processes.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn processes(&self) -> Vec<String> {
+        let file = std::fs::read_to_string(Path::new(&self.data()).join("postmaster.pid"));
+        let postmaster = file
+            .expect("it runs")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+        let children = std::fs::read_to_string(children).expect("it runs");
+        let children = children.split_whitespace().map(str::to_owned);
+        // The postmaster first: else it would begin new ones.
+        std::iter::once(postmaster.clone())
+            .chain(children)
+            .collect()
+    }
+
     fn data(&self) -> String {
         self.folder.path().join("data").display().to_string()
     }

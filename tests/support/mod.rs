@@ -89,11 +89,8 @@ impl Db {
                     postlane::clock::BootInstant::now().nanos(),
                     NUMBER.fetch_add(1, Ordering::Relaxed)
                 );
-                let Pool::Postgres(pg) = &admin else {
-                    panic!("POSTLANE_TEST_POSTGRES_URL is no Postgres URL")
-                };
-                sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {name}")))
-                    .execute(pg)
+                admin
+                    .rows_of(format!("create database {name}"), &[])
                     .await
                     .expect("creates");
                 admin.close().await;

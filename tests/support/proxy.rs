@@ -1,7 +1,9 @@
-//! A proxy before Postgres that cuts a connection at a commit: nobody learns whether it happened.
+//! A proxy before Postgres that cuts a connection at a commit, or lets it fall silent as a host does
+//! that vanishes: nobody learns whether it happened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,6 +16,12 @@ pub enum Cut {
     AfterCommit,
     /// The commit never reaches the server, which rolls back.
     BeforeCommit,
+    /// The client's connection is cut, and the commit reaches the server a second later.
+    LateCommit,
+    /// The commit and all that follows is swallowed; nothing is closed.
+    SwallowCommit,
+    /// The commit reaches the server; its answer and all that follows is swallowed.
+    SwallowAnswer,
 }
 
 /// Forwards Postgres traffic without TLS.
@@ -25,8 +33,20 @@ pub struct Proxy {
 struct Plan {
     /// Commits that still pass before the cut; negative: none is cut.
     left: AtomicI64,
-    before: std::sync::atomic::AtomicBool,
+    cut: std::sync::Mutex<Cut>,
+    /// Connections that were made so far.
+    made: AtomicI64,
+    /// Those up to this one are silent.
+    silent: AtomicI64,
+    /// What is swallowed of them.
+    ways: AtomicU8,
+    /// New connections are accepted and get no answer.
+    deaf: AtomicBool,
 }
+
+/// Towards the server, and towards the client.
+pub const UP: u8 = 1;
+pub const DOWN: u8 = 2;
 
 impl Proxy {
     /// Listens before the server of `url`.
@@ -44,11 +64,24 @@ impl Proxy {
         let port = listener.local_addr().expect("address").port();
         let plan = Arc::new(Plan {
             left: AtomicI64::new(-1),
-            before: Default::default(),
+            cut: std::sync::Mutex::new(Cut::BeforeCommit),
+            made: AtomicI64::new(0),
+            silent: AtomicI64::new(-1),
+            ways: AtomicU8::new(0),
+            deaf: AtomicBool::new(false),
         });
         let (shared, address) = (Arc::clone(&plan), address.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let number = shared.made.fetch_add(1, Ordering::SeqCst);
+                if shared.deaf.load(Ordering::SeqCst) {
+                    // Open for as long as the test runs.
+                    tokio::spawn(async move {
+                        let _client = client;
+                        std::future::pending::<()>().await;
+                    });
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(&address).await else {
                     continue;
                 };
@@ -60,6 +93,7 @@ impl Proxy {
                     from_server,
                     to_server,
                     Arc::clone(&shared),
+                    number,
                 ));
             }
         });
@@ -71,10 +105,25 @@ impl Proxy {
 
     /// Cuts at the next commit but `skip`.
     pub fn cut(&self, cut: Cut, skip: i64) {
-        self.plan
-            .before
-            .store(cut == Cut::BeforeCommit, Ordering::SeqCst);
+        *self.plan.cut.lock().expect("not poisoned") = cut;
         self.plan.left.store(skip, Ordering::SeqCst);
+    }
+
+    /// From now on what the connections that there are send these ways vanishes. New ones work.
+    pub fn silence(&self, ways: u8) {
+        self.plan.ways.store(ways, Ordering::SeqCst);
+        let last = self.plan.made.load(Ordering::SeqCst) - 1;
+        self.plan.silent.store(last, Ordering::SeqCst);
+    }
+
+    /// Whether new connections are accepted and get no answer.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.plan.deaf.store(deaf, Ordering::SeqCst);
+    }
+
+    /// Connections that were made so far.
+    pub fn made(&self) -> i64 {
+        self.plan.made.load(Ordering::SeqCst)
     }
 }
 
@@ -84,22 +133,50 @@ async fn connection(
     mut from_server: OwnedReadHalf,
     mut to_server: OwnedWriteHalf,
     plan: Arc<Plan>,
+    number: i64,
 ) {
     // The first message has no type byte.
     let mut head = 4;
     let mut waiting = Vec::new();
     let mut advance = Advance::default();
     let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
-    loop {
+    // What this connection swallows, by itself or with the others.
+    let mut own = 0;
+    let (mut hung_up, mut gone) = (false, false);
+    while !(hung_up && gone) {
+        let with_others = |plan: &Plan| match plan.silent.load(Ordering::SeqCst) >= number {
+            true => plan.ways.load(Ordering::SeqCst),
+            false => 0,
+        };
         tokio::select! {
-            read = from_server.read(&mut down) => {
-                let Ok(read @ 1..) = read else { return };
+            read = from_server.read(&mut down), if !gone => {
+                let Ok(read @ 1..) = read else {
+                    if (own | with_others(&plan)) & DOWN != 0 {
+                        gone = true;
+                        continue;
+                    }
+                    return;
+                };
+                if (own | with_others(&plan)) & DOWN != 0 {
+                    continue;
+                }
                 if to_client.write_all(&down[..read]).await.is_err() {
                     return;
                 }
             }
-            read = from_client.read(&mut up) => {
-                let Ok(read @ 1..) = read else { return };
+            read = from_client.read(&mut up), if !hung_up => {
+                let silent = (own | with_others(&plan)) & UP != 0;
+                let Ok(read @ 1..) = read else {
+                    // Across a silent network nobody hears that either.
+                    if silent {
+                        hung_up = true;
+                        continue;
+                    }
+                    return;
+                };
+                if silent {
+                    continue;
+                }
                 waiting.extend_from_slice(&up[..read]);
                 while let Some(message) = next(&mut waiting, head) {
                     head = 5;
@@ -108,13 +185,29 @@ async fn connection(
                     let cut = (advance.commits(&message) || commits)
                         && plan.left.load(Ordering::SeqCst) >= 0
                         && plan.left.fetch_sub(1, Ordering::SeqCst) == 0;
-                    if cut && plan.before.load(Ordering::SeqCst) {
-                        return;
+                    let how = cut.then(|| *plan.cut.lock().expect("not poisoned"));
+                    match how {
+                        Some(Cut::BeforeCommit) => return,
+                        Some(Cut::LateCommit) => {
+                            tokio::spawn(async move {
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                                let _ = to_server.write_all(&message).await;
+                                let _ = from_server.read(&mut down).await;
+                            });
+                            return;
+                        }
+                        Some(Cut::SwallowCommit) => {
+                            own = UP | DOWN;
+                            waiting.clear();
+                            break;
+                        }
+                        Some(Cut::SwallowAnswer) => own = UP | DOWN,
+                        Some(Cut::AfterCommit) | None => {}
                     }
                     if to_server.write_all(&message).await.is_err() {
                         return;
                     }
-                    if cut {
+                    if how == Some(Cut::AfterCommit) {
                         // The server's answer is read, so that it is done, and goes nowhere.
                         let _ = from_server.read(&mut down).await;
                         return;

@@ -1,0 +1,294 @@
+//! Connections to a Postgres server, each a backend of it, lent by value.
+//!
+//! Only a connection whose last call ended, and whose transaction was committed or rolled back, is given
+//! back; any other is dropped and closed, so a call may be left at any point and no transaction is ever
+//! found half open. What was left is ended on the server before the next connection works: from then on
+//! it is known what became of it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSeverity};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::bind::PgQuery;
+use super::call::watched;
+use super::{Error, Result};
+use crate::clock::BootInstant;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it is waited for a connection that somebody else has.
+const LEND: Duration = Duration::from_secs(3);
+/// After so long without use it is asked whether a connection is still there, and for so long.
+const IDLE: Duration = Duration::from_secs(20);
+const PING: Duration = Duration::from_secs(2);
+/// How long a session that was left may take to end, and for how long it is remembered.
+const END: Duration = Duration::from_secs(2);
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// Connects. The one place where that is done.
+pub(super) async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    options.connect().await
+}
+
+/// A few connections to one server. Cheap to share.
+#[derive(Debug, Clone)]
+pub struct Backends(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: PgConnectOptions,
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Session>>,
+    /// Sessions that were left in a call or a transaction, and when.
+    left: Mutex<Vec<(String, BootInstant)>>,
+}
+
+/// A connection and the name by which the server knows it.
+#[derive(Debug)]
+struct Session {
+    connection: PgConnection,
+    name: String,
+    /// When it was last used.
+    used: BootInstant,
+}
+
+/// A connection that was lent. Dropped without [`Backend::give_back`], it is closed.
+#[derive(Debug)]
+pub struct Backend {
+    from: Arc<Shared>,
+    /// None once it was left.
+    session: Option<Session>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Backends {
+    /// Up to `most` connections, made when they are needed.
+    pub fn new(options: PgConnectOptions, most: usize) -> Self {
+        Self(Arc::new(Shared {
+            options,
+            slots: Arc::new(Semaphore::new(most)),
+            idle: Mutex::default(),
+            left: Mutex::default(),
+        }))
+    }
+
+    /// How it connects.
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.0.options
+    }
+
+    /// Lends a connection: one that is free, else a new one.
+    ///
+    /// # Errors
+    /// A server that cannot be reached in 5 s or refuses; all are lent for longer than 3 s.
+    pub async fn lend(&self) -> Result<Backend> {
+        let slot = match timeout(LEND, Arc::clone(&self.0.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => slot,
+            Ok(Err(_)) => return Err(Error::Database(sqlx::Error::PoolClosed)),
+            Err(_) => return Err(Error::Database(sqlx::Error::PoolTimedOut)),
+        };
+        let session = loop {
+            let free = lock(&self.0.idle).pop();
+            match free {
+                None => break self.0.open().await?,
+                Some(session) if session.used.elapsed() < IDLE => break session,
+                Some(mut session) => {
+                    if let Ok(Ok(())) = timeout(PING, session.connection.ping()).await {
+                        break session;
+                    }
+                }
+            }
+        };
+        Ok(Backend {
+            from: Arc::clone(&self.0),
+            session: Some(session),
+            _slot: slot,
+        })
+    }
+
+    /// Begins a transaction on a connection of its own.
+    pub(super) async fn begin(&self) -> Result<Backend> {
+        let mut backend = self.lend().await?;
+        backend.simple("begin").await?;
+        Ok(backend)
+    }
+
+    /// Drops the connections that are free: the next one lent is new.
+    pub(super) fn renew(&self) {
+        lock(&self.0.idle).clear();
+    }
+
+    /// Lends nothing any more, and closes those that are free, a second for each at most.
+    pub async fn close(&self) {
+        self.0.slots.close();
+        let idle = std::mem::take(&mut *lock(&self.0.idle));
+        for session in idle {
+            // It is closed either way.
+            let _ = timeout(CLOSE, session.connection.close()).await;
+        }
+    }
+}
+
+impl Shared {
+    async fn open(&self) -> Result<Session> {
+        let name = name();
+        let connecting = async {
+            let mut connection = connect(&self.options).await?;
+            let rename = AssertSqlSafe(format!("set application_name = '{name}'"));
+            sqlx::raw_sql(rename).execute(&mut connection).await?;
+            Ok::<_, sqlx::Error>(connection)
+        };
+        let Ok(connection) = timeout(CONNECT, connecting).await else {
+            return Err(Error::Silent {
+                verb: "connect".to_owned(),
+                waited: CONNECT,
+                why: "the server does not answer".to_owned(),
+            });
+        };
+        let mut connection = connection?;
+        self.end_left(&mut connection).await?;
+        Ok(Session {
+            connection,
+            name,
+            used: BootInstant::now(),
+        })
+    }
+
+    /// Ends the sessions that were left, and waits until they are gone: a commit of theirs has happened
+    /// then, or never will.
+    async fn end_left(&self, connection: &mut PgConnection) -> Result<()> {
+        lock(&self.left).retain(|(_, left)| left.elapsed() < REMEMBERED);
+        let names: Vec<String> = lock(&self.left)
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let ending = async {
+            let mut pause = Duration::from_millis(2);
+            loop {
+                let end = sqlx::query(END_LEFT).bind(&names).persistent(false);
+                if end.fetch_all(&mut *connection).await?.is_empty() {
+                    return Ok::<_, sqlx::Error>(());
+                }
+                sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        match timeout(END, ending).await {
+            Ok(done) => done?,
+            Err(_) => {
+                return Err(Error::Silent {
+                    verb: "end a session that was left".to_owned(),
+                    waited: END,
+                    why: "the server still works for it".to_owned(),
+                });
+            }
+        }
+        lock(&self.left).retain(|(name, _)| !names.contains(name));
+        Ok(())
+    }
+}
+
+const END_LEFT: &str = "-- call: end the sessions that were left
+select pg_terminate_backend(a.pid) from pg_stat_activity a
+where exists (select from unnest($1::text[]) as n(name) where starts_with(a.application_name, n.name))";
+
+/// A name that no other connection has: a session is found by it, also behind a pooler.
+fn name() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    static BEGAN: std::sync::LazyLock<u64> =
+        std::sync::LazyLock::new(|| BootInstant::now().nanos());
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("postlane {number}/{}-{:x}", std::process::id(), *BEGAN)
+}
+
+impl Backend {
+    /// The connection itself. What is done with it is not watched.
+    ///
+    /// # Errors
+    /// It was left.
+    pub fn connection(&mut self) -> Result<&mut PgConnection> {
+        let session = self.session.as_mut().ok_or(GONE)?;
+        Ok(&mut session.connection)
+    }
+
+    /// Runs a statement and returns its rows.
+    pub(super) async fn rows(&mut self, verb: &str, query: PgQuery) -> Result<Vec<PgRow>> {
+        let session = self.session.as_mut().ok_or(GONE)?;
+        let call = query.fetch_all(&mut session.connection);
+        let done = watched(verb, &session.name, &self.from.options, call).await;
+        self.keep_if_usable(done)
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub(super) async fn change(&mut self, verb: &str, query: PgQuery) -> Result<u64> {
+        let session = self.session.as_mut().ok_or(GONE)?;
+        let call = query.execute(&mut session.connection);
+        let done = watched(verb, &session.name, &self.from.options, call).await;
+        Ok(self.keep_if_usable(done)?.rows_affected())
+    }
+
+    /// Runs a statement without parameters that is its own name.
+    pub(super) async fn simple(&mut self, text: &'static str) -> Result<()> {
+        let session = self.session.as_mut().ok_or(GONE)?;
+        let call = sqlx::raw_sql(text).execute(&mut session.connection);
+        let done = watched(text, &session.name, &self.from.options, call).await;
+        self.keep_if_usable(done).map(drop)
+    }
+
+    /// Gives it back; no transaction may be open.
+    pub fn give_back(mut self) {
+        if let Some(mut session) = self.session.take() {
+            session.used = BootInstant::now();
+            lock(&self.from.idle).push(session);
+        }
+    }
+
+    /// Leaves the connection unless the server itself said what is wrong, and goes on.
+    fn keep_if_usable<T>(&mut self, done: Result<T>) -> Result<T> {
+        let goes_on = |error: &sqlx::Error| match error {
+            sqlx::Error::Database(error) => error
+                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                .is_none_or(|e| !matches!(e.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+            _ => false,
+        };
+        match &done {
+            Ok(_) => {}
+            Err(Error::Database(error)) if goes_on(error) => {}
+            Err(_) => self.leave(),
+        }
+        done
+    }
+
+    /// True once a call of it was given up, or failed for the connection's sake.
+    pub(super) fn is_left(&self) -> bool {
+        self.session.is_none()
+    }
+
+    fn leave(&mut self) {
+        if let Some(session) = self.session.take() {
+            lock(&self.from.left).push((session.name, BootInstant::now()));
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+const GONE: Error = Error::Database(sqlx::Error::WorkerCrashed);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
