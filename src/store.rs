@@ -28,8 +28,10 @@ pub mod rows;
 pub mod schema;
 pub mod select;
 pub mod sql;
+pub mod target;
 pub mod wake;
 pub mod watch;
+mod words;
 
 pub use bind::Bind;
 pub use pool::{Pool, Tx, Use};
@@ -41,8 +43,17 @@ use crate::clock::Millis;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database refused, is away, or answered with something unexpected.
-    #[error("database: {0}")]
+    #[error("database: {}", words::of(.0))]
     Database(#[from] sqlx::Error),
+    /// No server that may be written to; each host with its own reason.
+    #[error("database: {0}")]
+    Connect(String),
+    /// A server that is not fit, whoever connects.
+    #[error("database: {0}")]
+    Server(String),
+    /// The SQLite file cannot be opened; says why.
+    #[error("database: {0}")]
+    Open(String),
     /// A call was given up: no answer will come. Nobody knows what became of it.
     #[error("database: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
     Silent {

@@ -13,11 +13,18 @@ use crate::store::{Error, Pool, Use, schema};
 #[command(after_long_help = "Examples:\n  \
     postlane migrate\n  \
     postlane migrate --dry-run\n  \
+    postlane migrate --role worker\n  \
     postlane --database-url sqlite://postlane.db migrate")]
 pub struct Migrate {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Also set for good, for this role of the database's server, what a worker needs of its sessions
+    ///
+    /// For workers behind a pooler that keeps no settings: Postgres then gives them to each session of the role
+    /// in this database (ALTER ROLE … IN DATABASE … SET synchronous_commit = on, and two others).
+    #[arg(long, value_name = "NAME", conflicts_with = "dry_run")]
+    role: Option<String>,
 }
 
 impl Migrate {
@@ -32,6 +39,12 @@ impl Migrate {
         schema::check(&pool).await?;
         let version = schema::found(&pool).await?.unwrap_or_default();
         let at = format!("the schema is at version {version}");
+        if let Some(role) = &self.role {
+            schema::set_role(&pool, role).await?;
+            out.line(format_args!(
+                "role {role} has the settings of a worker in this database"
+            ))?;
+        }
         Ok(out.line(match applied {
             0 => format!("nothing to do: {at}"),
             1 => format!("applied 1 migration: {at}"),

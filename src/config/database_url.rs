@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::store::target::Target;
+
 /// The database engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -21,10 +23,29 @@ pub struct DatabaseUrl {
     engine: Engine,
 }
 
-/// A URL of no database that is supported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("use sqlite://FILE or postgres://USER@HOST/DATABASE")]
-pub struct UnknownDatabase;
+/// A URL of no database that is supported: what to write, without any of its values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnknownDatabase(String);
+
+impl UnknownDatabase {
+    fn of(text: &str) -> Self {
+        let usage = "use sqlite://FILE or postgres://USER@HOST/DATABASE";
+        let file = text.strip_prefix("sqlite:").unwrap_or(text);
+        Self(match is_file(text) && !file.is_empty() {
+            true => format!("{usage}; did you mean sqlite://{file}?"),
+            false => usage.to_owned(),
+        })
+    }
+}
+
+/// True for what people write who mean a SQLite file: there is nothing secret in that.
+fn is_file(text: &str) -> bool {
+    let named = [".db", ".sqlite", ".sqlite3"]
+        .iter()
+        .any(|end| text.ends_with(end));
+    (named || text.starts_with("sqlite:")) && !text.contains("://") && !text.contains('@')
+}
 
 impl DatabaseUrl {
     /// What kind of database it is.
@@ -43,9 +64,17 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(url: &str) -> Result<Self, UnknownDatabase> {
         let engine = match url.split_once("://") {
+            Some(("sqlite", file)) if file.contains(":memory:") || file.contains("mode=memory") => {
+                let why =
+                    "a database in memory ends with the process that made it: use sqlite://FILE";
+                return Err(UnknownDatabase(why.to_owned()));
+            }
             Some(("sqlite", file)) if !file.is_empty() => Engine::Sqlite,
-            Some(("postgres" | "postgresql", _)) => Engine::Postgres,
-            _ => return Err(UnknownDatabase),
+            Some(("postgres" | "postgresql", _)) => {
+                Target::parse(url).map_err(UnknownDatabase)?;
+                Engine::Postgres
+            }
+            _ => return Err(UnknownDatabase::of(url)),
         };
         Ok(Self {
             url: SecretString::from(url),
@@ -80,6 +109,10 @@ const PLAIN: &[&str] = &[
     "cache",
     "immutable",
     "vfs",
+    "hostaddr",
+    "connect_timeout",
+    "target_session_attrs",
+    "passfile",
 ];
 
 /// True if a password, or what looks like one, stands in the URL.
@@ -93,10 +126,9 @@ pub(super) fn holds_password(url: &str) -> bool {
 /// It rather hides too much: up to the *last* `@`, since people forget to escape passwords.
 pub(super) fn redacted(url: &str, user: bool) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return if url.is_empty() {
-            String::new()
-        } else {
-            "***".to_owned()
+        return match url.is_empty() || is_file(url) {
+            true => url.to_owned(),
+            false => "***".to_owned(),
         };
     };
     let (login, place) = rest
@@ -143,7 +175,7 @@ mod tests {
                 "postgres://me:***@db/postlane?sslmode=require",
             ),
             (
-                "postgres://me:can/ary?c@nary#x@db/p",
+                "postgres://me:can%2Fary%3Fc@nary%23x@db/p",
                 "postgres://me:***@db/p",
             ),
             (
@@ -151,8 +183,8 @@ mod tests {
                 "postgres://db/p?user=me&password=***",
             ),
             (
-                "postgresql:///p?host=/run/pg&sslpassword=canary",
-                "postgresql:///p?host=/run/pg&sslpassword=***",
+                "postgresql://me@h1:1,[::1]:2/p?target_session_attrs=primary",
+                "postgresql://me@h1:1,[::1]:2/p?target_session_attrs=primary",
             ),
         ] {
             let parsed: DatabaseUrl = url.parse().expect(url);
@@ -175,7 +207,16 @@ mod tests {
         assert_eq!(engine("postgres://h/x"), Ok(Engine::Postgres));
         assert_eq!(engine("postgresql://h/x"), Ok(Engine::Postgres));
         for none in ["", "x.db", "sqlite://", "mysql://h/x", "Postgres://h/x"] {
-            assert_eq!(engine(none), Err(UnknownDatabase), "{none}");
+            assert!(engine(none).is_err(), "{none}");
+        }
+        for (slip, meant) in [
+            ("x.db", "sqlite://x.db"),
+            ("/var/lib/x.sqlite3", "sqlite:///var/lib/x.sqlite3"),
+            ("sqlite:x", "sqlite://x"),
+        ] {
+            let said = engine(slip).expect_err(slip).to_string();
+            assert!(said.ends_with(&format!("did you mean {meant}?")), "{said}");
+            assert_eq!(redacted(slip, true), slip);
         }
     }
 }

@@ -10,17 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSeverity};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::bind::PgQuery;
 use super::call::watched;
+use super::target::{Found, Settings, Target};
 use super::{Error, Result};
 use crate::clock::BootInstant;
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long connecting may take, all hosts and what follows included.
+const CONNECT: Duration = Duration::from_secs(8);
 /// How long it is waited for a connection that somebody else has.
 const LEND: Duration = Duration::from_secs(3);
 /// After so long without use it is asked whether a connection is still there, and for so long.
@@ -32,18 +33,14 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// Connects. The one place where that is done.
-pub(super) async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
-    options.connect().await
-}
-
 /// A few connections to one server. Cheap to share.
 #[derive(Debug, Clone)]
 pub struct Backends(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    options: PgConnectOptions,
+    target: Target,
+    settings: Settings,
     slots: Arc<Semaphore>,
     idle: Mutex<Vec<Session>>,
     /// Sessions that were left in a call or a transaction, and when.
@@ -54,6 +51,8 @@ struct Shared {
 #[derive(Debug)]
 struct Session {
     connection: PgConnection,
+    /// How to connect to the same server.
+    options: PgConnectOptions,
     name: String,
     /// When it was last used.
     used: BootInstant,
@@ -70,18 +69,22 @@ pub struct Backend {
 
 impl Backends {
     /// Up to `most` connections, made when they are needed.
-    pub fn new(options: PgConnectOptions, most: usize) -> Self {
+    pub fn new(target: Target, settings: Settings, most: usize) -> Self {
         Self(Arc::new(Shared {
-            options,
+            target,
+            settings,
             slots: Arc::new(Semaphore::new(most)),
             idle: Mutex::default(),
             left: Mutex::default(),
         }))
     }
 
-    /// How it connects.
-    pub fn options(&self) -> &PgConnectOptions {
-        &self.0.options
+    /// A connection of the caller's own, and how to make more to the same server.
+    ///
+    /// # Errors
+    /// No server that may be written to.
+    pub async fn connect(&self) -> Result<Found> {
+        self.0.target.connect(self.0.settings).await
     }
 
     /// Lends a connection: one that is free, else a new one.
@@ -140,22 +143,26 @@ impl Shared {
     async fn open(&self) -> Result<Session> {
         let name = name();
         let connecting = async {
-            let mut connection = connect(&self.options).await?;
+            let mut found = self.target.connect(self.settings).await?;
             let rename = AssertSqlSafe(format!("set application_name = '{name}'"));
-            sqlx::raw_sql(rename).execute(&mut connection).await?;
-            Ok::<_, sqlx::Error>(connection)
+            sqlx::raw_sql(rename).execute(&mut found.connection).await?;
+            Ok::<_, Error>(found)
         };
-        let Ok(connection) = timeout(CONNECT, connecting).await else {
+        let Ok(found) = timeout(CONNECT, connecting).await else {
             return Err(Error::Silent {
                 verb: "connect".to_owned(),
                 waited: CONNECT,
-                why: "the server does not answer".to_owned(),
+                why: format!("{} does not answer", self.target),
             });
         };
-        let mut connection = connection?;
+        let Found {
+            mut connection,
+            options,
+        } = found?;
         self.end_left(&mut connection).await?;
         Ok(Session {
             connection,
+            options,
             name,
             used: BootInstant::now(),
         })
@@ -225,7 +232,7 @@ impl Backend {
     pub(super) async fn rows(&mut self, verb: &str, query: PgQuery) -> Result<Vec<PgRow>> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = query.fetch_all(&mut session.connection);
-        let done = watched(verb, &session.name, &self.from.options, call).await;
+        let done = watched(verb, &session.name, &session.options, call).await;
         self.keep_if_usable(done)
     }
 
@@ -233,7 +240,7 @@ impl Backend {
     pub(super) async fn change(&mut self, verb: &str, query: PgQuery) -> Result<u64> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = query.execute(&mut session.connection);
-        let done = watched(verb, &session.name, &self.from.options, call).await;
+        let done = watched(verb, &session.name, &session.options, call).await;
         Ok(self.keep_if_usable(done)?.rows_affected())
     }
 
@@ -241,7 +248,7 @@ impl Backend {
     pub(super) async fn simple(&mut self, text: &'static str) -> Result<()> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = sqlx::raw_sql(text).execute(&mut session.connection);
-        let done = watched(text, &session.name, &self.from.options, call).await;
+        let done = watched(text, &session.name, &session.options, call).await;
         self.keep_if_usable(done).map(drop)
     }
 

@@ -8,13 +8,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::backends::connect;
-use super::{Error, Result};
+use super::{Error, Result, words};
 
 /// How long a call takes before it is told.
 pub const TOLD_AFTER: Duration = Duration::from_secs(5);
@@ -182,7 +181,7 @@ order by (a.state = 'active') desc nulls last limit 1";
 
 async fn look(session: &str, options: &PgConnectOptions) -> Seen {
     let asked = async {
-        let mut side = connect(options).await?;
+        let mut side = options.connect().await?;
         let question = sqlx::query(LOOK_AT).bind(session).persistent(false);
         let found = question.fetch_optional(&mut side).await?;
         found.map(|row| activity(&row)).transpose()
@@ -195,9 +194,9 @@ async fn look(session: &str, options: &PgConnectOptions) -> Seen {
         }
         // Starting, stopping: the session is gone or soon will be.
         Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() != Some("57P03") => {
-            Seen::Refused(format!("the server cannot be asked: {error}"))
+            Seen::Refused(format!("the server cannot be asked: {}", error.message()))
         }
-        Ok(Err(error)) => Seen::Silent(format!("no new connection: {error}")),
+        Ok(Err(error)) => Seen::Silent(format!("no new connection: {}", words::of(&error))),
     }
 }
 

@@ -54,7 +54,8 @@ where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
 // In order of the lane, or the index of what ended badly would have the unknown one, too.
 const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
 select lane, page_id,
-    (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' order by u.lane, u.id limit 1) is null
+    (select 1 from send_jobs u where {key: u.lane = bite.lane} and u.state = 'unknown'
+        order by u.lane, u.id limit 1) is null
     and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
 from (
     select lane, page_id from send_lanes where due_at is null and (page_id, lane) > ($1, $2)

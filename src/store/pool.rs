@@ -7,7 +7,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -22,7 +21,8 @@ use super::call::{patient, verb};
 use super::file::DatabaseFile;
 use super::rows::Row;
 use super::sql::{Dialect, render};
-use super::{Error, Result};
+use super::target::{Settings, Target};
+use super::{Error, Result, words};
 
 /// Connections to one database.
 #[derive(Debug, Clone)]
@@ -42,6 +42,26 @@ pub enum Use {
     Read,
 }
 
+/// Every statement here is a look-up by key; a plan that scans is a mistake.
+const READING: Settings = &[
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+const WRITING: Settings = &[
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    // Tables that were empty when they were last analysed must not be scanned for that, and a batch is
+    // planned once.
+    ("enable_seqscan", "off"),
+    // What it reads is in memory: a probe for each row of a batch is always cheaper than a walk through a
+    // table, also one that was small when the plan was made.
+    ("random_page_cost", "0.01"),
+    ("seq_page_cost", "0.01"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
 impl Pool {
     /// Opens a pool; connects to the database at once, so that an error is seen here.
     pub async fn open(url: &str, purpose: Use, create: bool) -> Result<Self> {
@@ -53,45 +73,12 @@ impl Pool {
     }
 
     async fn open_postgres(url: &str, purpose: Use) -> Result<Self> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Error::Url(format!("not a Postgres URL: {error}")))?
-            .application_name("postlane")
-            // The server ends what this process can no longer reach or wait for. Between two statements
-            // of a transaction there are never seconds; if there are, this process stands still, and
-            // others want the lanes.
-            .options([
-                ("statement_timeout", "60s"),
-                ("lock_timeout", "10s"),
-                ("idle_in_transaction_session_timeout", "5s"),
-                ("tcp_user_timeout", "10s"),
-                ("tcp_keepalives_idle", "10"),
-                ("tcp_keepalives_interval", "5"),
-                ("tcp_keepalives_count", "3"),
-                ("synchronous_commit", "on"),
-                // A backslash in a text of ours is a backslash.
-                ("standard_conforming_strings", "on"),
-                // Whatever the database's or the role's default is: a worker's conflicts are not to become
-                // producers' errors, and the reasoning of the ledger is that of this level.
-                ("default_transaction_isolation", "read committed"),
-                // Every statement here is a look-up by key; a plan that scans is a mistake.
-                ("enable_hashjoin", "off"),
-                ("enable_mergejoin", "off"),
-                ("jit", "off"),
-            ]);
-        let options = match purpose {
-            // Tables that were empty when they were last analysed must not be scanned for that,
-            // and a batch is planned once.
-            Use::Write => options.options([
-                ("enable_seqscan", "off"),
-                // What it reads is in memory: a probe for each row of a batch is always cheaper
-                // than a walk through a table, also one that was small when the plan was made.
-                ("random_page_cost", "0.01"),
-                ("seq_page_cost", "0.01"),
-                ("plan_cache_mode", "force_generic_plan"),
-            ]),
-            Use::Read => options,
+        let target = Target::parse(url).map_err(Error::Url)?;
+        let (settings, most) = match purpose {
+            Use::Write => (WRITING, 1),
+            Use::Read => (READING, 2),
         };
-        let backends = Backends::new(options, if purpose == Use::Write { 1 } else { 2 });
+        let backends = Backends::new(target, settings, most);
         backends.lend().await?.give_back();
         Ok(Self::Postgres(backends))
     }
@@ -135,7 +122,8 @@ impl Pool {
                 Box::pin(async move { Ok(usable) })
             })
             .connect_with(options)
-            .await?;
+            .await
+            .map_err(|error| Error::Open(words::of_opening(&path, &error)))?;
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
             .fetch_one(&pool)
             .await?;

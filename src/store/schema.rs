@@ -3,6 +3,7 @@
 //! Migrations only expand: a binary works on every schema that is at least as new as itself and
 //! that still lists it as compatible. Only `postlane migrate` changes a schema.
 
+use super::target::OF_A_ROLE;
 use super::{Error, Pool, Result, Use};
 
 /// The schema this binary was written for.
@@ -101,6 +102,29 @@ pub async fn check_fit(pool: &Pool) -> Result<()> {
              run `postlane migrate`"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+const OF_ROLE: &str = "-- schema: settings of a role, as text
+select format('alter role %I in database %I set %s = %L', $1::text, current_database(), $2::text, $3::text) as text";
+
+/// Gives each session of a role in this database the settings that the promises need.
+///
+/// # Errors
+/// SQLite, which has no roles; a role that is not there, or is not this one's to change.
+pub async fn set_role(pool: &Pool, role: &str) -> Result<()> {
+    if let Pool::Sqlite(..) = pool {
+        return Err(Error::Schema(
+            "SQLite has no roles: leave --role out".to_owned(),
+        ));
+    }
+    for (key, value) in OF_A_ROLE {
+        let rows = pool
+            .rows(OF_ROLE, &[role.into(), key.into(), value.into()])
+            .await?;
+        let text = super::one(rows)?.text("text")?;
+        pool.rows_of(text, &[]).await?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::backends::Backends;
 use super::file::{REST, Stamp};
+use super::target::Found;
 use super::watch::Watch;
 use super::{Pool, Result, Tx, one};
 use crate::clock::BootInstant;
@@ -328,13 +330,19 @@ const TRY_FOR: Duration = Duration::from_secs(5);
 
 /// Listens on a connection of its own.
 async fn listener(server: &Backends) -> Result<PgListener> {
+    let Found {
+        connection,
+        options,
+    } = server.connect().await?;
+    // The listener makes its own to the server that was found.
+    let _ = timeout(TRY_FOR, connection.close()).await;
     // A listener wants a pool. This one has nothing else to do, and is never asked to connect again.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .max_lifetime(None)
         .idle_timeout(None)
         .acquire_timeout(TRY_FOR)
-        .connect_lazy_with(server.options().clone());
+        .connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false);
     listener.listen("postlane").await?;
