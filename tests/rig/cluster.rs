@@ -49,7 +49,47 @@ impl Cluster {
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@{}/{database}", self.address())
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes this one, which does not run, a standby of another, which does.
+    pub fn follow(&self, primary: &Self) {
+        std::fs::remove_dir_all(self.data()).expect("removes the data");
+        let from = format!(
+            "host=127.0.0.1 port={} user=postgres application_name=standby_{}",
+            primary.port, self.port
+        );
+        let data = self.data();
+        let copied = self.run(
+            "pg_basebackup",
+            &[
+                "-d",
+                &from,
+                "-D",
+                &data,
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "--no-sync",
+            ],
+        );
+        assert!(copied, "pg_basebackup");
+    }
+
+    /// Ends its being a standby; it may be written to once this returns.
+    pub fn promote(&self) {
+        let data = self.data();
+        assert!(
+            self.run("pg_ctl", &["-D", &data, "-w", "promote"]),
+            "pg_ctl promote"
+        );
     }
 
     /// Starts it as a small one.
