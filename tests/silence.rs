@@ -32,6 +32,52 @@ const FOUND: Duration = Duration::from_secs(20);
 const TOLD: &str = "a call of the database takes long";
 const AWAY: &str = "database cannot be written, nothing is sent until it can";
 
+/// What a database's or a role's default would make of a worker is not left to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_reads_committed_whatever_the_default_is() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let name = db.text("select current_database()").await;
+    let alter = format!("alter database {name} set default_transaction_isolation = serializable");
+    db.sql(&alter).await.expect("alters");
+    for purpose in [Use::Write, Use::Read] {
+        let pool = Pool::open(&db.url, purpose, false).await.expect("opens");
+        let mut tx = pool.begin().await.expect("begins");
+        let ask = "select current_setting('transaction_isolation') as level".to_owned();
+        let rows = tx.rows_of(ask, &[]).await.expect("reads");
+        assert_eq!(rows[0].text("level").expect("text"), "read committed");
+        tx.commit().await.expect("commits");
+    }
+}
+
+/// A worker that is suspended in the middle of a transaction holds up the others for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_stands_still_is_ended_by_the_server() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    db.insert("a", "1").await;
+    let (stands, other) = (db.connect().await, db.connect().await);
+    let lock = || "select id from send_jobs for update".to_owned();
+    let mut suspended = stands.begin().await.expect("begins");
+    suspended.rows_of(lock(), &[]).await.expect("locks");
+    let began = BootInstant::now();
+    let mut tx = other.begin().await.expect("begins");
+    tx.rows_of(lock(), &[]).await.expect("gets the lock");
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    tx.commit().await.expect("commits");
+    suspended.commit().await.expect_err("it was ended");
+    stands
+        .now()
+        .await
+        .expect("the next call has another connection");
+}
+
 /// Collects what is told of long calls.
 fn listener() -> (Tell, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));

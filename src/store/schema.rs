@@ -32,9 +32,8 @@ async fn apply(pool: &Pool) -> Result<()> {
     match pool {
         Pool::Postgres(backends) => {
             let mut backend = backends.lend().await?;
-            sqlx::migrate!("migrations/postgres")
-                .run(backend.connection()?)
-                .await?;
+            let migrator = sqlx::migrate!("migrations/postgres");
+            backend.migrate(&migrator).await?;
             backend.give_back();
         }
         Pool::Sqlite(pool, _) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
