@@ -723,7 +723,7 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
     let mock = sandbox();
     let mut setup = Setup {
         timeout: "5s",
-        lease: "45s",
+        lease: "7s",
         shutdown_timeout: "2s",
         ..Setup::new(&db.url, &mock.url())
     };
@@ -732,23 +732,26 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
     worker.ready(true, FOUND).await;
     db.insert("a", "1").await;
     until("it is delivered", FOUND, async || mock.count() == 1).await;
-    std::fs::write(&gate, "").expect("closes");
-    db.insert("b", "1").await;
-    until("it says so", Duration::from_secs(10), async || {
-        worker.says(TOLD) > 0
+    // Its answer comes when it can no longer be recorded.
+    mock.set_latency(Duration::from_secs(1));
+    let second = db.insert("b", "1").await;
+    let begun = format!("select count(*) from send_attempts where job_id = {second}");
+    until("it is on its way", FOUND, async || {
+        db.int(&begun).await == 1
     })
     .await;
-    let ready = worker.get("/readyz").await.expect("answers");
-    assert!(
-        ready.contains("503") && ready.contains("its disk does not answer"),
-        "{ready}"
-    );
+    std::fs::write(&gate, "").expect("closes");
+    until("it says why", Duration::from_secs(10), async || {
+        let ready = worker.get("/readyz").await.expect("answers");
+        ready.contains("503") && ready.contains("its disk does not answer")
+    })
+    .await;
+    assert!(worker.says(TOLD) > 0);
     until("the metric grows", Duration::from_secs(10), async || {
         let metrics = worker.get("/metrics").await.expect("answers");
         metrics.contains("postlane_ledger_up 0")
     })
     .await;
-    assert_eq!(mock.count(), 1, "it sends what is not committed");
     let began = BootInstant::now();
     worker.signal(Signal::TERM);
     assert_eq!(worker.ends(Duration::from_secs(10)).await, 1);
@@ -757,10 +760,11 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
         "{:?}",
         began.elapsed()
     );
+    assert_eq!(mock.count(), 2, "it sends what is not committed");
     // The next one finds all there.
     std::fs::remove_file(&gate).expect("opens");
     let mut next = setup.named("next").start();
-    until("both are delivered", Duration::from_secs(60), async || {
+    until("all are delivered", Duration::from_secs(60), async || {
         db.int("select count(*) from send_jobs where state = 'delivered'")
             .await
             == 2
