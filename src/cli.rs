@@ -21,6 +21,7 @@ mod completions;
 mod demo;
 mod enqueue;
 mod hold;
+mod limits;
 mod line;
 mod list;
 mod log;

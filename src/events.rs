@@ -88,6 +88,12 @@ impl Events {
         self.metrics.set_oldest_due(waited);
     }
 
+    /// Bytes in SQLite's log.
+    pub fn set_log_size(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.sqlite_log_bytes.set(bytes);
+    }
+
     /// Attempts whose outcome is committed.
     pub fn recorded(&self) -> u64 {
         self.metrics.recorded.get()
@@ -223,7 +229,32 @@ fn log(event: &Event<'_>, news: bool) {
         ),
         Event::Healed { lanes } => error!(
             lanes,
-            "lanes were missing and have been restored; please report this"
+            "lanes or timers were missing and have been restored; if nobody has changed the tables by hand \
+             (use requeue, resolve, cancel), please report this"
+        ),
+        Event::SweepFailed { step, error } if news => {
+            error!(
+                step,
+                error, "sweeper failed, it tries again every 30 seconds"
+            )
+        }
+        Event::SweepFailed { step, error } => debug!(step, error, "sweeper still fails"),
+        Event::Swept { step } if news => info!(step, "sweeper works again"),
+        Event::Swept { .. } => {}
+        Event::PruneRefused { jobs, error } => warn!(
+            jobs,
+            error, "retention leaves jobs alone that the database does not give up, for an hour"
+        ),
+        Event::LogGrows { bytes } => warn!(
+            mib = bytes >> 20,
+            "SQLite's log grows: somebody reads an old state of the file, so it cannot be checkpointed; \
+             find who has it open (fuser FILE) and end its transaction"
+        ),
+        Event::Linked { path, names } => warn!(
+            path,
+            names,
+            "the database's file has several names (hard links): SQLite keeps a log for each of them, and \
+             whoever opens the file by another one damages it; remove the others"
         ),
         Event::Pruned { jobs } => debug!(jobs, "retention deleted old jobs"),
         Event::Bug { what } => error!(what, "an assertion failed; please report this"),

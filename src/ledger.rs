@@ -39,6 +39,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// How long a claim lasts.
     pub lease: Duration,
+    /// The longest wait that any rule gives between two attempts.
+    pub longest_wait: Duration,
     /// What comes after a lost attempt.
     pub policy: Policy,
     /// Whether an unknown job holds its line.
@@ -196,13 +198,14 @@ impl Ledger {
             return Ok(step);
         }
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(survey, claimed, more_ended).await
+        let seen = BootInstant::now();
+        self.cycle_on(survey, claimed, seen, more_ended).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
         let survey = lanes::survey(&self.pool).await?;
-        self.cycle_on(Survey { now, ..survey }, claimed, &mut || None)
+        self.cycle_on(Survey { now, ..survey }, claimed, claimed, &mut || None)
             .await
     }
 
@@ -210,6 +213,7 @@ impl Ledger {
         &mut self,
         survey: Survey,
         claimed: BootInstant,
+        seen: BootInstant,
         more_ended: MoreEnded<'_>,
     ) -> Result<Step> {
         let mut step = Step::default();
@@ -244,7 +248,7 @@ impl Ledger {
         self.view = Some(View {
             pages,
             now,
-            at: claimed,
+            at: seen,
             next_in: step.next_in,
         });
         self.hand_out(&mut step);

@@ -5,6 +5,7 @@
 
 mod refresh;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::breaker::Breaker;
+use crate::clock::BootInstant;
 use crate::config::{Config, Delay, PageSecret};
 use crate::deliver::Wire;
 use crate::events::{Event, Events, Pulse};
@@ -99,6 +101,14 @@ impl Config {
         }
     }
 
+    /// The longest wait between two attempts of a job: its backoff, what a receiver may ask for, what a rule says.
+    fn longest_wait(&self) -> Duration {
+        let backoff = self.retry.max * 4 / 3;
+        backoff
+            .max(self.retry.max_retry_after)
+            .max(self.judge.rules.longest_wait())
+    }
+
     fn settings(
         &self,
         worker: String,
@@ -114,6 +124,7 @@ impl Config {
             worker,
             concurrency,
             lease: self.worker.lease,
+            longest_wait: self.longest_wait(),
             policy: self.policy(),
             after_unknown: self.lanes.after_unknown,
             min_gap: self.lanes.min_gap,
@@ -173,6 +184,11 @@ impl Service {
         let senders = Handle::current();
         let readers = Pool::open(url, Use::Read, false).await?;
         schema::check(&readers).await?;
+        schema::check_fit(&readers).await?;
+        if let Some(file) = readers.file().filter(|file| file.names() > 1) {
+            let (path, names) = (&*file.path().to_string_lossy(), file.names());
+            events.emit(&Event::Linked { path, names });
+        }
         let sweeping = Pool::open(url, Use::Write, false).await?;
         let name = worker_name(config.worker.name.as_deref());
         let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
@@ -215,6 +231,7 @@ impl Service {
         let sweeper = sweep(
             sweeping.clone(),
             retention,
+            config.longest_wait(),
             Arc::clone(events),
             stopping.clone(),
         );
@@ -288,6 +305,20 @@ impl Service {
 
     fn in_flight(&self) -> usize {
         usize::try_from(self.events.in_flight()).unwrap_or_default()
+    }
+
+    /// Refuses to go on with a SQLite file that has been replaced or removed. Its connections then end
+    /// with the process: closed before, they would delete the log of whatever has its name now.
+    ///
+    /// # Errors
+    /// [`store::Error::Replaced`].
+    pub fn check_file(&self) -> store::Result<()> {
+        let checked = self.readers.file().map_or(Ok(()), |file| file.check());
+        if checked.is_err() {
+            self.readers.leave_open();
+            self.sweeping.leave_open();
+        }
+        checked
     }
 
     /// True once a ledger's thread has ended by itself, which it never should.
@@ -384,6 +415,7 @@ pub fn worker_name(configured: Option<&str>) -> String {
         .to_string_lossy()
         .into_owned();
     let base = configured.map_or(host, str::to_owned);
-    let started = crate::clock::BootInstant::now().nanos() / 1_000_000;
-    format!("{base}-{}-{:x}", std::process::id(), started)
+    // Clones of a machine may start alike: the same host, process and moment.
+    let chance = RandomState::new().hash_one(BootInstant::now().nanos());
+    format!("{base}-{}-{chance:x}", std::process::id())
 }

@@ -11,6 +11,8 @@ pub mod backends;
 pub mod bind;
 pub mod call;
 pub mod enqueue;
+pub mod file;
+pub mod heal;
 pub mod intake;
 pub mod lanes;
 pub mod line;
@@ -57,6 +59,12 @@ pub enum Error {
     /// The SQLite file is not there.
     #[error("database_url: {} does not exist; create it with `postlane migrate`", .0.display())]
     Missing(PathBuf),
+    /// The SQLite file has been replaced or removed since it was opened.
+    #[error(
+        "database_url: {} was replaced or removed while it was open; start again to use what is there now",
+        .0.display()
+    )]
+    Replaced(PathBuf),
     /// SQLite did not take the settings durability needs.
     #[error(
         "sqlite: journal_mode is {journal} and synchronous is {synchronous}; wal and 2 (full) are needed"
@@ -86,6 +94,26 @@ impl Error {
             error.code().as_deref(),
             Some("40P01" | "40001" | "55P03" | "5" | "6" | "517")
         )
+    }
+
+    /// True if it is a row that the database refuses, for whatever it says or means: a constraint, a trigger, a
+    /// value that does not fit. Another row may pass.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        // Postgres: data (22), constraints (23), raised by a function (P0), row level security (42501 says more
+        // than that). SQLite: constraints (19), with their kind in the upper bytes; an abort is one of them.
+        match (
+            error.code().as_deref(),
+            error.try_downcast_ref::<sqlx::sqlite::SqliteError>(),
+        ) {
+            (Some(code), Some(_)) => code.parse().is_ok_and(|code: i32| code & 0xff == 19),
+            (Some(code), None) => ["22", "23", "P0"]
+                .iter()
+                .any(|class| code.starts_with(class)),
+            (None, _) => false,
+        }
     }
 
     /// True if a unique index refused the row.

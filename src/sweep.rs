@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::clock::BootInstant;
 use crate::events::{Event, Events};
-use crate::store::prune::{self, Kind};
-use crate::store::watch::{self, Stamp};
+use crate::store::file::{REST as UNCHANGED, Stamp};
+use crate::store::heal::Healer;
+use crate::store::prune::{self, Kind, Place};
 use crate::store::{Pool, Result};
 use crate::worker::{Stop, is_stopped, stopped};
 
@@ -26,26 +27,41 @@ pub struct Retention {
 pub const BITE: i64 = 500;
 const REST: Duration = Duration::from_millis(50);
 const EVERY: Duration = Duration::from_secs(30);
+/// How long jobs that the database refused to give up are left alone.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
+/// A log of SQLite's that is this large is worth a word: a checkpoint comes at an eighth of it.
+const LARGE_LOG: u64 = 256 << 20;
 
-/// Sweeps until told to stop.
-pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut stop: Stop) {
-    let mut after = String::new();
+/// Sweeps until told to stop. `longest` is the longest wait that any rule gives.
+pub async fn sweep(
+    pool: Pool,
+    retention: Retention,
+    longest: Duration,
+    events: Arc<Events>,
+    mut stop: Stop,
+) {
+    let mut large_log = LARGE_LOG;
+    let mut sweeper = Sweeper {
+        pool,
+        retention,
+        longest,
+        events,
+        healer: Healer::default(),
+        passes: [Pass::default(); 2],
+        renew: false,
+    };
     // When nothing was found in SQLite's files, and how they were before.
     let mut clean: Option<(BootInstant, Stamp)> = None;
     while !is_stopped(&stop) {
-        let now = pool.path().map(Stamp::of);
+        let now = sweeper.pool.file().map(|file| file.stamp());
+        large_log = watch_log(&sweeper.pool, &sweeper.events, large_log);
         let rests =
-            |(at, then): &(BootInstant, Stamp)| at.elapsed() < watch::REST && now == Some(*then);
+            |(at, then): &(BootInstant, Stamp)| at.elapsed() < UNCHANGED && now == Some(*then);
         let found = match clean.as_ref().is_some_and(rests) {
             true => Found::Nothing,
             false => {
                 let began = BootInstant::now();
-                let found = once(&pool, retention, &events, &mut after).await;
-                // An error is the ledger's to report: the same database is its own.
-                if found.is_err() {
-                    pool.renew();
-                }
-                let found = found.unwrap_or(Found::Some);
+                let found = sweeper.once().await;
                 clean = now
                     .map(|now| (began, now))
                     .filter(|_| found == Found::Nothing);
@@ -61,7 +77,7 @@ pub async fn sweep(pool: Pool, retention: Retention, events: Arc<Events>, mut st
 }
 
 /// What a sweep had to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     /// Nothing, and no job waits that could turn out to be forgotten.
     Nothing,
@@ -70,28 +86,116 @@ enum Found {
     Much,
 }
 
-async fn once(
-    pool: &Pool,
+struct Sweeper {
+    pool: Pool,
     retention: Retention,
-    events: &Events,
-    after: &mut String,
-) -> Result<Found> {
-    let now = pool.now().await?;
-    let jobs = prune::prune(pool, Kind::Delivered, retention.delivered, now, BITE).await?
-        + prune::prune(pool, Kind::Ended, retention.dead, now, BITE).await?;
-    if jobs > 0 {
-        events.emit(&Event::Pruned { jobs });
+    longest: Duration,
+    events: Arc<Events>,
+    healer: Healer,
+    passes: [Pass; 2],
+    /// A step failed: its connection may be the cause.
+    renew: bool,
+}
+
+/// How far the retention of a kind has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pass {
+    after: Place,
+    /// Jobs that were refused are asked for again only after a while: there may be very many.
+    refused: Option<BootInstant>,
+}
+
+impl Sweeper {
+    /// Heals first: a retention that fails must not keep it from that.
+    async fn once(&mut self) -> Found {
+        if std::mem::take(&mut self.renew) {
+            self.pool.renew();
+        }
+        let healed = self.heal().await;
+        let mut found = self.tell("heal", healed).unwrap_or(Found::Some);
+        let kinds = [
+            (Kind::Delivered, self.retention.delivered),
+            (Kind::Ended, self.retention.dead),
+        ];
+        for (at, (kind, age)) in kinds.into_iter().enumerate() {
+            let pruned = self.prune(at, kind, age).await;
+            found = found.max(self.tell(kind.as_str(), pruned).unwrap_or(Found::Some));
+        }
+        found
     }
-    let all = after.is_empty();
-    let (lanes, last) = prune::heal(pool, after, now, BITE).await?;
-    *after = last;
-    if lanes > 0 {
-        events.emit(&Event::Healed { lanes });
+
+    async fn heal(&mut self) -> Result<Found> {
+        let all = self.healer.is_at_start();
+        let now = self.pool.now().await?;
+        let mended = self
+            .healer
+            .heal(&self.pool, now, self.longest, BITE)
+            .await?;
+        if mended > 0 {
+            self.events.emit(&Event::Healed { lanes: mended });
+        }
+        let nothing = mended == 0 && all && self.healer.is_at_start();
+        Ok(if nothing { Found::Nothing } else { Found::Some })
     }
-    let nothing = jobs == 0 && lanes == 0 && all && after.is_empty();
-    Ok(match jobs >= BITE.unsigned_abs() {
-        true => Found::Much,
-        false if nothing => Found::Nothing,
-        false => Found::Some,
-    })
+
+    async fn prune(&mut self, at: usize, kind: Kind, age: Duration) -> Result<Found> {
+        let pass = &mut self.passes[at];
+        if pass.refused.is_some_and(|at| at.elapsed() > REFUSED_FOR) {
+            *pass = Pass::default();
+        }
+        let now = self.pool.now().await?;
+        let bite = prune::prune(&self.pool, kind, age, now, pass.after, BITE).await?;
+        if bite.pruned > 0 {
+            self.events.emit(&Event::Pruned { jobs: bite.pruned });
+        }
+        if let Some((jobs, error)) = &bite.refused {
+            pass.refused.get_or_insert_with(BootInstant::now);
+            let (jobs, error) = (*jobs, &*error.to_string());
+            self.events.emit(&Event::PruneRefused { jobs, error });
+        }
+        match (bite.next, pass.refused) {
+            (Some(next), _) => pass.after = next,
+            // Who was refused stays behind until it is asked again.
+            (None, Some(_)) => pass.after = bite.last.unwrap_or(pass.after),
+            (None, None) => pass.after = Place::default(),
+        }
+        Ok(match bite.next {
+            Some(_) => Found::Much,
+            None if bite.pruned > 0 => Found::Some,
+            None => Found::Nothing,
+        })
+    }
+
+    /// Says what failed; the next step has another chance with another connection.
+    fn tell(&mut self, step: &'static str, done: Result<Found>) -> Option<Found> {
+        match done {
+            Ok(found) => {
+                self.events.emit(&Event::Swept { step });
+                Some(found)
+            }
+            Err(error) => {
+                let error = &*error.to_string();
+                self.events.emit(&Event::SweepFailed { step, error });
+                self.renew = true;
+                None
+            }
+        }
+    }
+}
+
+/// Says once, and again at each doubling, that SQLite's log is larger than `limit`; returns the next limit.
+fn watch_log(pool: &Pool, events: &Events, limit: u64) -> u64 {
+    let Some(file) = pool.file() else {
+        return limit;
+    };
+    let bytes = file.log_size();
+    events.set_log_size(bytes);
+    match bytes {
+        _ if bytes >= limit => {
+            events.emit(&Event::LogGrows { bytes });
+            bytes.saturating_mul(2)
+        }
+        _ if bytes < LARGE_LOG / 2 => LARGE_LOG,
+        _ => limit,
+    }
 }

@@ -29,12 +29,13 @@ pub enum Turn {
 /// The reason of a job that was not sent in time.
 pub const EXPIRED: &str = "expired";
 
-/// Decides what a line may do at `now`. `lease` is how long a claim lasts; `delay_on_wire` sends
-/// the delay along (`api.delay = "api"`).
+/// Decides what a line may do at `now`. `lease` is how long a claim lasts, `longest_wait` the longest that any
+/// rule gives between two attempts; `delay_on_wire` sends the delay along (`api.delay = "api"`).
 pub fn turn(
     line: &Line,
     now: Millis,
     lease: Duration,
+    longest_wait: Duration,
     limits: &Limits,
     delay_on_wire: bool,
 ) -> Turn {
@@ -50,20 +51,27 @@ pub fn turn(
         State::Unknown => Turn::Block,
         _ if head.expires.is_some_and(|at| at <= now) => Turn::End(EXPIRED.to_owned()),
         _ if line.paused => Turn::Block,
-        _ if due(head, delay_on_wire) > now => {
-            let due = due(head, delay_on_wire);
-            Turn::Wait(head.expires.map_or(due, |at| at.min(due)))
-        }
-        _ => send(line, head, limits, delay_on_wire),
+        _ => match due(head, now, longest_wait, delay_on_wire) {
+            due if due > now => Turn::Wait(head.expires.map_or(due, |at| at.min(due))),
+            _ => send(line, head, limits, delay_on_wire),
+        },
     }
 }
 
-/// When the head may go out. A delay that goes out on the wire is not waited for here as well.
-fn due(head: &Head, delay_on_wire: bool) -> Millis {
-    if delay_on_wire && head.attempts == 0 {
-        head.due - head.delay * 1000
+/// When the head may go out. A delay that goes out on the wire is not waited for here as well. No rule lets a head
+/// wait for longer than its delay, once it has begun than the longest wait: then the clock has been set back since,
+/// nobody knows what is left, and it is due.
+fn due(head: &Head, now: Millis, longest_wait: Duration, delay_on_wire: bool) -> Millis {
+    let delay = head.delay * 1000;
+    let (due, longest) = match head.attempts {
+        0 if delay_on_wire => (head.due - delay, 0),
+        0 => (head.due, delay),
+        _ => (head.due, millis(longest_wait)),
+    };
+    if due > now.saturating_add(longest) {
+        now
     } else {
-        head.due
+        due
     }
 }
 
@@ -122,6 +130,7 @@ mod tests {
             line,
             now,
             Duration::from_secs(45),
+            Duration::from_secs(3600),
             &Limits::default(),
             false,
         )
@@ -129,13 +138,29 @@ mod tests {
 
     #[test]
     fn a_head_waits_until_it_is_due_and_not_a_millisecond_longer() {
-        assert_eq!(at(999, &line(|_| ())), Turn::Wait(1000));
-        assert!(matches!(at(1000, &line(|_| ())), Turn::Send(_)));
+        let delayed = line(|h| h.delay = 1);
+        assert_eq!(at(999, &delayed), Turn::Wait(1000));
+        assert!(matches!(at(1000, &delayed), Turn::Send(_)));
+        let tried = line(|h| h.attempts = 1);
+        assert_eq!(at(999, &tried), Turn::Wait(1000));
+        assert!(matches!(at(1000, &tried), Turn::Send(_)));
+    }
+
+    #[test]
+    fn no_head_waits_for_longer_than_any_rule_says_when_the_clock_is_set_back() {
+        let hour = 3_600_000;
+        assert!(matches!(at(999, &line(|_| ())), Turn::Send(_)), "no delay");
+        let delayed = |due| line(move |h| (h.delay, h.due) = (10, due));
+        assert_eq!(at(0, &delayed(10_000)), Turn::Wait(10_000));
+        assert!(matches!(at(0, &delayed(10_001)), Turn::Send(_)));
+        let tried = |due| line(move |h| (h.attempts, h.due) = (3, due));
+        assert_eq!(at(0, &tried(hour)), Turn::Wait(hour));
+        assert!(matches!(at(0, &tried(hour + 1)), Turn::Send(_)));
     }
 
     #[test]
     fn a_head_ends_when_it_expires_even_in_its_backoff() {
-        let expiring = line(|h| h.expires = Some(500));
+        let expiring = line(|h| (h.attempts, h.expires) = (1, Some(500)));
         assert_eq!(at(499, &expiring), Turn::Wait(500));
         assert_eq!(at(500, &expiring), Turn::End(EXPIRED.to_owned()));
     }

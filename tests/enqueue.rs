@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use postlane::clock::BootInstant;
 use postlane::store::Pool;
-use postlane::store::prune::{self, Kind};
+use postlane::store::prune::{self, Kind, Place};
 use sqlx::AssertSqlSafe;
 use support::{Db, Engine, Steps};
 
@@ -165,7 +165,8 @@ both! {
         assert_eq!(worker.deliver_all().await.len(), 2);
         assert!(raw(&db.pool, &keyed).await.is_err(), "a delivered job keeps its key");
         let now = db.pool.now().await.expect("now") + 100_000;
-        assert_eq!(prune::prune(&db.pool, Kind::Delivered, Duration::from_secs(1), now, 10).await.expect("prunes"), 2);
+        let bite = prune::prune(&db.pool, Kind::Delivered, Duration::from_secs(1), now, Place::default(), 10).await;
+        assert_eq!(bite.expect("prunes").pruned, 2);
         assert_eq!(raw(&db.pool, &keyed).await, Ok(1));
     }
 
@@ -376,7 +377,7 @@ async fn what_is_no_utf8_ends_dead_and_stops_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_sqlite_enqueues_beside_a_running_worker() {
     let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
-    let file = db.pool.path().expect("a file").to_owned();
+    let file = db.pool.file().expect("a file").path().to_owned();
     let script = r#"
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)

@@ -57,7 +57,7 @@ create table send_jobs (
         attempts > 0
         or coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
                     json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
-        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '\S'
+        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '[^[:space:]]'
     ),
     constraint recipient_is_at_most_1024_bytes check (attempts > 0 or octet_length(recipient::text) <= 1024),
     constraint message_is_an_object check (attempts > 0 or json_typeof(message) = 'object'),
@@ -65,6 +65,10 @@ create table send_jobs (
     constraint tag_is_at_most_100_bytes check (octet_length(tag) <= 100),
     constraint delay_is_between_0_and_10 check (delay between 0 and 10),
     constraint send_at_is_a_finite_time check (send_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
+    constraint workers_times_are_finite check (
+        created_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
+        and due_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
+    ),
     constraint expires_at_is_a_finite_time check (expires_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
     constraint ordering_key_is_1_to_1024_bytes check (octet_length(ordering_key) between 1 and 1024),
     constraint idempotency_key_is_1_to_1024_bytes check (octet_length(idempotency_key) between 1 and 1024),
@@ -85,14 +89,17 @@ create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency
 -- The line: the next job of a lane is its lowest entry here.
 create index send_jobs_line on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
+-- Jobs that have not joined their lines yet: each has a row in send_timers.
+create index send_jobs_scheduled on send_jobs (send_at, id)
+    where state = 'queued' and send_at is not null and joined_at is null;
 -- An assertion: one job of a lane is in hand at a time.
 create unique index send_jobs_one_sending on send_jobs (lane) where state = 'sending';
 create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
 -- What ended badly, for producers.
 create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
 -- What retention may take.
-create index send_jobs_delivered on send_jobs (finished_at) where state = 'delivered';
-create index send_jobs_ended on send_jobs (finished_at) where state in ('dead', 'cancelled');
+create index send_jobs_delivered on send_jobs (finished_at, id) where state = 'delivered';
+create index send_jobs_ended on send_jobs (finished_at, id) where state in ('dead', 'cancelled');
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
 -- One row for each request, committed before its first byte.
@@ -129,6 +136,7 @@ create table send_lanes (
     rest_until bigint not null default 0
 ) with (fillfactor = 70);
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
+create index send_lanes_blocked on send_lanes (page_id, lane) where due_at is null;
 
 -- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
 create table send_inbox (
@@ -191,7 +199,10 @@ create table send_schema (
 );
 insert into send_schema (version, compatible_from) values (1, 1);
 
-create function send_jobs_due() returns trigger language plpgsql as $$
+-- The functions run in producers' sessions, where a name may mean whatever a producer has made: a table
+-- in pg_temp, an operator that fits better. So each has a search_path of its own, with pg_temp last.
+create function send_jobs_due() returns trigger language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
 begin
     new.due_at := coalesce(new.send_at, new.created_at) + new.delay * interval '1 second';
     return new;
@@ -200,7 +211,8 @@ $$;
 create trigger send_jobs_due before insert on send_jobs for each row
     when (new.delay <> 0 or new.send_at is not null) execute function send_jobs_due();
 
-create function send_jobs_fresh() returns trigger language plpgsql as $$
+create function send_jobs_fresh() returns trigger language plpgsql
+    set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception 'attempts and failures are written by workers: leave them out of the INSERT'
         using errcode = 'check_violation', constraint = 'attempts_begin_at_0';
@@ -209,14 +221,16 @@ $$;
 create trigger send_jobs_fresh before insert on send_jobs for each row
     when (new.attempts <> 0 or new.failures <> 0) execute function send_jobs_fresh();
 
--- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else.
-create function send_jobs_mark() returns trigger language plpgsql
-    security definer set search_path from current as $$
+-- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else. Its search_path is the
+-- schema of its tables, pinned below. Its operators take exactly the types that they are given: none that
+-- somebody has put into that schema can fit better.
+create function send_jobs_mark() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
 begin
     insert into send_inbox (page_id, lane)
         select page_id, lane from inserted where send_at is null order by id;
     insert into send_timers (at, job_id)
-        select ceil(extract(epoch from send_at) * 1000)::bigint, id from inserted where send_at is not null;
+        select ceil(extract(epoch from send_at) * 1000::numeric)::bigint, id from inserted where send_at is not null;
     if exists (select from send_sleepers where until > clock_timestamp()) then
         perform pg_notify('postlane', '');
     end if;
@@ -225,3 +239,9 @@ end
 $$;
 create trigger send_jobs_mark after insert on send_jobs
     referencing new table as inserted for each statement execute function send_jobs_mark();
+
+-- Names the schema itself, not "$user": a restore may have another owner. `postlane migrate` does it again, for a
+-- schema that was renamed.
+do $$ begin
+    execute format('alter function %I.send_jobs_mark() set search_path = %I, pg_temp', current_schema(), current_schema());
+end $$;

@@ -46,6 +46,8 @@ create table send_jobs (
     -- an operator cancelled it while it was being sent
     cancel_requested integer not null default 0,
 
+    -- after the highest id there is, no INSERT works any more
+    constraint id_is_below_2_to_the_62 check (id < 4611686018427387904),
     constraint page_id_is_a_positive_number check (
         page_id glob '[1-9]*' and not page_id glob '*[^0-9]*' and length(page_id) <= 40
     ),
@@ -77,8 +79,15 @@ create table send_jobs (
     constraint message_is_at_most_64_kib check (length(cast(message as blob)) <= 65536),
     constraint tag_is_at_most_100_bytes check (length(cast(tag as blob)) <= 100),
     constraint delay_is_between_0_and_10 check (delay between 0 and 10),
-    constraint send_at_is_unix_milliseconds check (send_at between 0 and 253402128000000),
-    constraint expires_at_is_unix_milliseconds check (expires_at between 0 and 253402128000000),
+    -- from 1973 on: what is less was meant as seconds
+    constraint send_at_is_unix_milliseconds check (send_at between 100000000000 and 253402128000000),
+    constraint expires_at_is_unix_milliseconds check (expires_at between 100000000000 and 253402128000000),
+    constraint workers_times_are_unix_milliseconds check (
+        created_at between 0 and 253402214400000 and due_at between 0 and 253402214400000
+    ),
+    constraint attempts_and_failures_are_counts check (
+        attempts between 0 and 2147483647 and failures between 0 and 2147483647
+    ),
     constraint ordering_key_is_1_to_1024_bytes check (
         length(cast(ordering_key as blob)) between 1 and 1024 and instr(ordering_key, char(0)) = 0
     ),
@@ -103,14 +112,17 @@ create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency
 -- The line: the next job of a lane is its lowest entry here.
 create index send_jobs_line on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
+-- Jobs that have not joined their lines yet: each has a row in send_timers.
+create index send_jobs_scheduled on send_jobs (send_at, id)
+    where state = 'queued' and send_at is not null and joined_at is null;
 -- An assertion: one job of a lane is in hand at a time.
 create unique index send_jobs_one_sending on send_jobs (lane) where state = 'sending';
 create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
 -- What ended badly, for producers.
 create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
 -- What retention may take.
-create index send_jobs_delivered on send_jobs (finished_at) where state = 'delivered';
-create index send_jobs_ended on send_jobs (finished_at) where state in ('dead', 'cancelled');
+create index send_jobs_delivered on send_jobs (finished_at, id) where state = 'delivered';
+create index send_jobs_ended on send_jobs (finished_at, id) where state in ('dead', 'cancelled');
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
 -- One row for each request, committed before its first byte.
@@ -147,6 +159,7 @@ create table send_lanes (
     rest_until integer not null default 0
 ) strict, without rowid;
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
+create index send_lanes_blocked on send_lanes (page_id, lane) where due_at is null;
 
 -- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
 create table send_inbox (
@@ -209,6 +222,11 @@ create trigger send_jobs_due after insert on send_jobs
 begin
     update send_jobs set due_at = coalesce(new.send_at, new.created_at) + new.delay * 1000 where id = new.id;
 end;
+create trigger send_jobs_fresh before insert on send_jobs when new.attempts <> 0 or new.failures <> 0
+begin
+    select raise(abort, 'attempts and failures are written by workers: leave them out of the INSERT');
+end;
+
 create trigger send_jobs_mark after insert on send_jobs when new.send_at is null
 begin
     insert into send_inbox (page_id, lane) values (new.page_id, new.lane);

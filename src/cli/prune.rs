@@ -8,7 +8,7 @@ use serde_json::json;
 use super::change::Asking;
 use super::out::progress;
 use super::{Failure, Globals, Out};
-use crate::store::prune::{self, Kind};
+use crate::store::prune::{self, Kind, Place};
 use crate::store::{Pool, Use, operate};
 use crate::sweep::BITE;
 
@@ -74,15 +74,14 @@ impl Prune {
             return Ok(there);
         }
         let bar = progress(there, "prune");
-        let mut deleted = 0;
-        loop {
-            let bite = prune::prune(pool, kind, age, now, BITE).await?;
-            deleted += bite;
-            bar.inc(bite);
-            // A short bite is the last one, or a worker's sweeper has locked the rest.
-            if bite < BITE.unsigned_abs() {
-                break;
-            }
+        let (mut deleted, mut refused) = (0, None);
+        let mut after = Some(Place::default());
+        while let Some(place) = after {
+            let bite = prune::prune(pool, kind, age, now, place, BITE).await?;
+            deleted += bite.pruned;
+            bar.inc(bite.pruned);
+            refused = bite.refused.or(refused);
+            after = bite.next;
         }
         bar.finish_and_clear();
         let what = format!(
@@ -94,6 +93,12 @@ impl Prune {
         let mut tx = pool.begin().await?;
         operate::audit(&mut tx, &self.asking.operator(), "prune", &what, changed).await?;
         tx.commit().await?;
-        Ok(deleted)
+        match refused {
+            Some((_, error)) => Err(Failure::Failed(format!(
+                "{deleted} jobs deleted ({}); of the others the database says: {error}",
+                kind.as_str()
+            ))),
+            None => Ok(deleted),
+        }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
 use super::reload::Reload;
-use super::{Failure, Globals, Out, log};
+use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
 use crate::events::Events;
@@ -70,11 +70,21 @@ impl Signals {
 
 impl Run {
     pub async fn run(&self, globals: &Globals, _out: &mut Out) -> Result<(), Failure> {
-        let config = globals.load()?;
+        let mut config = globals.load()?;
         config.require_secrets()?;
         let _flushed = log::start(config.log.format, &config.log.level).map_err(Failure::Usage)?;
         for warning in config.warnings() {
             warn!(warning, "configuration");
+        }
+        let wanted = config.worker.concurrency;
+        config.worker.concurrency = limits::requests_by_open_files(wanted);
+        if config.worker.concurrency < wanted {
+            warn!(
+                wanted,
+                concurrency = config.worker.concurrency,
+                "fewer requests in flight than worker.concurrency says: the limit of open files is too \
+                 low (ulimit -n; LimitNOFILE= in the unit)"
+            );
         }
         let mut signals = Signals::listen()?;
         let mut reload = Reload::listen(globals)?;
@@ -90,17 +100,28 @@ impl Run {
         tell(&[NotifyState::Ready]);
         let mut pulse = Pulse::new();
         loop {
-            tokio::select! {
-                () = signals.next() => break,
-                () = reload.asked() => reload.reload(&config, &service).await,
-                () = pulse.beat() => {}
-            }
+            let told = tokio::select! {
+                () = signals.next() => true,
+                () = reload.asked() => {
+                    reload.reload(&config, &service).await;
+                    false
+                }
+                () = pulse.beat() => false,
+            };
             if service.has_died() {
                 error!("the worker's task has ended by itself; please report this");
                 tell(&[NotifyState::Stopping]);
                 return Err(Failure::Failed(
                     "the worker's task has ended by itself".to_owned(),
                 ));
+            }
+            if let Err(error) = service.check_file() {
+                error!(%error, "stopping at once: nothing more is written");
+                tell(&[NotifyState::Stopping]);
+                return Err(error.into());
+            }
+            if told {
+                break;
             }
             pulse.feed_if(may_feed(&events));
         }

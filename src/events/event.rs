@@ -145,10 +145,41 @@ pub enum Event<'a> {
         /// Path and error.
         why: &'a str,
     },
-    /// The sweeper found a lane that should have been there. Must not happen.
+    /// The sweeper found lanes or timers missing. Must not happen.
     Healed {
         /// How many.
         lanes: usize,
+    },
+    /// A step of the sweeper failed; it is tried again.
+    SweepFailed {
+        /// `heal`, or the kind of jobs that retention was at.
+        step: &'static str,
+        /// What the database said.
+        error: &'a str,
+    },
+    /// A step of the sweeper went well.
+    Swept {
+        /// Which.
+        step: &'static str,
+    },
+    /// The database refused to give up jobs that retention would delete; the others go.
+    PruneRefused {
+        /// How many.
+        jobs: u64,
+        /// What it said of one of them.
+        error: &'a str,
+    },
+    /// SQLite's log has grown far beyond what a checkpoint leaves: somebody reads an old state of the file.
+    LogGrows {
+        /// Bytes in the log.
+        bytes: u64,
+    },
+    /// The SQLite file has several names: whoever opens it by another one damages it.
+    Linked {
+        /// Its path.
+        path: &'a str,
+        /// How many.
+        names: u64,
     },
     /// Retention deleted old jobs.
     Pruned {

@@ -2,7 +2,7 @@
 //!
 //! What runs for each delivery copies no label, and takes no lock but that of a histogram.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -42,11 +42,16 @@ pub(super) struct Metrics {
     /// The ledgers that cannot write.
     failing: Mutex<BTreeSet<String>>,
     healed: Counter,
+    sweep_failures: Counter,
+    /// What was last said of each step of the sweeper that fails.
+    sweep_told: Mutex<BTreeMap<&'static str, String>>,
     pruned: Counter,
+    prune_refused: Counter,
     bugs: Counter,
     oldest_due_seconds: Gauge<f64, AtomicU64>,
     /// How long the oldest had been due when a ledger last looked, and when that was.
     oldest_due: Mutex<(Duration, BootInstant)>,
+    pub(super) sqlite_log_bytes: Gauge,
 }
 
 impl Metrics {
@@ -127,9 +132,17 @@ impl Metrics {
         );
         let healed = counter(
             "healed_lanes",
-            "Lanes the sweeper had to restore; must stay 0",
+            "Lanes and timers the sweeper had to restore; must stay 0",
+        );
+        let sweep_failures = counter(
+            "sweep_failures",
+            "Steps of the sweeper (healing, retention) that failed because of the database",
         );
         let pruned = counter("pruned_jobs", "Jobs deleted by retention");
+        let prune_refused = counter(
+            "prune_refused_jobs",
+            "Jobs that retention would delete and the database refused to give up",
+        );
         let bugs = counter("bugs", "Assertions that fired; must stay 0");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::<i64>::default();
@@ -138,6 +151,10 @@ impl Metrics {
         };
         let in_flight = gauge("in_flight", "Requests in flight");
         let ledger_up = gauge("ledger_up", "1 while all ledgers move and can write");
+        let sqlite_log_bytes = gauge(
+            "sqlite_log_bytes",
+            "Size of SQLite's write-ahead log, looked at when the file is swept; 0 on Postgres",
+        );
         Self {
             registry,
             attempts,
@@ -159,9 +176,13 @@ impl Metrics {
             started: AtomicBool::new(false),
             failing: Mutex::default(),
             healed,
+            sweep_failures,
+            sweep_told: Mutex::default(),
             pruned,
+            prune_refused,
             bugs,
             oldest_due_seconds,
+            sqlite_log_bytes,
             oldest_due: Mutex::new((Duration::ZERO, BootInstant::now())),
         }
     }
@@ -233,6 +254,24 @@ impl Metrics {
             Event::Paused { scope, .. } => self.pauses_opened.inc(kind_of(scope)),
             Event::Resumed { scope } => self.pauses_closed.inc(kind_of(scope)),
             Event::Healed { lanes } => add(&self.healed, lanes),
+            Event::SweepFailed { step, error } => {
+                self.sweep_failures.inc();
+                let mut told = self
+                    .sweep_told
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                return told
+                    .insert(step, error.to_owned())
+                    .is_none_or(|last| last != error);
+            }
+            Event::Swept { step } => {
+                let mut told = self
+                    .sweep_told
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                return told.remove(step).is_some();
+            }
+            Event::PruneRefused { jobs, .. } => drop(self.prune_refused.inc_by(jobs)),
             Event::Pruned { jobs } => drop(self.pruned.inc_by(jobs)),
             Event::Bug { .. } => drop(self.bugs.inc()),
             Event::Stopping { .. }
@@ -242,7 +281,9 @@ impl Metrics {
             | Event::NoSecret { .. }
             | Event::SecretSwitched { .. }
             | Event::SecretChanged { .. }
-            | Event::SecretKept { .. } => {}
+            | Event::SecretKept { .. }
+            | Event::LogGrows { .. }
+            | Event::Linked { .. } => {}
         }
         true
     }

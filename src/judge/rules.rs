@@ -85,6 +85,12 @@ impl RuleSet {
         Arc::clone(&BUILT_IN_SET)
     }
 
+    /// The longest wait that a rule asks for.
+    pub fn longest_wait(&self) -> std::time::Duration {
+        let waits = self.rules.iter().filter_map(|rule| rule.verdict.wait);
+        waits.max().unwrap_or_default()
+    }
+
     /// Reads a rule set.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub(super) struct View {
     pub pages: Pages,
     /// The database's clock.
     pub now: Millis,
-    /// This machine's, before it.
+    /// This machine's, after it: what is added since never runs ahead of the database's.
     pub at: BootInstant,
     pub next_in: Option<Duration>,
 }

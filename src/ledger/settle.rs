@@ -133,11 +133,12 @@ impl Ledger {
     pub(super) fn turn(&self, line: &Line, now: Millis) -> Turn {
         let Settings {
             lease,
+            longest_wait,
             limits,
             delay_on_wire,
             ..
         } = &self.settings;
-        turn(line, now, *lease, limits, *delay_on_wire)
+        turn(line, now, *lease, *longest_wait, limits, *delay_on_wire)
     }
 
     /// True if a job of the page may go out now; takes its slot, and what it uses of the rate.

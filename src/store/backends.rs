@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::bind::PgQuery;
-use super::call::watched;
+use super::call::{verb, watched};
 use super::{Error, Result};
 use crate::clock::BootInstant;
 
@@ -241,11 +241,12 @@ impl Backend {
         Ok(self.keep_if_usable(done)?.rows_affected())
     }
 
-    /// Runs a statement without parameters that is its own name.
+    /// Runs what has no parameters and returns no rows; a short text is its own verb.
     pub(super) async fn simple(&mut self, text: &'static str) -> Result<()> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = sqlx::raw_sql(text).execute(&mut session.connection);
-        let done = watched(text, &session.name, &self.from.options, call).await;
+        let verb = if text.len() < 20 { text } else { verb(text) };
+        let done = watched(verb, &session.name, &self.from.options, call).await;
         self.keep_if_usable(done).map(drop)
     }
 

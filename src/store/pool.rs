@@ -4,7 +4,6 @@
 //! ([`super::backends`]), so a call may be left at any point. SQLite's calls run to their end. Nothing
 //! here knows what a job is.
 
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::bind::{
     to_sqlite,
 };
 use super::call::{patient, verb};
+use super::file::DatabaseFile;
 use super::rows::Row;
 use super::sql::{Dialect, render};
 use super::{Error, Result};
@@ -29,8 +29,8 @@ use super::{Error, Result};
 pub enum Pool {
     /// PostgreSQL.
     Postgres(Backends),
-    /// SQLite, and where its file is.
-    Sqlite(SqlitePool, PathBuf),
+    /// SQLite, and its file.
+    Sqlite(SqlitePool, DatabaseFile),
 }
 
 /// How a pool will be used.
@@ -68,6 +68,8 @@ impl Pool {
                 ("tcp_keepalives_interval", "5"),
                 ("tcp_keepalives_count", "3"),
                 ("synchronous_commit", "on"),
+                // A backslash in a text of ours is a backslash.
+                ("standard_conforming_strings", "on"),
                 // Whatever the database's or the role's default is: a worker's conflicts are not to become
                 // producers' errors, and the reasoning of the ledger is that of this level.
                 ("default_transaction_isolation", "read committed"),
@@ -137,6 +139,7 @@ impl Pool {
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
             .fetch_one(&pool)
             .await?;
+        // Reads from the file, so its log is there from now on.
         let journal: String = sqlx::query_scalar("pragma journal_mode")
             .fetch_one(&pool)
             .await?;
@@ -146,7 +149,8 @@ impl Pool {
                 synchronous,
             });
         }
-        Ok(Self::Sqlite(pool, path))
+        let file = DatabaseFile::opened(&path)?;
+        Ok(Self::Sqlite(pool, file))
     }
 
     /// Which engine this is.
@@ -158,10 +162,10 @@ impl Pool {
     }
 
     /// The database's file, on SQLite.
-    pub fn path(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<&DatabaseFile> {
         match self {
             Self::Postgres(_) => None,
-            Self::Sqlite(_, path) => Some(path),
+            Self::Sqlite(_, file) => Some(file),
         }
     }
 
@@ -169,7 +173,8 @@ impl Pool {
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
             Self::Postgres(backends) => Tx::Postgres(backends.begin().await?),
-            Self::Sqlite(pool, _) => {
+            Self::Sqlite(pool, file) => {
+                file.check()?;
                 let begin = pool.begin_with("begin immediate");
                 Tx::Sqlite(patient("begin immediate", begin).await?)
             }
@@ -206,8 +211,9 @@ impl Pool {
                 let query = postgres_batch(template, binds, rows)?;
                 out = alone(backends, verb(template), query).await?;
             }
-            Self::Sqlite(pool, _) => {
+            Self::Sqlite(pool, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
+                    file.check()?;
                     let mut connection = pool.acquire().await?;
                     let call = from_sqlite(query, &mut *connection);
                     match patient(verb(template), call).await {
@@ -249,12 +255,19 @@ impl Pool {
         }
     }
 
-    /// Closes the connections; SQLite checkpoints when the last one goes.
+    /// Closes the connections; SQLite checkpoints when the last one goes, unless the file is no longer
+    /// the one that has its name.
     pub async fn close(&self) {
         match self {
             Self::Postgres(backends) => backends.close().await,
+            Self::Sqlite(_, file) if file.check().is_err() => self.leave_open(),
             Self::Sqlite(pool, _) => pool.close().await,
         }
+    }
+
+    /// From now on its connections end with the process, and not before.
+    pub fn leave_open(&self) {
+        std::mem::forget(self.clone());
     }
 }
 

@@ -1,9 +1,13 @@
-//! Retention and healing: what the sweeper runs, in small bites.
+//! Retention: finished jobs are deleted with their attempts, in small bites, the oldest first.
+//!
+//! A row that the database refuses to give up (a foreign key of the user's own, a trigger) is passed
+//! over: it must not keep the others.
 
 use std::time::Duration;
 
-use super::{Pool, Result};
+use super::{Error, Pool, Result, Tx};
 use crate::clock::{Millis, millis};
+use crate::job::JobId;
 
 /// Jobs that are over, as retention tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +40,12 @@ macro_rules! old {
         )
     };
 }
-macro_rules! prune {
+macro_rules! find {
     ($states:literal) => {
         old!(
-            "-- prune: finished jobs that retention gives up
-with old as materialized (select id from ",
+            "-- prune: finished jobs that retention gives up\nselect id, {ms: finished_at} as finished from ",
             $states,
-            " order by finished_at limit $2 {skip locked})
-delete from send_jobs where id {in (}select id from old{in )} returning id as job"
+            " and (finished_at, id) > ({at: $3}, $4) order by finished_at, id limit $2 {skip locked}"
         )
     };
 }
@@ -56,35 +58,96 @@ macro_rules! count {
         )
     };
 }
-const PRUNE_DELIVERED: &str = prune!("state = 'delivered'");
-const PRUNE_ENDED: &str = prune!("state in ('dead', 'cancelled')");
+const FIND_DELIVERED: &str = find!("state = 'delivered'");
+const FIND_ENDED: &str = find!("state in ('dead', 'cancelled')");
 const COUNT_DELIVERED: &str = count!("state = 'delivered'");
 const COUNT_ENDED: &str = count!("state in ('dead', 'cancelled')");
 
+const PRUNE_JOBS: &str = "-- prune: the jobs
+delete from send_jobs where id {in (}select r.job from {rows: job bigint}{in )}";
 const PRUNE_ATTEMPTS: &str = "-- prune: their attempts
 delete from send_attempts where job_id {in (}select r.job from {rows: job bigint}{in )}";
 
-/// Deletes up to `limit` jobs of a kind that finished before `now - age`, with their attempts. Returns
-/// how many.
-pub async fn prune(pool: &Pool, kind: Kind, age: Duration, now: Millis, limit: i64) -> Result<u64> {
-    let text = match kind {
-        Kind::Delivered => PRUNE_DELIVERED,
-        Kind::Ended => PRUNE_ENDED,
-    };
-    let mut tx = pool.begin().await?;
-    let jobs = tx
-        .rows(text, &[before(age, now).into(), limit.into()])
-        .await?
-        .iter()
-        .map(|row| Ok([row.int("job")?.into()]))
-        .collect::<Result<Vec<_>>>()?;
-    let pruned = u64::try_from(jobs.len()).unwrap_or_default();
-    tx.batch(PRUNE_ATTEMPTS, &[], jobs.into_iter()).await?;
-    tx.commit().await?;
-    Ok(pruned)
+/// A place in the order in which jobs of a kind ended: when, and which. Whoever begins takes the default.
+pub type Place = (Millis, JobId);
+
+/// What came of a bite.
+#[derive(Debug, Default)]
+pub struct Bite {
+    /// Jobs deleted.
+    pub pruned: u64,
+    /// Jobs that the database refused to give up, and why the last of them.
+    pub refused: Option<(u64, Error)>,
+    /// Where to go on; none if there are no more.
+    pub next: Option<Place>,
+    /// The last job that was looked at.
+    pub last: Option<Place>,
 }
 
-/// How many jobs [`prune()`] would delete.
+/// Deletes up to `limit` jobs of a kind behind `after` that finished before `now - age`, with their attempts.
+///
+/// # Errors
+/// The database is away or busy. What it refuses of single jobs is no error: see [`Bite`].
+pub async fn prune(
+    pool: &Pool,
+    kind: Kind,
+    age: Duration,
+    now: Millis,
+    after: Place,
+    limit: i64,
+) -> Result<Bite> {
+    let text = match kind {
+        Kind::Delivered => FIND_DELIVERED,
+        Kind::Ended => FIND_ENDED,
+    };
+    let binds = [
+        before(age, now).into(),
+        limit.into(),
+        after.0.into(),
+        after.1.into(),
+    ];
+    let mut tx = pool.begin().await?;
+    let old = tx.rows(text, &binds).await?;
+    let old = old
+        .iter()
+        .map(|row| Ok((row.int("finished")?, row.int("id")?)))
+        .collect::<Result<Vec<Place>>>()?;
+    let mut bite = Bite {
+        last: old.last().copied(),
+        next: old
+            .last()
+            .copied()
+            .filter(|_| old.len() >= usize::try_from(limit).unwrap_or(1)),
+        ..Bite::default()
+    };
+    match delete(tx, &old).await {
+        Ok(()) => bite.pruned = u64::try_from(old.len()).unwrap_or_default(),
+        Err(error) if !error.is_refusal() => return Err(error),
+        // Some of them: each by itself.
+        Err(_) => {
+            for one in &old {
+                match delete(pool.begin().await?, &[*one]).await {
+                    Ok(()) => bite.pruned += 1,
+                    Err(error) if !error.is_refusal() => return Err(error),
+                    Err(error) => {
+                        let refused = bite.refused.as_ref().map_or(0, |(refused, _)| *refused);
+                        bite.refused = Some((refused + 1, error));
+                    }
+                }
+            }
+        }
+    }
+    Ok(bite)
+}
+
+async fn delete(mut tx: Tx, jobs: &[Place]) -> Result<()> {
+    let rows = || jobs.iter().map(|(_, job)| [(*job).into()]);
+    tx.batch(PRUNE_JOBS, &[], rows()).await?;
+    tx.batch(PRUNE_ATTEMPTS, &[], rows()).await?;
+    tx.commit().await
+}
+
+/// How many jobs [`prune()`] would delete in all.
 pub async fn count(pool: &Pool, kind: Kind, age: Duration, now: Millis) -> Result<i64> {
     let text = match kind {
         Kind::Delivered => COUNT_DELIVERED,
@@ -96,49 +159,4 @@ pub async fn count(pool: &Pool, kind: Kind, age: Duration, now: Millis) -> Resul
 
 fn before(age: Duration, now: Millis) -> Millis {
     now.saturating_sub(millis(age)).max(0)
-}
-
-// A job that waited for a minute without a lane and without a mark was forgotten by somebody.
-// Not asked while many marks wait: then lanes are missing for a good reason. No `not exists`: that would
-// be a join, and Postgres could read all lanes for each job.
-const ORPHANS: &str = "-- heal: jobs whose lanes are missing
-select lane, page_id, missing from (
-    select j.lane, j.page_id,
-        j.due_at < {at: $2}
-        and (select 1 from send_lanes l where l.lane = j.lane) is null
-        and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null as missing
-    from send_jobs j
-    where j.state = 'queued' and (j.send_at is null or j.joined_at is not null) and j.lane > $1
-        and (select count(*) from (select 1 from send_inbox limit 101) m) <= 100
-    order by j.lane, j.id limit $3
-) bite";
-
-const STUCK: &str = "-- heal: jobs in hand whose lanes are missing
-select j.lane, j.page_id from send_jobs j
-where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane) is null
-    and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
-
-/// Looks at up to `bite` jobs behind `after` and marks lanes that are missing. Returns how many
-/// were, and where to go on (empty: from the start; nothing waits behind `after`).
-pub async fn heal(pool: &Pool, after: &str, now: Millis, bite: i64) -> Result<(usize, String)> {
-    let mut tx = pool.begin().await?;
-    let rows = tx
-        .rows(ORPHANS, &[after.into(), (now - 60_000).into(), bite.into()])
-        .await?;
-    let mut lanes = std::collections::BTreeMap::new();
-    let mut last = String::new();
-    for row in &rows {
-        last = row.text("lane")?;
-        if row.flag("missing")? {
-            lanes.insert(last.clone(), row.text("page_id")?);
-        }
-    }
-    for row in &tx.rows(STUCK, &[bite.into()]).await? {
-        lanes.insert(row.text("lane")?, row.text("page_id")?);
-    }
-    for (lane, page) in &lanes {
-        super::intake::look_again(&mut tx, page, lane).await?;
-    }
-    tx.commit().await?;
-    Ok((lanes.len(), last))
 }

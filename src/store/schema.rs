@@ -34,9 +34,72 @@ async fn apply(pool: &Pool) -> Result<()> {
             let mut backend = backends.lend().await?;
             let migrator = sqlx::migrate!("migrations/postgres");
             backend.migrate(&migrator).await?;
+            backend.simple(PIN).await?;
             backend.give_back();
         }
         Pool::Sqlite(pool, _) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
+    }
+    Ok(())
+}
+
+/// The function that runs with its owner's rights finds its tables where they are, also after the schema was renamed.
+const PIN: &str = "do $$ declare place text := (
+    select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass('send_jobs'));
+begin
+    execute format('alter function %I.send_jobs_mark() set search_path = %I, pg_temp', place, place);
+end $$";
+
+// Asked on Postgres alone: SQLite knows no roles.
+const FIT: &str = "-- schema: what this role may see and do
+select (select string_agg(t, ', ') from unnest(array['send_jobs', 'send_attempts', 'send_lanes', 'send_inbox',
+        'send_timers', 'send_pauses', 'send_rates', 'send_sleepers', 'send_schema']) as t
+        where row_security_active(t)) as hidden,
+    (select string_agg(p || ' on ' || t, ', ') from (values
+        ('send_jobs', 'select,update,delete'), ('send_attempts', 'select,insert,update,delete'),
+        ('send_lanes', 'select,insert,update,delete'), ('send_inbox', 'select,insert,update,delete'),
+        ('send_timers', 'select,insert,update,delete'), ('send_pauses', 'select,insert,update,delete'),
+        ('send_rates', 'select,insert,update,delete'), ('send_sleepers', 'select,insert,update,delete'),
+        ('send_schema', 'select')) as r (t, ps), unnest(string_to_array(ps, ',')) as p
+        where not has_table_privilege(t, p)) as refused,
+    has_sequence_privilege('send_tokens', 'usage') as may_draw,
+    current_user::text as role,
+    (select p.proconfig @> array[format('search_path=%I, pg_temp', n.nspname)]
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_proc p on p.pronamespace = n.oid
+        where c.oid = to_regclass('send_jobs') and p.proname = 'send_jobs_mark') as is_pinned";
+
+/// Refuses a database in which a worker of this role would see or change less than there is.
+///
+/// # Errors
+/// Row level security hides rows, a right is missing, or the schema was renamed; it says what to do.
+pub async fn check_fit(pool: &Pool) -> Result<()> {
+    if let Pool::Sqlite(..) = pool {
+        return Ok(());
+    }
+    let row = super::one(pool.rows(FIT, &[]).await?)?;
+    let role = row.text("role")?;
+    let refuse = |why: String| Err(Error::Schema(why));
+    if let Some(tables) = row.text_opt("hidden")? {
+        return refuse(format!(
+            "row level security hides rows of {tables} from role {role}: \
+             ALTER ROLE {role} BYPASSRLS, or disable it on these tables"
+        ));
+    }
+    if let Some(rights) = row.text_opt("refused")? {
+        return refuse(format!(
+            "role {role} lacks {rights}: grant it, or run as the role that ran `postlane migrate`"
+        ));
+    }
+    if !row.flag("may_draw")? {
+        return refuse(format!(
+            "role {role} lacks usage on sequence send_tokens: grant it"
+        ));
+    }
+    if !row.flag("is_pinned")? {
+        return refuse(
+            "the trigger of send_jobs looks for its tables in another schema (was it renamed?); \
+             run `postlane migrate`"
+                .to_owned(),
+        );
     }
     Ok(())
 }

@@ -1,43 +1,16 @@
-//! The files of a SQLite database: rings when they are written, and tells whether they were.
+//! Rings when the files of a SQLite database are written.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
-/// How long files that have not changed are believed to hold nothing new.
-pub const REST: Duration = Duration::from_secs(600);
-
-/// Sizes and times of the database's file and of its log. Equal ones: nothing was committed between,
-/// but for what falls into the same tick of the file system's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp([Option<(u64, SystemTime)>; 2]);
-
-impl Stamp {
-    /// How the files are now.
-    pub fn of(database: &Path) -> Self {
-        let look = |path: &Path| {
-            let about = fs::metadata(path).ok()?;
-            Some((about.len(), about.modified().ok()?))
-        };
-        Self([look(database), look(&log(database))])
-    }
-}
-
-/// The write-ahead log of a database.
-fn log(database: &Path) -> PathBuf {
-    let mut log = database.to_path_buf().into_os_string();
-    log.push("-wal");
-    log.into()
-}
+use super::file::{DatabaseFile, Stamp};
 
 /// Rings when the log of a SQLite file is written.
 #[cfg(target_os = "linux")]
 pub(super) struct Watch {
     watcher: notify::RecommendedWatcher,
-    database: PathBuf,
+    file: DatabaseFile,
     /// True while it rings.
     pub is_on: bool,
 }
@@ -45,9 +18,8 @@ pub(super) struct Watch {
 #[cfg(target_os = "linux")]
 impl Watch {
     /// Rings from now on whenever the file or its log is written; none if that cannot be watched.
-    pub fn new(database: &Path, bell: Arc<Notify>) -> Option<Self> {
-        let database = std::path::absolute(database).ok()?;
-        let files = [database.clone(), log(&database)];
+    pub fn new(file: &DatabaseFile, bell: Arc<Notify>) -> Option<Self> {
+        let files = file.written();
         let ring = move |event: notify::Result<notify::Event>| {
             let touched = event
                 .is_ok_and(|e| !e.kind.is_access() && e.paths.iter().any(|p| files.contains(p)));
@@ -57,7 +29,7 @@ impl Watch {
         };
         let mut watch = Self {
             watcher: notify::recommended_watcher(ring).ok()?,
-            database,
+            file: file.clone(),
             is_on: false,
         };
         watch.set(true);
@@ -67,7 +39,7 @@ impl Watch {
     /// Rings from now on, or no more.
     pub fn set(&mut self, on: bool) {
         use notify::Watcher as _;
-        let folder = self.database.parent().unwrap_or(&self.database);
+        let folder = self.file.path().parent().unwrap_or(self.file.path());
         let done = match on {
             true => self
                 .watcher
@@ -79,18 +51,19 @@ impl Watch {
 
     /// How the files are now.
     pub fn stamp(&self) -> Stamp {
-        Stamp::of(&self.database)
+        self.file.stamp()
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) struct Watch {
+    file: DatabaseFile,
     pub is_on: bool,
 }
 
 #[cfg(not(target_os = "linux"))]
 impl Watch {
-    pub fn new(_database: &Path, _bell: Arc<Notify>) -> Option<Self> {
+    pub fn new(_file: &DatabaseFile, _bell: Arc<Notify>) -> Option<Self> {
         None
     }
 
@@ -99,6 +72,6 @@ impl Watch {
     }
 
     pub fn stamp(&self) -> Stamp {
-        Stamp([None; 2])
+        self.file.stamp()
     }
 }

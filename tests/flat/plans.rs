@@ -38,7 +38,7 @@ const LOOK_UPS: [(&str, &str); 11] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 15] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 23] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
@@ -47,6 +47,14 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 15] = [
     (TIMERS, "send_timers", "at<", BITE),
     (PRUNE, "send_jobs_delivered", "finished_at<", BITE),
     (PRUNE, "send_jobs_ended", "finished_at<", BITE),
+    (PRUNE, "send_jobs_delivered", "finished_at>", BITE),
+    (PRUNE, "send_jobs_ended", "finished_at>", BITE),
+    (UNTIMED, "send_jobs_scheduled", "send_at", BITE),
+    (UNTIMED, "send_jobs_scheduled", "ROWsend_at", BITE),
+    (BLOCKED, "send_lanes_blocked", "page_id", BITE),
+    (BLOCKED, "send_lanes_blocked", "ROWpage_id", BITE),
+    (WAITING, "send_lanes_due", WALK, ONE),
+    (WAITING, "send_lanes_due", "page_id>", ONE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),
     (ORPHANS, "send_inbox", WALK, "whether there are 100"),
     (STUCK, "send_inbox", WALK, "only for a job without a lane"),
@@ -78,6 +86,9 @@ const UNBLOCK: &str = "unblock: lanes that waited for a mark look again";
 const TIMERS: &str = "timers: jobs whose send_at has come";
 const PRUNE: &str = "prune: finished jobs that retention gives up";
 const ORPHANS: &str = "heal: jobs whose lanes are missing";
+const UNTIMED: &str = "heal: jobs whose timers are missing";
+const BLOCKED: &str = "heal: blocked lanes that nothing blocks";
+const WAITING: &str = "heal: pages with lanes that wait";
 const STUCK: &str = "heal: jobs in hand whose lanes are missing";
 
 /// One access to a table, as a plan shows it.

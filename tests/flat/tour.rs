@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use postlane::job::{AfterUnknown, JobId};
 use postlane::store::Pool;
+use postlane::store::heal::Healer;
 use postlane::store::lanes::{self, Begin, Lease};
 use postlane::store::operate::{self, Operator, Verb};
-use postlane::store::prune::{self, Kind};
+use postlane::store::prune::{self, Kind, Place};
 
 use crate::backlog::insert;
 use crate::calm;
@@ -205,11 +206,14 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .await
             .expect("resumes");
         let later = worker.now + 60_000;
-        prune::heal(pool, "", later, 500).await.expect("heals");
+        let longest = Duration::from_secs(3600);
+        let healed = Healer::default().heal(pool, later, longest, 500).await;
+        healed.expect("heals");
         for (kind, least) in [(Kind::Ended, 2 * jobs), (Kind::Delivered, 1)] {
-            let pruned = prune::prune(pool, kind, Duration::ZERO, later, 500)
+            let pruned = prune::prune(pool, kind, Duration::ZERO, later, Place::default(), 500)
                 .await
-                .expect("prunes");
+                .expect("prunes")
+                .pruned;
             assert!(usize::try_from(pruned).expect("few") >= least, "{kind:?}");
         }
         // What waits still must not be in the way of the next.

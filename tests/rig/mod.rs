@@ -135,6 +135,14 @@ impl Sql {
         panic!("{text}: {last:?}")
     }
 
+    /// Ends its connections.
+    pub async fn close(self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
     /// One number.
     pub async fn count(&self, what: &str) -> u64 {
         let rows = self
@@ -208,6 +216,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// Most bytes of a file, while nobody lifts the limit.
     pub file_limit: Option<u64>,
+    /// Most open files, for good.
+    pub open_files: Option<u64>,
     pub folder: Arc<tempfile::TempDir>,
 }
 
@@ -226,6 +236,7 @@ impl Setup {
             pages: format!("[pages.default]\nsecret = \"{SECRET}\""),
             env: Vec::new(),
             file_limit: None,
+            open_files: None,
             folder: Arc::new(tempfile::tempdir().expect("temp folder")),
         }
     }
@@ -279,13 +290,17 @@ impl Setup {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let binary = env!("CARGO_BIN_EXE_postlane");
-        let mut command = match self.file_limit {
-            None => Command::new(binary),
-            Some(bytes) => {
-                // A write beyond the limit then fails like one on a full disk.
-                let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$@\"", bytes / 512);
+        // A write beyond the limit then fails like one on a full disk.
+        let bytes = self
+            .file_limit
+            .map(|bytes| format!("trap '' XFSZ; ulimit -S -f {};", bytes / 512));
+        let files = self.open_files.map(|files| format!("ulimit -n {files};"));
+        let mut command = match (bytes, files) {
+            (None, None) => Command::new(binary),
+            (bytes, files) => {
+                let limits = bytes.into_iter().chain(files).collect::<String>();
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &script, "sh", binary]);
+                shell.args(["-c", &format!("{limits} exec \"$@\""), "sh", binary]);
                 shell
             }
         };

@@ -237,6 +237,7 @@ pub fn settings(worker: &str) -> Settings {
         worker: worker.to_owned(),
         concurrency: 64,
         lease: Duration::from_secs(45),
+        longest_wait: Duration::from_secs(3600),
         policy: policy(),
         after_unknown: AfterUnknown::Block,
         min_gap: Duration::ZERO,

@@ -1,0 +1,173 @@
+//! Healing: what the triggers and the ledgers promise each other, looked after from outside, in small bites.
+//!
+//! A job has a lane or a mark, or a timer before its `send_at`; a lane without a time is blocked by somebody; no
+//! lane waits for longer than any rule says. Triggers do not fire for rows that replication applies, people change
+//! tables by hand, clocks are set back: what is missing is put there again, and counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Pool, Result, Row, Tx, intake};
+use crate::clock::{Millis, millis};
+use crate::job::JobId;
+
+// A job that waited for a minute without a lane and without a mark was forgotten by somebody. Not asked of a page
+// that has many marks: there lanes are missing for a good reason. No `not exists`: that would be a join, and Postgres
+// could read all lanes for each job.
+const LANES: &str = "-- heal: jobs whose lanes are missing
+select lane, page_id, missing from (
+    select j.lane, j.page_id,
+        j.due_at < {at: $2}
+        and (select 1 from send_lanes l where l.lane = j.lane) is null
+        and (select count(*) from (select 1 from send_inbox m where m.page_id = j.page_id limit 101) m) <= 100
+        and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null as missing
+    from send_jobs j
+    where j.state = 'queued' and (j.send_at is null or j.joined_at is not null) and j.lane > $1
+    order by j.lane, j.id limit $3
+) bite";
+
+const SENDING: &str = "-- heal: jobs in hand whose lanes are missing
+select j.lane, j.page_id from send_jobs j
+where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane) is null
+    and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
+
+const TIMERS: &str = "-- heal: jobs whose timers are missing
+select id, at, (select 1 from send_timers t where t.at = bite.at and t.job_id = bite.id) is null as missing from (
+    select id, {ms: send_at} as at from send_jobs
+    where state = 'queued' and send_at is not null and joined_at is null and (send_at, id) > ({at: $1}, $2)
+    order by send_at, id limit $3
+) bite";
+
+const TIMER: &str = "-- heal: a timer
+insert into send_timers (at, job_id) select r.at, r.job from {rows: at bigint, job bigint} where true
+on conflict do nothing";
+
+// What their trigger did not do either.
+const DUE_POSTGRES: &str = "-- heal: a job with a timer is due at its time
+update send_jobs set due_at = send_at + delay * interval '1 second' from {rows: job bigint}
+where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
+/// Differs from Postgres in that times are numbers.
+const DUE_SQLITE: &str = "-- heal: a job with a timer is due at its time
+update send_jobs set due_at = send_at + delay * 1000 from {rows: job bigint}
+where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
+
+// In order of the lane, or the index of what ended badly would have the unknown one, too.
+const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
+select lane, page_id,
+    (select 1 from send_jobs u where u.lane = bite.lane and u.state = 'unknown' order by u.lane, u.id limit 1) is null
+    and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
+from (
+    select lane, page_id from send_lanes where due_at is null and (page_id, lane) > ($1, $2)
+    order by page_id, lane limit $3
+) bite";
+
+const PAGES: &str = "-- heal: pages with lanes that wait
+with recursive p (page_id) as (
+    select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
+    union all
+    select (select n.page_id from send_lanes n where n.page_id > p.page_id and n.due_at is not null
+        order by n.page_id limit 1)
+    from p where p.page_id is not null
+)
+select page_id from p where page_id is not null";
+
+// Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
+const LATE: &str = "-- heal: lanes that wait for longer than any rule says
+select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
+where l.due_at > $1 and l.leased_by is null limit 0 + $2";
+
+/// Where it goes on.
+#[derive(Debug, Default)]
+pub struct Healer {
+    lane: String,
+    timer: (Millis, JobId),
+    blocked: (String, String),
+}
+
+impl Healer {
+    /// True before the first bite, and when the last one has reached the end of everything.
+    pub fn is_at_start(&self) -> bool {
+        self.lane.is_empty() && self.timer == (0, 0) && self.blocked.1.is_empty()
+    }
+
+    /// Looks at up to `bite` jobs and lanes of each kind, and puts there what is missing. Returns how many were
+    /// mended. `longest` is the longest wait that any rule gives.
+    pub async fn heal(
+        &mut self,
+        pool: &Pool,
+        now: Millis,
+        longest: Duration,
+        bite: i64,
+    ) -> Result<usize> {
+        let mut tx = pool.begin().await?;
+        let mut lanes = BTreeMap::new();
+        let binds = [
+            self.lane.as_str().into(),
+            (now - 60_000).into(),
+            bite.into(),
+        ];
+        let lane = missing(&tx.rows(LANES, &binds).await?, &mut lanes)?.1;
+        let (page, blocked) = &self.blocked;
+        let binds = [page.as_str().into(), blocked.as_str().into(), bite.into()];
+        let blocked = missing(&tx.rows(BLOCKED, &binds).await?, &mut lanes)?;
+        let pages = tx.rows(PAGES, &[]).await?;
+        let pages = pages.iter().map(|row| Ok([row.text("page_id")?.into()]));
+        let pages = pages.collect::<Result<Vec<_>>>()?;
+        let late = now.saturating_add(millis(longest));
+        let mut found = tx.rows(SENDING, &[bite.into()]).await?;
+        found.extend(
+            tx.batch(LATE, &[late.into(), bite.into()], pages.into_iter())
+                .await?,
+        );
+        for row in &found {
+            lanes.insert(row.text("lane")?, row.text("page_id")?);
+        }
+        for (lane, page) in &lanes {
+            intake::look_again(&mut tx, page, lane).await?;
+        }
+        let (timers, timer) = timers(&mut tx, self.timer, bite).await?;
+        tx.commit().await?;
+        (self.lane, self.blocked, self.timer) = (lane, blocked, timer);
+        Ok(lanes.len() + timers)
+    }
+}
+
+/// Adds the lanes that are missing to those found. Returns page and lane of the last that was looked at; empty ones
+/// if there are no more.
+fn missing(rows: &[Row], lanes: &mut BTreeMap<String, String>) -> Result<(String, String)> {
+    let mut last = Default::default();
+    for row in rows {
+        last = (row.text("page_id")?, row.text("lane")?);
+        if row.flag("missing")? {
+            lanes.insert(last.1.clone(), last.0.clone());
+        }
+    }
+    Ok(last)
+}
+
+/// Returns how many timers were missing, and time and job of the last that was looked at; zeros if there are no more.
+async fn timers(
+    tx: &mut Tx,
+    (at, job): (Millis, JobId),
+    bite: i64,
+) -> Result<(usize, (Millis, JobId))> {
+    let (mut missing, mut last) = (Vec::new(), (0, 0));
+    let binds = [at.into(), job.into(), bite.into()];
+    for row in &tx.rows(TIMERS, &binds).await? {
+        last = (row.int("at")?, row.int("id")?);
+        if row.flag("missing")? {
+            missing.push(last);
+        }
+    }
+    let timers = missing
+        .iter()
+        .map(|(at, job)| [(*at).into(), (*job).into()]);
+    tx.batch(TIMER, &[], timers).await?;
+    let jobs = missing.iter().map(|(_, job)| [(*job).into()]);
+    let due = match tx {
+        Tx::Postgres(_) => DUE_POSTGRES,
+        Tx::Sqlite(_) => DUE_SQLITE,
+    };
+    tx.batch(due, &[], jobs).await?;
+    Ok((missing.len(), last))
+}

@@ -1,0 +1,161 @@
+//! What the sweeper puts right, and what must not keep it from that.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postlane::events::Events;
+use postlane::judge::Answer;
+use postlane::store::Pool;
+use postlane::store::heal::Healer;
+use postlane::store::prune::{self, Kind, Place};
+use postlane::sweep::{Retention, sweep};
+use support::{Db, Engine, Steps};
+use tokio::sync::watch;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Heals until the end of everything; how many were mended.
+async fn heals(db: &Db, now: i64) -> usize {
+    let (mut healer, mut mended) = (Healer::default(), 0);
+    loop {
+        mended += healer.heal(&db.pool, now, HOUR, 7).await.expect("heals");
+        if healer.is_at_start() {
+            return mended;
+        }
+    }
+}
+
+both! {
+    a_job_with_send_at_whose_timer_was_never_written_is_sent_at_its_time, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let at = worker.now + 5_000;
+        for n in 0..20 {
+            db.insert_with(&format!("r{n}"), "x", &[("send_at", &db.time(at)), ("delay", "2")]).await;
+        }
+        // As after replication: the triggers did not fire.
+        db.sql("delete from send_timers where job_id > 5").await.expect("deletes");
+        db.sql("update send_jobs set due_at = created_at where id > 5").await.expect("updates");
+        assert_eq!(heals(&db, worker.now).await, 15);
+        assert_eq!(heals(&db, worker.now).await, 0, "once");
+        worker.now = at - 1;
+        assert!(worker.claims().await.is_empty(), "before its time");
+        worker.now = at + 1_999;
+        assert!(worker.claims().await.is_empty(), "before its delay");
+        worker.now = at + 2_000;
+        assert_eq!(worker.deliver_all().await.len(), 20);
+    }
+
+    a_lane_that_nothing_blocks_any_more_goes_on, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let first = db.insert_with("a", "1", &[("on_ambiguous", "'hold'")]).await;
+        let second = db.insert("a", "2").await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer_with(claim, &Answer::lost("gone"));
+        worker.claims().await;
+        assert_eq!(db.state(first).await, "unknown");
+        assert_eq!(heals(&db, worker.now).await, 0, "it is blocked for a reason");
+        db.sql(&format!("delete from send_jobs where id = {first}")).await.expect("deletes");
+        assert!(worker.claims().await.is_empty());
+        assert_eq!(heals(&db, worker.now).await, 1);
+        assert_eq!(worker.deliver_all().await, [second]);
+    }
+
+    many_marks_of_one_page_keep_no_lane_of_another_from_being_healed, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        for n in 0..150 {
+            db.insert_on("2", &format!("r{n}"), "x", &[]).await;
+        }
+        let lost = db.insert("a", "x").await;
+        db.sql("delete from send_inbox where page_id = '1'").await.expect("deletes");
+        let later = db.pool.now().await.expect("now") + 61_000;
+        assert_eq!(heals(&db, later).await, 1);
+        worker.now = later;
+        assert!(worker.deliver_all().await.contains(&lost));
+    }
+
+    what_waits_for_a_clock_that_was_set_back_is_due, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let (hour, now) = (3_600_000, worker.now);
+        // A producer whose clock was an hour ahead, and a job behind it.
+        let at = db.time(now + 2 * hour);
+        let first = db.insert_with("a", "1", &[("created_at", &at), ("due_at", &at)]).await;
+        let second = db.insert("a", "2").await;
+        assert_eq!(worker.deliver_all().await, [first, second]);
+
+        // A lane in its backoff when the database's clock was set back.
+        worker.now = now + 2 * hour;
+        let third = db.insert("b", "3").await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer(claim, 503);
+        worker.claims().await;
+        worker.now = now;
+        assert!(worker.claims().await.is_empty());
+        assert!(heals(&db, now).await > 0);
+        assert_eq!(worker.deliver_all().await, [third]);
+        assert_eq!(heals(&db, now).await, 0);
+    }
+
+    rows_that_the_database_refuses_to_give_up_keep_no_others, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        for n in 0..30 {
+            db.insert(&format!("r{n}"), "x").await;
+        }
+        assert_eq!(worker.deliver_all().await.len(), 30);
+        refuse(&db, "old.id % 10 = 3").await;
+        let events = Arc::new(Events::new());
+        let (stop, stopping) = watch::channel(false);
+        let retention = Retention { delivered: Duration::ZERO, dead: HOUR };
+        // What was delivered by hand's clock is old by the database's.
+        db.sql(&format!("update send_jobs set finished_at = {}", db.time(1_000_000_000_000))).await.expect("ages");
+        // A lane that is missing is healed although retention is refused.
+        let forgotten = db.insert_with("z", "x", &[("created_at", &db.time(1_000_000_000_000)), ("due_at", &db.time(1_000_000_000_000))]).await;
+        db.sql("delete from send_inbox").await.expect("deletes");
+        let sweeper = tokio::spawn(sweep(db.connect().await, retention, HOUR, Arc::clone(&events), stopping));
+        let end = tokio::time::Instant::now() + Duration::from_secs(10);
+        while db.int("select count(*) from send_jobs").await > 4 || db.int("select count(*) from send_inbox").await == 0 {
+            assert!(tokio::time::Instant::now() < end, "27 are given up, 3 are not, and one is queued");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.send_replace(true);
+        sweeper.await.expect("ends");
+        assert_eq!(db.int("select count(*) from send_attempts").await, 3);
+        assert_eq!(db.int(&format!("select count(*) from send_inbox where lane = (select lane from send_jobs where id = {forgotten})")).await, 1);
+        let metrics = events.metrics();
+        assert!(metrics.contains("postlane_prune_refused_jobs_total 3\n"), "{metrics}");
+        assert!(metrics.contains("postlane_pruned_jobs_total 27\n"), "{metrics}");
+        // The rest is asked of by hand, and the reason told.
+        let now = db.pool.now().await.expect("now");
+        let bite = prune::prune(&db.pool, Kind::Delivered, Duration::ZERO, now, Place::default(), 100).await.expect("prunes");
+        let (refused, error) = bite.refused.expect("refused");
+        assert_eq!((bite.pruned, refused), (0, 3));
+        assert!(error.to_string().contains("ours"), "{error}");
+    }
+}
+
+/// A trigger of the user's own.
+async fn refuse(db: &Db, when: &str) {
+    let texts = match db.engine {
+        Engine::Sqlite => vec![format!(
+            "create trigger ours before delete on send_jobs when {when} begin select raise(abort, 'ours'); end"
+        )],
+        Engine::Postgres => vec![
+            "create function ours() returns trigger language plpgsql as $$ begin raise exception 'ours'; end $$"
+                .to_owned(),
+            format!("create trigger ours before delete on send_jobs for each row when ({when}) execute function ours()"),
+        ],
+    };
+    for text in texts {
+        let text = sqlx::AssertSqlSafe(text);
+        let done = match &db.pool {
+            Pool::Sqlite(pool, _) => sqlx::raw_sql(text).execute(pool).await.map(drop),
+            Pool::Postgres(backends) => {
+                let mut backend = backends.lend().await.expect("connects");
+                let connection = backend.connection().expect("connected");
+                sqlx::raw_sql(text).execute(connection).await.map(drop)
+            }
+        };
+        done.expect("creates");
+    }
+}
