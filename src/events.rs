@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use crate::job::State;
 pub use event::Event;
 use metrics::Metrics;
-pub use pulse::{Pulse, STANDS_AFTER, Standing};
+pub use pulse::{Pulse, Standing};
 
 /// The counters and the log. Cheap to share.
 #[derive(Debug)]

@@ -58,20 +58,22 @@ pub fn turn(
     }
 }
 
-/// When the head may go out. A delay that goes out on the wire is not waited for here as well. No rule lets a head
-/// wait for longer than its delay, once it has begun than the longest wait: then the clock has been set back since,
-/// nobody knows what is left, and it is due.
+/// What was written a moment ago may be ahead of the time at which a line is looked at.
+const MARGIN: Millis = 60_000;
+
+/// When the head may go out. A delay that goes out on the wire is not waited for here as well. One without a delay
+/// is due whatever the clock said when it was inserted. No rule lets a head wait for longer than its delay, or once
+/// it has begun than the longest wait: then the clock has been set back since, nobody knows what is left, and it is
+/// due.
 fn due(head: &Head, now: Millis, longest_wait: Duration, delay_on_wire: bool) -> Millis {
-    let delay = head.delay * 1000;
-    let (due, longest) = match head.attempts {
-        0 if delay_on_wire => (head.due - delay, 0),
-        0 => (head.due, delay),
-        _ => (head.due, millis(longest_wait)),
+    let longest = match head.attempts {
+        0 if delay_on_wire || head.delay == 0 => return now,
+        0 => head.delay * 1000,
+        _ => millis(longest_wait),
     };
-    if due > now.saturating_add(longest) {
-        now
-    } else {
-        due
+    match head.due > now.saturating_add(longest).saturating_add(MARGIN) {
+        true => now,
+        false => head.due,
     }
 }
 
@@ -151,11 +153,12 @@ mod tests {
         let hour = 3_600_000;
         assert!(matches!(at(999, &line(|_| ())), Turn::Send(_)), "no delay");
         let delayed = |due| line(move |h| (h.delay, h.due) = (10, due));
-        assert_eq!(at(0, &delayed(10_000)), Turn::Wait(10_000));
-        assert!(matches!(at(0, &delayed(10_001)), Turn::Send(_)));
+        assert_eq!(at(0, &delayed(70_000)), Turn::Wait(70_000));
+        assert!(matches!(at(0, &delayed(70_001)), Turn::Send(_)));
         let tried = |due| line(move |h| (h.attempts, h.due) = (3, due));
-        assert_eq!(at(0, &tried(hour)), Turn::Wait(hour));
-        assert!(matches!(at(0, &tried(hour + 1)), Turn::Send(_)));
+        let most = hour + 60_000;
+        assert_eq!(at(0, &tried(most)), Turn::Wait(most));
+        assert!(matches!(at(0, &tried(most + 1)), Turn::Send(_)));
     }
 
     #[test]

@@ -32,6 +32,52 @@ const FOUND: Duration = Duration::from_secs(20);
 const TOLD: &str = "a call of the database takes long";
 const AWAY: &str = "database cannot be written, nothing is sent until it can";
 
+/// What a database's or a role's default would make of a worker is not left to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_reads_committed_whatever_the_default_is() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let name = db.text("select current_database()").await;
+    let alter = format!("alter database {name} set default_transaction_isolation = serializable");
+    db.sql(&alter).await.expect("alters");
+    for purpose in [Use::Write, Use::Read] {
+        let pool = Pool::open(&db.url, purpose, false).await.expect("opens");
+        let mut tx = pool.begin().await.expect("begins");
+        let ask = "select current_setting('transaction_isolation') as level".to_owned();
+        let rows = tx.rows_of(ask, &[]).await.expect("reads");
+        assert_eq!(rows[0].text("level").expect("text"), "read committed");
+        tx.commit().await.expect("commits");
+    }
+}
+
+/// A worker that is suspended in the middle of a transaction holds up the others for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_stands_still_is_ended_by_the_server() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    db.insert("a", "1").await;
+    let (stands, other) = (db.connect().await, db.connect().await);
+    let lock = || "select id from send_jobs for update".to_owned();
+    let mut suspended = stands.begin().await.expect("begins");
+    suspended.rows_of(lock(), &[]).await.expect("locks");
+    let began = BootInstant::now();
+    let mut tx = other.begin().await.expect("begins");
+    tx.rows_of(lock(), &[]).await.expect("gets the lock");
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    tx.commit().await.expect("commits");
+    suspended.commit().await.expect_err("it was ended");
+    stands
+        .now()
+        .await
+        .expect("the next call has another connection");
+}
+
 /// Collects what is told of long calls.
 fn listener() -> (Tell, Arc<Mutex<Vec<String>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -677,7 +723,7 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
     let mock = sandbox();
     let mut setup = Setup {
         timeout: "5s",
-        lease: "45s",
+        lease: "7s",
         shutdown_timeout: "2s",
         ..Setup::new(&db.url, &mock.url())
     };
@@ -686,23 +732,26 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
     worker.ready(true, FOUND).await;
     db.insert("a", "1").await;
     until("it is delivered", FOUND, async || mock.count() == 1).await;
-    std::fs::write(&gate, "").expect("closes");
-    db.insert("b", "1").await;
-    until("it says so", Duration::from_secs(10), async || {
-        worker.says(TOLD) > 0
+    // Its answer comes when it can no longer be recorded.
+    mock.set_latency(Duration::from_secs(1));
+    let second = db.insert("b", "1").await;
+    let begun = format!("select count(*) from send_attempts where job_id = {second}");
+    until("it is on its way", FOUND, async || {
+        db.int(&begun).await == 1
     })
     .await;
-    let ready = worker.get("/readyz").await.expect("answers");
-    assert!(
-        ready.contains("503") && ready.contains("its disk does not answer"),
-        "{ready}"
-    );
+    std::fs::write(&gate, "").expect("closes");
+    until("it says why", Duration::from_secs(10), async || {
+        let ready = worker.get("/readyz").await.expect("answers");
+        ready.contains("503") && ready.contains("its disk does not answer")
+    })
+    .await;
+    assert!(worker.says(TOLD) > 0);
     until("the metric grows", Duration::from_secs(10), async || {
         let metrics = worker.get("/metrics").await.expect("answers");
         metrics.contains("postlane_ledger_up 0")
     })
     .await;
-    assert_eq!(mock.count(), 1, "it sends what is not committed");
     let began = BootInstant::now();
     worker.signal(Signal::TERM);
     assert_eq!(worker.ends(Duration::from_secs(10)).await, 1);
@@ -711,10 +760,11 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
         "{:?}",
         began.elapsed()
     );
+    assert_eq!(mock.count(), 2, "it sends what is not committed");
     // The next one finds all there.
     std::fs::remove_file(&gate).expect("opens");
     let mut next = setup.named("next").start();
-    until("both are delivered", Duration::from_secs(60), async || {
+    until("all are delivered", Duration::from_secs(60), async || {
         db.int("select count(*) from send_jobs where state = 'delivered'")
             .await
             == 2

@@ -19,7 +19,7 @@ use super::reload::Reload;
 use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
-use crate::events::{Events, STANDS_AFTER};
+use crate::events::Events;
 use crate::service::{self, Service};
 use crate::store;
 
@@ -224,12 +224,15 @@ async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Res
     }
 }
 
-/// False while a ledger stands still and nobody knows why: starting the worker again may help. What
-/// the server says that it works on would only begin anew.
+/// How long a ledger may stand still before the watchdog is left hungry.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// False once a ledger hangs and nobody knows why: starting the worker again may help. What the server
+/// says that it works on would only begin anew.
 fn may_feed(events: &Events) -> bool {
     events
         .standing()
-        .is_none_or(|standing| standing.is_known || standing.since < STANDS_AFTER)
+        .is_none_or(|standing| standing.is_known || standing.since < HANGS_AFTER)
 }
 
 /// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.

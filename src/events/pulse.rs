@@ -4,10 +4,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::BootInstant;
+// Not the boot clock: sleeps stand still while the machine is suspended, and so must what is due.
+use tokio::time::Instant;
 
 /// A ledger that should move and has not for so long stands still.
-pub const STANDS_AFTER: Duration = Duration::from_secs(10);
+const STANDS_AFTER: Duration = Duration::from_secs(10);
 
 /// The signs of life of one ledger.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Pulse {
 #[derive(Debug)]
 struct State {
     /// It must move again after this: the end of its last cycle, or of the sleep it planned.
-    due: BootInstant,
+    due: Instant,
     waiting: Option<Waiting>,
 }
 
@@ -27,7 +28,7 @@ struct State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     verb: String,
-    since: BootInstant,
+    since: Instant,
     why: String,
     is_known: bool,
 }
@@ -50,7 +51,7 @@ impl Pulse {
         Self {
             worker: worker.to_owned(),
             state: Mutex::new(State {
-                due: BootInstant::now(),
+                due: Instant::now(),
                 waiting: None,
             }),
         }
@@ -63,14 +64,14 @@ impl Pulse {
 
     /// It has nothing to do for that long.
     pub fn rests(&self, span: Duration) {
-        self.state().due = BootInstant::now().later(span);
+        self.state().due = Instant::now() + span;
     }
 
     /// It waits for a call of the database, since so long.
     pub fn waits(&self, verb: &str, waited: Duration, why: &str, is_known: bool) {
         self.state().waiting = Some(Waiting {
             verb: verb.to_owned(),
-            since: BootInstant::now().back(waited),
+            since: Instant::now() - waited,
             why: why.to_owned(),
             is_known,
         });
@@ -121,7 +122,7 @@ mod tests {
 
     fn aged(pulse: &Pulse, span: Duration) {
         let mut state = pulse.state();
-        state.due = state.due.back(span);
+        state.due -= span;
     }
 
     #[test]

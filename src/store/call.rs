@@ -94,12 +94,15 @@ impl Drop for Over {
 
 /// Waits for a call of the session of that name. After [`Error::Silent`] nobody knows what became of
 /// the call: its connection must not be used again.
-pub(super) async fn watched<T>(
+pub(super) async fn watched<T, E>(
     verb: &str,
     session: &str,
     options: &PgConnectOptions,
-    call: impl Future<Output = sqlx::Result<T>>,
-) -> Result<T> {
+    call: impl Future<Output = std::result::Result<T, E>>,
+) -> Result<T>
+where
+    Error: From<E>,
+{
     let mut call = pin!(call);
     if let Ok(done) = timeout(FIRST_LOOK, &mut call).await {
         return Ok(done?);

@@ -114,7 +114,8 @@ impl Healer {
         let pages = tx.rows(PAGES, &[]).await?;
         let pages = pages.iter().map(|row| Ok([row.text("page_id")?.into()]));
         let pages = pages.collect::<Result<Vec<_>>>()?;
-        let late = now.saturating_add(millis(longest));
+        // What was written a moment ago may be ahead of `now`.
+        let late = now.saturating_add(millis(longest)).saturating_add(60_000);
         let mut found = tx.rows(SENDING, &[bite.into()]).await?;
         found.extend(
             tx.batch(LATE, &[late.into(), bite.into()], pages.into_iter())

@@ -33,10 +33,9 @@ async fn apply(pool: &Pool) -> Result<()> {
     match pool {
         Pool::Postgres(backends) => {
             let mut backend = backends.lend().await?;
-            sqlx::migrate!("migrations/postgres")
-                .run(backend.connection()?)
-                .await?;
-            sqlx::raw_sql(PIN).execute(backend.connection()?).await?;
+            let migrator = sqlx::migrate!("migrations/postgres");
+            backend.migrate(&migrator).await?;
+            backend.simple(PIN).await?;
             backend.give_back();
         }
         Pool::Sqlite(pool, _) => sqlx::migrate!("migrations/sqlite").run(pool).await?,
@@ -65,7 +64,7 @@ select (select string_agg(t, ', ') from unnest(array['send_jobs', 'send_attempts
         where not has_table_privilege(t, p)) as refused,
     has_sequence_privilege('send_tokens', 'usage') as may_draw,
     current_user::text as role,
-    (select p.proconfig @> array[format('search_path=%I, pg_temp', n.nspname)]
+    (select replace(array_to_string(p.proconfig, ' '), '\"', '') = 'search_path=' || replace(n.nspname, '\"', '') || ', pg_temp'
         from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_proc p on p.pronamespace = n.oid
         where c.oid = to_regclass('send_jobs') and p.proname = 'send_jobs_mark') as is_pinned";
 

@@ -18,7 +18,7 @@ use super::backends::Backends;
 use super::file::{REST, Stamp};
 use super::target::Found;
 use super::watch::Watch;
-use super::{Pool, Result, Tx, one};
+use super::{Error, Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
 /// The poll of a worker that has just been busy: outcomes wake it, and soon it will be again.
@@ -343,10 +343,20 @@ async fn listener(server: &Backends) -> Result<PgListener> {
         .idle_timeout(None)
         .acquire_timeout(TRY_FOR)
         .connect_lazy_with(options);
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.eager_reconnect(false);
-    listener.listen("postlane").await?;
-    Ok(listener)
+    let listening = async {
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen("postlane").await?;
+        Ok(listener)
+    };
+    let silent = || Error::Silent {
+        verb: "listen".to_owned(),
+        waited: 2 * TRY_FOR,
+        why: "the server does not answer".to_owned(),
+    };
+    timeout(2 * TRY_FOR, listening)
+        .await
+        .unwrap_or_else(|_| Err(silent()))
 }
 
 /// Rings for every notification and for every new connection: what came meanwhile was missed. A
@@ -364,16 +374,18 @@ async fn listen(mut listener: PgListener, server: Backends, bell: Arc<Notify>) {
                 !matches!(timeout(TRY_FOR, alive).await, Ok(Ok(_)))
             }
         };
-        while dead {
-            // One at a time: the old one's place may be needed.
-            match self::listener(&server).await {
-                Ok(new) => {
-                    listener = new;
-                    bell.notify_one();
-                    break;
-                }
-                Err(_) => sleep(Duration::from_secs(1)).await,
-            }
+        if dead {
+            listener = listen_again(&server).await;
+            bell.notify_one();
+        }
+    }
+}
+
+async fn listen_again(server: &Backends) -> PgListener {
+    loop {
+        match listener(server).await {
+            Ok(listener) => return listener,
+            Err(_) => sleep(Duration::from_secs(1)).await,
         }
     }
 }
