@@ -356,3 +356,33 @@ async fn insert_works_after_a_restore_with_another_owner_and_in_a_renamed_schema
     }
     admin.rows(&format!("drop role {role}")).await;
 }
+
+#[tokio::test]
+async fn the_rights_that_the_readme_gives_a_worker_are_enough() {
+    let Some(db) = Db::fresh(Engine::Postgres).await else {
+        return;
+    };
+    let owner = Sql::open(&db.url);
+    let role = format!("readme_{}", std::process::id());
+    let readme = include_str!("../README.md");
+    let (_, block) = readme.split_once("CREATE ROLE worker LOGIN;").expect("a block");
+    let (block, _) = block.split_once("```").expect("it ends");
+    owner.rows(&format!("create role {role} login")).await;
+    for text in block.split(';').filter(|text| !text.trim().is_empty()) {
+        owner.rows(&text.replace("TO worker", &format!("TO {role}"))).await;
+    }
+    for n in 0..20 {
+        owner.rows(&INSERT.replace("\"x\"}'", &format!("\"r{n}\"}}'"))).await;
+    }
+    let (scheme, rest) = db.url.split_once("://").expect("a URL");
+    let (_, host) = rest.split_once('@').expect("a user");
+    let mock = sandbox();
+    let setup = Setup::new(&format!("{scheme}://{role}@{host}"), &mock.url());
+    let mut worker = setup.start();
+    owner.finished(std::time::Duration::from_secs(10)).await;
+    assert_eq!(worker.stop().await, 0, "{}", worker.log());
+    assert_eq!(worker.says("ERROR"), 0, "{}", worker.log());
+    assert_eq!(mock.count(), 20);
+    owner.rows(&format!("drop owned by {role}")).await;
+    owner.rows(&format!("drop role {role}")).await;
+}
