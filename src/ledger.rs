@@ -180,15 +180,22 @@ impl Ledger {
         if only_ended && let Some(step) = self.advance_at_once(claimed).await? {
             return Ok(step);
         }
-        let survey = lanes::survey(&self.pool).await?;
+        let survey = self.survey().await?;
         self.cycle_on(survey, claimed, more_ended).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
-        let survey = lanes::survey(&self.pool).await?;
+        let survey = self.survey().await?;
         self.cycle_on(Survey { now, ..survey }, claimed, &mut || None)
             .await
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        // Drawn before: what is written to the pauses meanwhile is newer than what is read.
+        let ticket = self.breaker().ticket();
+        let survey = lanes::survey(&self.pool).await?;
+        Ok(Survey { ticket, ..survey })
     }
 
     async fn cycle_on(
@@ -369,7 +376,8 @@ impl Ledger {
             let limit = self.slots.share(page).min(self.reach(page)).min(room);
             if limit > 0 {
                 let now = cycle.now;
-                let taken = lanes::take(cycle.tx()?, page, now, limit).await?;
+                let probed = self.is_probed(page);
+                let taken = lanes::take(cycle.tx()?, page, now, limit, probed).await?;
                 lanes.extend(taken.into_iter().filter(|l| !own.contains(&*l.lane)));
             }
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::pages::Pages;
 use super::{Cycle, Ledger, Settings, span};
+use crate::breaker::untried_first;
 use crate::clock::{Millis, millis};
 use crate::deliver::Claim;
 use crate::events::Event;
@@ -62,7 +63,11 @@ impl Ledger {
                 claims: Vec::with_capacity(lanes.len()),
                 ..Plan::default()
             };
-            let lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            let mut lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            if self.probes_any() {
+                let is_tried = |line: &Line| line.head.as_ref().is_some_and(|h| h.attempts > 0);
+                untried_first(&mut lines, |line| self.is_probed(&line.page) && is_tried(line));
+            }
             for line in lines {
                 self.plan(cycle, line, pages, &mut plan);
             }

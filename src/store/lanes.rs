@@ -33,6 +33,8 @@ pub struct Survey {
     pub marks: Vec<String>,
     /// When the next `send_at` comes.
     pub timer: Option<Millis>,
+    /// The breaker's, drawn before it was read.
+    pub ticket: u64,
 }
 
 // Two skip scans, one probe a page however many lanes or marks it has; all in one round trip,
@@ -94,9 +96,37 @@ const TAKE: &str = "-- take: due lanes of a page
 select lane, head from send_lanes
 where page_id = $1 and due_at <= $2
 order by due_at limit 0 + $3 {skip locked}";
+const TAKE_NEWEST: &str = "-- take: the newest due lanes of a page
+select lane, head from send_lanes
+where page_id = $1 and due_at <= $2
+order by due_at desc limit 0 + $3 {skip locked}";
 
-/// Locks up to `limit` due lanes of a page. Lanes that another transaction holds are passed over.
-pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {
+/// Locks up to `limit` due lanes of a page, oldest first. Lanes that another transaction holds are passed
+/// over. For a probe, half of them are the newest: the oldest may all have failed before.
+pub async fn take(
+    tx: &mut Tx,
+    page: &str,
+    now: Millis,
+    limit: usize,
+    probe: bool,
+) -> Result<Vec<Locked>> {
+    if !probe {
+        return take_by(tx, TAKE, page, now, limit).await;
+    }
+    let mut taken = take_by(tx, TAKE_NEWEST, page, now, limit.div_ceil(2)).await?;
+    let known: HashSet<Arc<str>> = taken.iter().map(|l| Arc::clone(&l.lane)).collect();
+    let oldest = take_by(tx, TAKE, page, now, limit / 2).await?;
+    taken.extend(oldest.into_iter().filter(|l| !known.contains(&l.lane)));
+    Ok(taken)
+}
+
+async fn take_by(
+    tx: &mut Tx,
+    text: &'static str,
+    page: &str,
+    now: Millis,
+    limit: usize,
+) -> Result<Vec<Locked>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let binds = [page.into(), now.into(), limit.into()];
     let page: Arc<str> = page.into();
@@ -108,7 +138,7 @@ pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<
             alone: false,
         })
     };
-    tx.rows(TAKE, &binds).await?.iter().map(lane).collect()
+    tx.rows(text, &binds).await?.iter().map(lane).collect()
 }
 
 const TOKENS_POSTGRES: &str =
