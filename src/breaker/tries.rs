@@ -41,13 +41,17 @@ pub(super) struct Budget {
 
 impl Budget {
     fn left(&mut self, now: BootInstant) -> usize {
-        let grown = self.filled.map_or(u128::from(TRIES), |filled| {
-            now.since(filled).as_millis() * u128::from(TRIES) / 1000
-        });
-        if grown > 0 {
-            let grown = u32::try_from(grown).unwrap_or(TRIES).min(TRIES);
-            self.left = (self.left + grown).min(TRIES);
-            self.filled = Some(now);
+        let Some(filled) = self.filled else {
+            (self.left, self.filled) = (TRIES, Some(now));
+            return TRIES as usize;
+        };
+        let grown = now.since(filled).as_millis() * u128::from(TRIES) / 1000;
+        let grown = u32::try_from(grown).unwrap_or(u32::MAX);
+        if self.left.saturating_add(grown) >= TRIES {
+            (self.left, self.filled) = (TRIES, Some(now));
+        } else if grown > 0 {
+            self.left += grown;
+            self.filled = Some(filled.later(Duration::from_secs(1) * grown / TRIES));
         }
         self.left as usize
     }
@@ -84,7 +88,9 @@ impl Breaker {
                 Some(Some(due)) => probes.push((*due, page)),
                 None if endpoint => {
                     let standing = self.pages.get(page);
-                    let trial = standing.and_then(|s| s.trial).filter(|t| t.epoch == self.epoch);
+                    let trial = standing
+                        .and_then(|s| s.trial)
+                        .filter(|t| t.epoch == self.epoch);
                     match trial {
                         Some(trial) if trial.next > at => tries.wait(millis(trial.next.since(at))),
                         trial => {
@@ -115,7 +121,10 @@ impl Breaker {
             self.try_page(at, page);
             tries.trials.push(page.to_owned());
         }
-        tries.probes = probes.into_iter().map(|(_, page)| page.to_owned()).collect();
+        tries.probes = probes
+            .into_iter()
+            .map(|(_, page)| page.to_owned())
+            .collect();
         tries
     }
 

@@ -27,13 +27,7 @@ struct Part {
 
 impl Window {
     /// Takes in an attempt, and forgets what is too old.
-    pub(super) fn count(
-        &mut self,
-        settings: &Settings,
-        now: BootInstant,
-        lane: u64,
-        failed: bool,
-    ) {
+    pub(super) fn count(&mut self, settings: &Settings, now: BootInstant, lane: u64, failed: bool) {
         let old = |part: &Part| now.since(part.began) >= settings.window;
         while self.parts.front().is_some_and(old) {
             self.parts.pop_front();

@@ -161,7 +161,11 @@ impl Ledger {
         }
         let now = survey.now;
         let due = survey.lanes.iter().filter(|p| p.due <= now);
-        let with_work: BTreeSet<&str> = due.map(|p| &p.page).chain(&survey.marks).map(|p| &**p).collect();
+        let with_work: BTreeSet<&str> = due
+            .map(|p| &p.page)
+            .chain(&survey.marks)
+            .map(|p| &**p)
+            .collect();
         let (secrets, probes) = (&self.settings.secrets, &self.probes.pages);
         let with_work = with_work
             .into_iter()
@@ -170,7 +174,9 @@ impl Ledger {
         let (tries, first, longest) = {
             let mut breaker = self.breaker();
             let tries = breaker.tries(at, now, pauses, with_work, free);
-            let Circuit { probe, max_probe, .. } = breaker.settings();
+            let Circuit {
+                probe, max_probe, ..
+            } = breaker.settings();
             (tries, *probe, *max_probe)
         };
         for page in tries.trials {

@@ -66,7 +66,9 @@ impl Ledger {
             let mut lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
             if self.probes_any() {
                 let is_tried = |line: &Line| line.head.as_ref().is_some_and(|h| h.attempts > 0);
-                untried_first(&mut lines, |line| self.is_probed(&line.page) && is_tried(line));
+                untried_first(&mut lines, |line| {
+                    self.is_probed(&line.page) && is_tried(line)
+                });
             }
             for line in lines {
                 self.plan(cycle, line, pages, &mut plan);
