@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::look::{Waiting, waiting};
 use super::select::Selector;
 use super::{Bind, Pool, Result, Row, one};
+use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
 use crate::job::JobId;
 
@@ -260,6 +261,33 @@ pub struct Pause {
     /// How many jobs wait for it, counted up to [`COUNTED`] + 1; those before their `send_at` do not. None
     /// if it was not counted.
     pub waiting: Option<i64>,
+}
+
+impl Pause {
+    /// Why, by which rule, which pages failed and how many jobs wait, in one line of the receiver's words.
+    pub fn evidence(&self) -> String {
+        let mut words: Vec<String> = self.why.iter().cloned().collect();
+        words.extend(self.rule.iter().map(|rule| format!("rule {rule}")));
+        if !self.pages.is_empty() {
+            words.push(format!("pages {} failed first", self.pages.join(", ")));
+        }
+        match self.waiting {
+            None | Some(0) => {}
+            Some(1) => words.push("1 job waits".to_owned()),
+            Some(jobs) if jobs > COUNTED => words.push(format!("over {COUNTED} jobs wait")),
+            Some(jobs) => words.push(format!("{jobs} jobs wait")),
+        }
+        words.join("; ")
+    }
+
+    /// What is tried next, if a worker paused it and the time of that says it (`at`).
+    pub fn next(&self, at: impl FnOnce(Millis) -> String) -> Option<String> {
+        let next = self.probe_at?;
+        Some(match self.scope == ENDPOINT {
+            true => "each page that is not paused itself tries one job at once".to_owned(),
+            false => format!("one job is tried {}", at(next)),
+        })
+    }
 }
 
 /// The most jobs that are counted for a pause.
