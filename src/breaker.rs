@@ -29,7 +29,7 @@ use crate::judge::Judgement;
 use paused::Paused;
 use standing::{Endpoint, Standing};
 use tries::Budget;
-pub use tries::{Tries, breadth, untried_first};
+pub use tries::{Tries, breadth, probe_order};
 
 /// Recipients that must have been refused before a page pauses.
 const WITNESSES: usize = 2;

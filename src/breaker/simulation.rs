@@ -621,8 +621,10 @@ impl World {
             let due = self.pages[page].due.iter().copied();
             let mut lanes: Vec<(u64, usize)> = due.collect();
             if jobs < usize::MAX {
-                // As the ledger takes them: the newest, then the oldest.
-                lanes.reverse();
+                // As the ledger takes them: some of the oldest and some of the newest.
+                let mut newest = lanes.split_off(lanes.len().min(32));
+                newest.reverse();
+                newest.truncate(32);
                 let state = &self.pages[page].lanes;
                 let is_tried = |lane: &(u64, usize)| {
                     state[lane.1]
@@ -630,7 +632,7 @@ impl World {
                         .front()
                         .is_some_and(|job| job.attempts > 0)
                 };
-                untried_first(&mut lanes, is_tried);
+                lanes = probe_order(newest, lanes, is_tried);
             }
             for (ready, lane) in lanes.into_iter().take(jobs) {
                 if !slots.may_take(&name) {

@@ -145,9 +145,16 @@ fn own<'s>((scope, at): (&'s String, &Option<Millis>)) -> Option<(&'s str, Optio
     scope.strip_prefix("page:").map(|page| (page, *at))
 }
 
-/// Of lanes that a probe could go to, those whose head has not been tried come first.
-pub fn untried_first<L>(lanes: &mut [L], is_tried: impl Fn(&L) -> bool) {
-    lanes.sort_by_key(|lane| is_tried(lane));
+/// The order in which a probe asks the lanes of a page, of which some are the newest (newest first) and some
+/// the oldest (oldest first): never who has failed while there is one who has not, and of those who have,
+/// who waits longest.
+pub fn probe_order<L>(newest: Vec<L>, oldest: Vec<L>, is_tried: impl Fn(&L) -> bool) -> Vec<L> {
+    let (tried, mut order): (Vec<L>, Vec<L>) = newest.into_iter().partition(&is_tried);
+    let (tried_before, untried): (Vec<L>, Vec<L>) = oldest.into_iter().partition(&is_tried);
+    order.extend(untried);
+    order.extend(tried_before);
+    order.extend(tried.into_iter().rev());
+    order
 }
 
 /// How many lanes the next probe asks: one, or, where people may be to blame and not their page, as many as

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
+use crate::breaker::probe_order;
 use crate::clock::Millis;
 use crate::job::JobId;
 
@@ -113,11 +114,11 @@ pub async fn take(
     if !probe {
         return take_by(tx, TAKE, page, now, limit).await;
     }
-    let mut taken = take_by(tx, TAKE_NEWEST, page, now, limit.div_ceil(2)).await?;
-    let known: HashSet<Arc<str>> = taken.iter().map(|l| Arc::clone(&l.lane)).collect();
-    let oldest = take_by(tx, TAKE, page, now, limit / 2).await?;
-    taken.extend(oldest.into_iter().filter(|l| !known.contains(&l.lane)));
-    Ok(taken)
+    let oldest = take_by(tx, TAKE, page, now, limit.div_ceil(2)).await?;
+    let known: HashSet<Arc<str>> = oldest.iter().map(|l| Arc::clone(&l.lane)).collect();
+    let mut newest = take_by(tx, TAKE_NEWEST, page, now, limit / 2).await?;
+    newest.retain(|l| !known.contains(&l.lane));
+    Ok(probe_order(newest, oldest, |lane| lane.head.is_some()))
 }
 
 async fn take_by(
