@@ -60,7 +60,7 @@ both! {
         assert!(waits.contains("page 1 has none") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
         on(&db, &["pause", "--page", "1", "--why", "token"]).ends(0);
         let out = on(&db, &["show", &id(second)]).ends(0).out;
-        assert!(out.contains("page:1 is paused (token)") && out.contains("hidden"), "{out}");
+        assert!(out.contains("page:1 is paused (token; 2 jobs wait)") && out.contains("hidden"), "{out}");
         assert!(on(&db, &["show", &id(second), "--show-payload"]).ends(0).out.contains("template_type"));
         on(&db, &["show", "999999"]).ends(3);
         on(&db, &["show", "999999", &id(first)]).ends(1);
