@@ -2,17 +2,21 @@
 //!
 //! Pure: told of each judgement and the time. A wrong secret, a wrong URL or an endpoint that is
 //! down is no fault of the jobs that meet it: what is paused waits, uses up no attempts, and is
-//! probed with one real job until an answer says that it is well.
+//! probed with real jobs until an answer says that it is well.
 //!
-//! * A page or the endpoint pauses when two recipients in a row were refused that way, with no
-//!   success between them: one bad job never stops a page.
-//! * The circuit of the endpoint opens when most attempts over several recipients fail in a short
-//!   time, whatever the answers say. If all that fail are one page's and others have work, or if most
-//!   of one page's fail and others pass, only that page pauses.
+//! * A page pauses by its own history alone: two recipients were refused for its sake, or most of its
+//!   attempts over several recipients failed. One bad job never stops a page.
+//! * The endpoint pauses when several pages fail and none has passed meanwhile. Even then each page
+//!   without a pause of its own sends one job at once ([`Breaker::tries`]): if that fails, the page pauses;
+//!   if it passes, the endpoint goes on, and what is left are the pauses of the pages that fail.
 
 mod paused;
 #[cfg(test)]
+mod simulation;
+mod standing;
+#[cfg(test)]
 mod tests;
+mod tries;
 mod window;
 
 use std::collections::{HashMap, HashSet};
@@ -23,26 +27,60 @@ use crate::clock::BootInstant;
 use crate::job::{Outcome, Scope};
 use crate::judge::Judgement;
 use paused::Paused;
-use window::{Attempt, Window};
+use standing::{Endpoint, Standing};
+use tries::Budget;
+pub use tries::{Tries, breadth, probe_order};
 
-/// Recipients that must have been refused before a page or the endpoint pauses.
+/// Recipients that must have been refused before a page pauses.
 const WITNESSES: usize = 2;
+/// Most recipients that are told apart for a rule that wants many in a row.
+const MOST_WITNESSES: usize = 64;
+/// Pages that must fail, with none passing, before it is the endpoint.
+const PAGES: usize = 3;
+/// Most pages that the pause of the endpoint names.
+const NAMED: usize = 8;
+/// What was not seen for so long is forgotten, and failures so far apart are no series.
+const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
+/// How often the forgotten are looked for.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The `[circuit]` part of the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Fewest attempts in the window.
+    /// Fewest attempts that can pause.
     pub attempts: usize,
-    /// Fewest recipients in the window.
+    /// Fewest recipients among them.
     pub recipients: usize,
     /// How far back it looks.
     pub window: Duration,
-    /// The part of the attempts that must fail, 0 to 1.
+    /// The part of a page's attempts that must fail, 0 to 1.
     pub failing: f64,
     /// From the pause to its first probe; each further wait is twice as long.
     pub probe: Duration,
     /// The longest wait between two probes.
     pub max_probe: Duration,
+}
+
+/// Who may be to blame for a pause, by which it is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspect {
+    /// The page: its secret, its token, its rate.
+    Page,
+    /// The people who were refused: each probe asks more of them.
+    People,
+    /// The endpoint as well: the page is probed at once when that goes on.
+    Endpoint,
+}
+
+impl Suspect {
+    /// As it stands in `send_pauses`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::People => "people",
+            Self::Endpoint => "endpoint",
+        }
+    }
 }
 
 /// What should become of a pause.
@@ -52,16 +90,40 @@ pub enum Change {
     Open {
         /// As it stands in `send_pauses`.
         scope: String,
-        /// What the answer said.
+        /// The rule that judged the last answer.
+        rule: String,
+        /// What that answer said.
         why: String,
+        /// The first pages that failed, if it is the endpoint.
+        pages: Vec<String>,
+        /// Who may be to blame.
+        suspect: Suspect,
         /// Before the first probe.
         wait: Duration,
+    },
+    /// `scope` is still not well, for another reason.
+    Renew {
+        /// As it stands in `send_pauses`.
+        scope: String,
+        /// The rule that judged the last answer.
+        rule: String,
+        /// What that answer said.
+        why: String,
     },
     /// `scope` is well again.
     Close {
         /// As it stands in `send_pauses`.
         scope: String,
     },
+}
+
+impl Change {
+    /// What it changes.
+    pub fn scope(&self) -> &str {
+        match self {
+            Self::Open { scope, .. } | Self::Renew { scope, .. } | Self::Close { scope } => scope,
+        }
+    }
 }
 
 /// The scope of the whole endpoint.
@@ -72,55 +134,21 @@ pub fn page_scope(page: &str) -> String {
     format!("page:{page}")
 }
 
-/// A page or the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whom<'a> {
-    Page(&'a str),
-    Endpoint,
-}
-
-impl Whom<'_> {
-    /// As it stands in `send_pauses`.
-    fn scope(self) -> String {
-        match self {
-            Self::Page(page) => page_scope(page),
-            Self::Endpoint => ENDPOINT.to_owned(),
-        }
-    }
-}
-
 /// Watches the judgements of one worker. It sees each delivery.
 #[derive(Debug)]
 pub struct Breaker {
     settings: Settings,
     hasher: RandomState,
     pages: HashMap<String, Standing>,
-    endpoint: Standing,
+    endpoint: Endpoint,
     paused: Paused,
-    window: Window,
     changes: Vec<Change>,
-    /// Several pages have work.
-    several: bool,
     /// Pages known to have no secret.
     silent: HashSet<String>,
-}
-
-/// What was last seen of a page or of the endpoint.
-#[derive(Debug, Default)]
-struct Standing {
-    /// It has answered well since it was last refused.
-    well: bool,
-    refused: Refusals,
-    /// Its attempts (a page's only).
-    window: Window,
-}
-
-/// Refusals since the last success.
-#[derive(Debug, Default)]
-struct Refusals {
-    judgements: u32,
-    /// As many recipients as must be told apart.
-    lanes: Vec<u64>,
+    budget: Budget,
+    /// How often the endpoint has paused: trials are of one pause.
+    epoch: u64,
+    swept: Option<BootInstant>,
 }
 
 impl Breaker {
@@ -130,12 +158,13 @@ impl Breaker {
             settings,
             hasher: RandomState::new(),
             pages: HashMap::new(),
-            endpoint: Standing::default(),
+            endpoint: Endpoint::default(),
             paused: Paused::default(),
-            window: Window::default(),
             changes: Vec::new(),
-            several: false,
             silent: HashSet::new(),
+            budget: Budget::default(),
+            epoch: 0,
+            swept: None,
         }
     }
 
@@ -148,12 +177,9 @@ impl Breaker {
     /// paused kills no job.
     pub fn saw(&mut self, now: BootInstant, page: &str, lane: &str, judgement: &mut Judgement<'_>) {
         let lane = self.hasher.hash_one(lane);
-        let alone = match judgement.scope {
-            Scope::None => false,
-            Scope::Page => self.refuse(Whom::Page(page), lane, judgement),
-            Scope::Endpoint => self.refuse(Whom::Endpoint, lane, judgement),
-        };
-        self.close(page, judgement);
+        self.standing(page).seen = Some(now);
+        let alone = judgement.scope != Scope::None && self.refuse(now, page, lane, judgement);
+        self.close(now, page, judgement);
         self.watch(now, page, lane, judgement);
         let paused = self.paused.stops(page);
         judgement.counts = !paused && (judgement.counts || alone);
@@ -162,34 +188,31 @@ impl Breaker {
         }
     }
 
-    /// What is paused now, as the database says.
-    pub fn set_paused<'s>(&mut self, scopes: impl Iterator<Item = &'s String>) {
-        let mut paused = Paused::default();
-        for scope in scopes {
-            paused.set(scope, true);
-        }
-        // What the senders saw since the last changes were written.
-        for change in &self.changes {
-            match change {
-                Change::Open { scope, .. } => paused.set(scope, true),
-                Change::Close { scope } => paused.set(scope, false),
-            }
-        }
-        for ended in self.paused.pages().difference(paused.pages()) {
-            if let Some(standing) = self.pages.get_mut(ended) {
-                standing.refused = Refusals::default();
-            }
-        }
-        if self.paused.endpoint() && !paused.endpoint() {
-            self.endpoint.refused = Refusals::default();
-            self.window.clear();
-        }
-        self.paused = paused;
+    /// To be drawn before the pauses are read: what is written after it is newer than they.
+    pub fn ticket(&mut self) -> u64 {
+        self.paused.ticket()
     }
 
-    /// Whether several pages have work.
-    pub fn set_several(&mut self, several: bool) {
-        self.several = several;
+    /// What is paused now, as the database says to who drew the ticket before.
+    pub fn set_paused<'s>(
+        &mut self,
+        now: BootInstant,
+        ticket: u64,
+        scopes: impl Iterator<Item = &'s String>,
+    ) {
+        let before = self.paused.update(ticket, scopes);
+        for ended in before.pages.difference(self.paused.pages()) {
+            if let Some(standing) = self.pages.get_mut(ended) {
+                standing.begin_anew();
+            }
+        }
+        if before.endpoint && !self.paused.endpoint() {
+            self.endpoint.begin_anew();
+        }
+        if !before.endpoint && self.paused.endpoint() {
+            self.epoch += 1;
+        }
+        self.sweep(now);
     }
 
     /// What must become of the pauses in the database; each is told once.
@@ -197,7 +220,12 @@ impl Breaker {
         std::mem::take(&mut self.changes)
     }
 
-    /// A change that could not be written is told again.
+    /// A change is in the database.
+    pub fn written(&mut self, change: &Change) {
+        self.paused.written(change.scope());
+    }
+
+    /// Changes that could not be written are told again.
     pub fn keep(&mut self, changes: Vec<Change>) {
         self.changes.splice(0..0, changes);
     }
@@ -206,15 +234,19 @@ impl Breaker {
     /// refused before is no longer worth anything.
     pub fn secret_changed(&mut self, page: &str, has_own: impl Fn(&str) -> bool) {
         let means = |other: &str| other == page || page == "default" && !has_own(other);
+        let mut ended: Vec<String> = self.paused.pages().iter().cloned().collect();
+        ended.retain(|other| means(other));
         for (other, standing) in &mut self.pages {
             if means(other) {
-                standing.refused = Refusals::default();
+                standing.refused.clear();
             }
         }
-        let paused = self.paused.pages().iter().filter(|other| means(other));
-        self.changes.extend(paused.map(|other| Change::Close {
-            scope: page_scope(other),
-        }));
+        for page in ended {
+            self.paused.remove(&page);
+            self.tell(Change::Close {
+                scope: page_scope(&page),
+            });
+        }
         self.silent.retain(|other| !means(other));
     }
 
@@ -223,103 +255,177 @@ impl Breaker {
         !self.silent.contains(page) && self.silent.insert(page.to_owned())
     }
 
-    /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.
-    fn refuse(&mut self, whom: Whom<'_>, lane: u64, judgement: &Judgement<'_>) -> bool {
-        let Standing { well, refused, .. } = self.standing(whom);
-        refused.judgements = refused.judgements.saturating_add(1);
-        if refused.lanes.len() < WITNESSES && !refused.lanes.contains(&lane) {
-            refused.lanes.push(lane);
+    fn tell(&mut self, change: Change) {
+        match &change {
+            Change::Open { scope, .. } => self.paused.news(scope, true),
+            Change::Close { scope } => self.paused.news(scope, false),
+            Change::Renew { .. } => {}
         }
+        self.changes.push(change);
+    }
+
+    fn standing(&mut self, page: &str) -> &mut Standing {
+        self.pages.entry(page.to_owned()).or_default()
+    }
+
+    /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.
+    fn refuse(
+        &mut self,
+        now: BootInstant,
+        page: &str,
+        lane: u64,
+        judgement: &Judgement<'_>,
+    ) -> bool {
+        let at_endpoint = judgement.scope == Scope::Endpoint;
+        let others_pass = at_endpoint && std::mem::take(&mut self.endpoint.well);
+        let wanted = judgement.pause_after.unwrap_or_default() as usize;
+        let witnesses = wanted.clamp(WITNESSES, MOST_WITNESSES);
+        let Standing { well, refused, .. } = self.standing(page);
+        refused.count(now, lane, witnesses);
         if refused.lanes.len() < WITNESSES {
             // Somebody has passed since it was refused last.
-            return std::mem::take(well) && judgement.outcome != Outcome::Throttled;
+            let alone = std::mem::take(well) || others_pass;
+            return alone && judgement.outcome != Outcome::Throttled;
         }
-        if refused.judgements >= judgement.pause_after.unwrap_or_default() {
-            let wait = judgement.retry_after.unwrap_or_default();
-            self.open(whom, &judgement.reason, wait);
+        if refused.lanes.len() >= witnesses && refused.attempts >= wanted {
+            let suspect = match judgement.outcome {
+                _ if at_endpoint => Suspect::Endpoint,
+                Outcome::Refused => Suspect::People,
+                _ => Suspect::Page,
+            };
+            self.open_page(page, judgement.reason.clone(), suspect, judgement);
         }
         false
     }
 
-    fn standing(&mut self, whom: Whom<'_>) -> &mut Standing {
-        match whom {
-            Whom::Page(page) => self.pages.entry(page.to_owned()).or_default(),
-            Whom::Endpoint => &mut self.endpoint,
+    fn open_page(&mut self, page: &str, why: String, suspect: Suspect, judgement: &Judgement<'_>) {
+        if !self.paused.insert(page) {
+            return;
         }
-    }
-
-    fn open(&mut self, whom: Whom<'_>, why: &str, wait: Duration) {
-        if self.paused.insert(whom) {
-            self.changes.push(Change::Open {
-                scope: whom.scope(),
-                why: why.to_owned(),
-                wait: wait.max(self.settings.probe),
-            });
-        }
+        let rule = judgement.rule.to_owned();
+        let standing = self.standing(page);
+        standing.rule = Some(rule.clone());
+        // What comes after the pause is judged by what comes from then on.
+        standing.window.clear();
+        let wait = judgement.retry_after.unwrap_or_default();
+        let wait = match judgement.scope {
+            Scope::None => self.settings.probe,
+            _ => wait.max(self.settings.probe),
+        };
+        self.tell(Change::Open {
+            scope: page_scope(page),
+            rule,
+            why,
+            pages: Vec::new(),
+            suspect,
+            wait,
+        });
     }
 
     /// An answer that only a well page, or a well endpoint, gives.
-    fn close(&mut self, page: &str, judgement: &Judgement<'_>) {
+    fn close(&mut self, now: BootInstant, page: &str, judgement: &Judgement<'_>) {
         let delivered = judgement.outcome == Outcome::Delivered;
         let judged = delivered
             || judgement.scope != Scope::Endpoint
                 && matches!(judgement.outcome, Outcome::Refused | Outcome::Throttled);
         if judged || judgement.scope == Scope::Page {
-            self.is_well(Whom::Endpoint);
+            self.endpoint.passes(now);
+            if self.paused.end_endpoint() {
+                let scope = ENDPOINT.to_owned();
+                self.tell(Change::Close { scope });
+            }
         }
         if delivered || judgement.scope == Scope::None && judgement.outcome == Outcome::Refused {
-            self.is_well(Whom::Page(page));
-        }
-    }
-
-    fn is_well(&mut self, whom: Whom<'_>) {
-        let ended = self.paused.remove(whom);
-        let standing = self.standing(whom);
-        standing.well = true;
-        standing.refused = Refusals::default();
-        if ended {
-            standing.window.clear();
-            if whom == Whom::Endpoint {
-                self.window.clear();
+            let ended = self.paused.remove(page);
+            let standing = self.standing(page);
+            standing.passes(now);
+            if ended {
+                standing.window.clear();
+                let scope = page_scope(page);
+                self.tell(Change::Close { scope });
             }
-            let scope = whom.scope();
-            self.changes.push(Change::Close { scope });
         }
     }
 
-    /// The circuit: most attempts of the last seconds failed, whatever they were told.
+    /// What failed, whatever it was told: of a page, and of all of them.
     fn watch(&mut self, now: BootInstant, page: &str, lane: u64, judgement: &Judgement<'_>) {
-        // What was on its way when its page paused is no news.
-        if self.paused.stops(page) {
+        // What its page is to blame for is none of the endpoint's.
+        let astray = judgement.scope == Scope::Endpoint;
+        let failed = astray
+            || match judgement.outcome {
+                Outcome::Retryable | Outcome::Ambiguous => judgement.counts,
+                outcome => outcome == Outcome::NotSent,
+            };
+        if self.paused.has(page) {
+            // What was on its way when its page paused is no news, unless it says something else.
+            if failed || judgement.scope != Scope::None {
+                self.renew(page, judgement);
+            }
             return;
         }
-        // What its page is to blame for is none of the endpoint's.
-        let failed = match judgement.outcome {
-            Outcome::Retryable | Outcome::Ambiguous => judgement.counts,
-            outcome => outcome == Outcome::NotSent,
-        };
-        let attempt = Attempt {
-            page: self.hasher.hash_one(page),
-            lane,
-            failed,
-        };
-        self.window.count(&self.settings, now, attempt);
-        let own = &mut self.pages.entry(page.to_owned()).or_default().window;
-        own.count(&self.settings, now, attempt);
+        let settings = self.settings.clone();
+        let standing = self.standing(page);
+        standing.window.count(&settings, now, lane, failed);
         if !failed {
             return;
         }
-        let (page_fails, all_fail) = (own.trips(&self.settings), self.window.trips(&self.settings));
-        let others_pass = self.window.passes_others(attempt.page);
-        let only_page = self.window.fails_only(attempt.page) && (others_pass || self.several);
-        let why = || format!("most attempts fail: {}", judgement.reason);
-        if page_fails && others_pass || (page_fails || all_fail) && only_page {
-            // The others are judged by what comes from now on.
-            own.clear();
-            self.window.clear();
-            self.open(Whom::Page(page), &why(), Duration::ZERO);
-        } else if all_fail {
-            self.open(Whom::Endpoint, &why(), Duration::ZERO);
+        standing.failed.count(now, lane, settings.recipients);
+        let fails = standing.window.trips(&settings) || standing.fails(&settings, now);
+        self.endpoint.fails(&settings, now, page, lane, astray);
+        let why = || match astray {
+            true => judgement.reason.clone(),
+            false => format!("most attempts fail: {}", judgement.reason),
+        };
+        if fails || self.paused.endpoint() {
+            self.open_page(page, why(), Suspect::Endpoint, judgement);
+        }
+        if self.endpoint.is_down(&settings, now) && self.paused.begin_endpoint() {
+            self.epoch += 1;
+            let rule = judgement.rule.to_owned();
+            self.endpoint.rule = Some(rule.clone());
+            let pages = self.endpoint.pages.clone();
+            self.tell(Change::Open {
+                scope: ENDPOINT.to_owned(),
+                rule,
+                why: why(),
+                pages,
+                suspect: Suspect::Endpoint,
+                wait: settings.probe,
+            });
+        }
+    }
+
+    /// The pause of a page, and with it that of the endpoint, says what the newest answer said.
+    fn renew(&mut self, page: &str, judgement: &Judgement<'_>) {
+        let rule = judgement.rule;
+        let standing = self.standing(page);
+        if standing.rule.as_deref() == Some(rule) {
+            return;
+        }
+        standing.rule = Some(rule.to_owned());
+        let mut scopes = vec![page_scope(page)];
+        if self.paused.endpoint() && self.endpoint.rule.as_deref() != Some(rule) {
+            self.endpoint.rule = Some(rule.to_owned());
+            scopes.push(ENDPOINT.to_owned());
+        }
+        for scope in scopes {
+            self.tell(Change::Renew {
+                scope,
+                rule: rule.to_owned(),
+                why: judgement.reason.clone(),
+            });
+        }
+    }
+
+    /// Forgets pages that were not heard of for long.
+    fn sweep(&mut self, now: BootInstant) {
+        if self.swept.is_some_and(|swept| now.since(swept) < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        self.pages.retain(|_, standing| standing.is_fresh(now));
+        if self.pages.capacity() > 1024 && self.pages.capacity() / 4 > self.pages.len() {
+            self.pages.shrink_to_fit();
         }
     }
 }

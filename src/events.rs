@@ -210,12 +210,22 @@ fn log(event: &Event<'_>, news: bool) {
         ),
         Event::Paused {
             scope,
+            rule,
             why,
+            pages,
             probe_in,
         } => {
             // The detail may quote the request.
             let why = why.split(": ").next().unwrap_or_default();
-            warn!(scope, why, ?probe_in, "paused until a job is accepted");
+            let pages = (!pages.is_empty()).then(|| pages.join(" "));
+            warn!(
+                scope,
+                rule,
+                why,
+                pages,
+                ?probe_in,
+                "paused until a job is accepted"
+            );
         }
         Event::Resumed { scope } => info!(scope, "resumed"),
         Event::SecretSwitched { page, to } => warn!(

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use advance::{Ahead, View};
-use pages::{Allowance, Pages, Probes};
+use pages::{Allowance, Pages, Probes, Turns};
 
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
@@ -113,8 +113,8 @@ pub struct Ledger {
     allowances: HashMap<String, Allowance>,
     /// What may be sent to probe what is paused.
     probes: Probes,
-    /// Which page is asked first; moves on, so that none is always last.
-    first: usize,
+    /// Which pages had the last turns, so that none is always last.
+    turns: Turns,
     /// Lanes that an earlier policy had blocked have been woken.
     unblocked: bool,
     draining: bool,
@@ -140,7 +140,7 @@ impl Ledger {
             appetite: 0,
             allowances: HashMap::new(),
             probes: Probes::default(),
-            first: 0,
+            turns: Turns::default(),
             unblocked: false,
             draining: false,
         }
@@ -197,16 +197,23 @@ impl Ledger {
         if only_ended && let Some(step) = self.advance_at_once(claimed).await? {
             return Ok(step);
         }
-        let survey = lanes::survey(&self.pool).await?;
+        let survey = self.survey().await?;
         let seen = BootInstant::now();
         self.cycle_on(survey, claimed, seen, more_ended).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
-        let survey = lanes::survey(&self.pool).await?;
+        let survey = self.survey().await?;
         self.cycle_on(Survey { now, ..survey }, claimed, claimed, &mut || None)
             .await
+    }
+
+    async fn survey(&self) -> Result<Survey> {
+        // Drawn before: what is written to the pauses meanwhile is newer than what is read.
+        let ticket = self.breaker().ticket();
+        let survey = lanes::survey(&self.pool).await?;
+        Ok(Survey { ticket, ..survey })
     }
 
     async fn cycle_on(
@@ -397,7 +404,8 @@ impl Ledger {
             let limit = self.slots.share(page).min(self.reach(page)).min(room);
             if limit > 0 {
                 let now = cycle.now;
-                let taken = lanes::take(cycle.tx()?, page, now, limit).await?;
+                let probed = self.is_probed(page);
+                let taken = lanes::take(cycle.tx()?, page, now, limit, probed).await?;
                 lanes.extend(taken.into_iter().filter(|l| !own.contains(&*l.lane)));
             }
         }

@@ -427,7 +427,7 @@ both! {
         let producer = Producer::start(sql.clone(), elsewhere, load, 7);
         let mut worker = setup.start();
         until("the circuit opens", LONG, async || {
-            sql.count("send_pauses where scope = 'endpoint'").await == 1
+            sql.count("send_pauses where scope = 'page:1'").await == 1
         }).await;
         let before = sql.count("send_attempts where outcome = 'not_sent'").await;
         until("it is probed, one job at a time", LONG, async || {

@@ -22,7 +22,11 @@ struct Bouncer {
 impl Bouncer {
     /// None, said aloud, where it is not installed.
     async fn start(db: &Db, settings: &str) -> Option<Self> {
-        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+        let program = [
+            "/usr/sbin/pgbouncer",
+            "/usr/bin/pgbouncer",
+            "/usr/local/bin/pgbouncer",
+        ];
         let Some(program) = program.into_iter().find(|path| Path::new(path).exists()) else {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -50,7 +54,9 @@ impl Bouncer {
                 let chowned = chown.args(["-R", "postgres"]).arg(folder.path()).status();
                 assert!(chowned.is_ok_and(|status| status.success()), "chown");
                 let mut command = Command::new("setpriv");
-                command.args(["--reuid", "postgres", "--clear-groups", "--"]).arg(program);
+                command
+                    .args(["--reuid", "postgres", "--clear-groups", "--"])
+                    .arg(program);
                 command
             }
         };
@@ -67,7 +73,9 @@ impl Bouncer {
             _folder: folder,
         };
         until("PgBouncer listens", SOON, async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", own)).await.is_ok()
+            tokio::net::TcpStream::connect(("127.0.0.1", own))
+                .await
+                .is_ok()
         })
         .await;
         Some(bouncer)
@@ -113,7 +121,10 @@ async fn in_session_mode_a_worker_delivers_and_has_its_settings() {
         let sql = Sql::open(&db.url);
         let name = db.url.rsplit('/').next().expect("a name");
         // What would lose records in a crash, if it were left to the database.
-        sql.rows(&format!("alter database {name} set synchronous_commit = off")).await;
+        sql.rows(&format!(
+            "alter database {name} set synchronous_commit = off"
+        ))
+        .await;
         let mock = sandbox();
         let setup = Setup::new(&bouncer.url(&db), &mock.url());
         let mut worker = setup.start();
@@ -124,7 +135,10 @@ async fn in_session_mode_a_worker_delivers_and_has_its_settings() {
         // A worker that sleeps is woken through the pooler, too.
         tokio::time::sleep(Duration::from_secs(3)).await;
         insert(&sql, 1).await;
-        until("it is woken", Duration::from_secs(1), async || mock.count() == 301).await;
+        until("it is woken", Duration::from_secs(1), async || {
+            mock.count() == 301
+        })
+        .await;
         for verb in [&["stats"][..], &["list"], &["show", "1"]] {
             let (code, out, error) = setup.verb(verb);
             assert_eq!(code, 0, "{verb:?}: {out}{error}");
@@ -136,7 +150,8 @@ async fn in_session_mode_a_worker_delivers_and_has_its_settings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_transaction_mode_a_worker_says_why_it_waits_and_leaves_no_settings_behind() {
     let Some(db) = fresh().await else { return };
-    let settings = "pool_mode = transaction\nignore_startup_parameters = extra_float_digits, options";
+    let settings =
+        "pool_mode = transaction\nignore_startup_parameters = extra_float_digits, options";
     let Some(bouncer) = Bouncer::start(&db, settings).await else {
         return;
     };
@@ -145,18 +160,28 @@ async fn in_transaction_mode_a_worker_says_why_it_waits_and_leaves_no_settings_b
     let mock = sandbox();
     let setup = Setup::new(&bouncer.url(&db), &mock.url());
     let mut worker = setup.start();
-    until("it is said", SOON, async || worker.says("pool_mode = transaction") > 0).await;
+    until("it is said", SOON, async || {
+        worker.says("pool_mode = transaction") > 0
+    })
+    .await;
     // It goes on asking: the pooler may be mended meanwhile.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(!worker.is_ready().await);
     let (code, _, error) = setup.verb(&["migrate"]);
-    assert!(code == 1 && error.contains("pool_mode = session"), "{error}");
+    assert!(
+        code == 1 && error.contains("pool_mode = session"),
+        "{error}"
+    );
     let others = Sql::open(&bouncer.url(&db));
     for _ in 0..5 {
         let rows = others
             .rows("select current_setting('enable_seqscan'), current_setting('lock_timeout')")
             .await;
-        assert_eq!(rows[0], [Some("on".to_owned()), Some("0".to_owned())], "left to others");
+        assert_eq!(
+            rows[0],
+            [Some("on".to_owned()), Some("0".to_owned())],
+            "left to others"
+        );
     }
     assert_eq!(worker.stop().await, 0, "{}", worker.log());
     assert_eq!(mock.count(), 0);
@@ -167,5 +192,8 @@ async fn settings_of_a_role_are_for_sqlite_no_business() {
     let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
     let setup = Setup::new(&db.url, "http://127.0.0.1:9/");
     let (code, _, error) = setup.verb(&["migrate", "--role", "worker"]);
-    assert!(code == 1 && error.contains("SQLite has no roles"), "{error}");
+    assert!(
+        code == 1 && error.contains("SQLite has no roles"),
+        "{error}"
+    );
 }

@@ -365,14 +365,20 @@ async fn the_rights_that_the_readme_gives_a_worker_are_enough() {
     let owner = Sql::open(&db.url);
     let role = format!("readme_{}", std::process::id());
     let readme = include_str!("../README.md");
-    let (_, block) = readme.split_once("CREATE ROLE worker LOGIN;").expect("a block");
+    let (_, block) = readme
+        .split_once("CREATE ROLE worker LOGIN;")
+        .expect("a block");
     let (block, _) = block.split_once("```").expect("it ends");
     owner.rows(&format!("create role {role} login")).await;
     for text in block.split(';').filter(|text| !text.trim().is_empty()) {
-        owner.rows(&text.replace("TO worker", &format!("TO {role}"))).await;
+        owner
+            .rows(&text.replace("TO worker", &format!("TO {role}")))
+            .await;
     }
     for n in 0..20 {
-        owner.rows(&INSERT.replace("\"x\"}'", &format!("\"r{n}\"}}'"))).await;
+        owner
+            .rows(&INSERT.replace("\"x\"}'", &format!("\"r{n}\"}}'")))
+            .await;
     }
     let (scheme, rest) = db.url.split_once("://").expect("a URL");
     let (_, host) = rest.split_once('@').expect("a user");

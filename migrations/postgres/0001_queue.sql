@@ -156,14 +156,19 @@ create table send_timers (
 );
 
 -- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at (unix ms) a
--- worker paused it: then one job is sent to see whether it is well, and next after wait_ms more.
+-- worker paused it: then a job is sent to see whether it is well, and next after wait_ms more. rule judged
+-- the last answer; pages are the first that failed, if it is the endpoint; suspect says who may be to blame.
 create table send_pauses (
     scope text primary key,
     since timestamptz not null default clock_timestamp(),
     who text not null,
     why text,
+    rule text,
+    pages text,
+    suspect text,
     probe_at bigint,
-    wait_ms bigint not null default 0
+    wait_ms bigint not null default 0,
+    constraint suspect_is_known check (suspect in ('page', 'people', 'endpoint'))
 );
 
 -- When the rate of a page allows its next request (unix microseconds), for all workers.

@@ -179,14 +179,19 @@ create table send_timers (
 ) strict, without rowid;
 
 -- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at a worker paused
--- it: then one job is sent to see whether it is well, and next after wait_ms more.
+-- it: then a job is sent to see whether it is well, and next after wait_ms more. rule judged the last
+-- answer; pages are the first that failed, if it is the endpoint; suspect says who may be to blame.
 create table send_pauses (
     scope text not null primary key,
     since integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),
     who text not null,
     why text,
+    rule text,
+    pages text,
+    suspect text,
     probe_at integer,
-    wait_ms integer not null default 0
+    wait_ms integer not null default 0,
+    constraint suspect_is_known check (suspect in ('page', 'people', 'endpoint'))
 ) strict;
 
 -- When the rate of a page allows its next request (unix microseconds), for all workers.

@@ -202,14 +202,15 @@ fn paused(stats: &Stats) -> Markup {
             section {
                 h2 { "Paused" }
                 div.scroll { table {
-                    thead { tr { th { "what" } th { "why" } th { "by" } th { "since" } } }
+                    thead { tr { th { "what" } th { "why" } th { "by" } th { "since" } th { "next" } } }
                     tbody {
                         @for pause in stats.pauses.iter().take(PAGES) {
                             tr {
                                 td { bdi { (pause.scope) } }
-                                td.text { bdi { (pause.why.as_deref().unwrap_or("—")) } }
+                                td.text { bdi { (pause.evidence()) } }
                                 td { bdi { (pause.who) } }
                                 td.time { (moment(pause.since)) }
+                                td.text { (pause.next(moment).unwrap_or_default()) }
                             }
                         }
                     }

@@ -84,8 +84,8 @@ fn waits_for(ahead: &Ahead) -> Markup {
             @for pause in &ahead.pauses {
                 li {
                     "paused: " bdi { (pause.scope) }
-                    @if let Some(why) = &pause.why { " — " bdi { (why) } }
-                    @if let Some(at) = pause.probe_at { ", one job is tried " (moment(at)) }
+                    " since " (moment(pause.since)) " — " bdi { (pause.evidence()) }
+                    @if let Some(next) = pause.next(moment) { ", " (next) }
                 }
             }
             @if ahead.jobs > 0 {

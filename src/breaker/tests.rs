@@ -41,11 +41,49 @@ fn saw(breaker: &mut Breaker, ms: u64, lane: &str, said: &Judgement<'static>) ->
 }
 
 fn opened(breaker: &mut Breaker) -> Vec<String> {
-    let scope = |change| match change {
-        Change::Open { scope, .. } => format!("+{scope}"),
-        Change::Close { scope } => format!("-{scope}"),
+    let changes = breaker.changes();
+    changes.iter().for_each(|change| breaker.written(change));
+    let sign = |change: &Change| match change {
+        Change::Open { .. } => '+',
+        Change::Renew { .. } => '~',
+        Change::Close { .. } => '-',
     };
-    breaker.changes().into_iter().map(scope).collect()
+    changes
+        .iter()
+        .map(|change| format!("{}{}", sign(change), change.scope()))
+        .collect()
+}
+
+/// What a survey sees that begins now.
+fn survey(breaker: &mut Breaker, ms: u64, scopes: &[&str]) {
+    let ticket = breaker.ticket();
+    told(breaker, ms, ticket, scopes);
+}
+
+fn told(breaker: &mut Breaker, ms: u64, ticket: u64, scopes: &[&str]) {
+    let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
+    breaker.set_paused(at(ms), ticket, scopes.iter());
+}
+
+/// Three pages fail, and no other is heard of.
+fn down() -> Breaker {
+    let mut breaker = breaker();
+    let failed = said(Outcome::Ambiguous, Scope::None);
+    for n in 0..20 {
+        let lane = format!("{}/id:{n}", 1 + n % 3);
+        saw(&mut breaker, n, &lane, &failed);
+    }
+    assert_eq!(opened(&mut breaker), ["+endpoint"]);
+    breaker
+}
+
+fn tried(breaker: &mut Breaker, ms: u64, pauses: &[(&str, i64)], with_work: &[&str]) -> Tries {
+    let pauses = pauses
+        .iter()
+        .map(|(scope, at)| ((*scope).to_owned(), Some(*at)));
+    let now = i64::try_from(ms).expect("fits");
+    let with_work = with_work.iter().copied();
+    breaker.tries(at(ms), now, &pauses.collect(), with_work, 64)
 }
 
 #[test]
@@ -56,36 +94,42 @@ fn two_recipients_refused_in_a_row_pause_their_page_and_one_never_does() {
         saw(&mut breaker, n * 60_000, "1/id:a", &refused);
     }
     assert!(opened(&mut breaker).is_empty(), "one recipient");
-    assert!(!saw(&mut breaker, 0, "1/id:b", &refused), "does not count");
+    let last = 50 * 60_000;
+    assert!(
+        !saw(&mut breaker, last, "1/id:b", &refused),
+        "does not count"
+    );
     assert_eq!(opened(&mut breaker), ["+page:1"]);
     let failed = said(Outcome::Ambiguous, Scope::None);
     assert!(
-        !saw(&mut breaker, 0, "1/id:c", &failed),
+        !saw(&mut breaker, last, "1/id:c", &failed),
         "nor does anything of a paused page"
     );
     assert!(
-        saw(&mut breaker, 0, "2/id:c", &failed),
+        saw(&mut breaker, last, "2/id:c", &failed),
         "another page goes on"
     );
-    saw(&mut breaker, 0, "1/id:c", &delivered());
+    saw(&mut breaker, last, "1/id:c", &delivered());
     assert_eq!(opened(&mut breaker), ["-page:1"]);
 }
 
 #[test]
 fn a_job_refused_while_others_pass_is_judged_alone_and_counts() {
-    let mut breaker = breaker();
-    let refused = said(Outcome::Retryable, Scope::Page);
-    assert!(
-        !saw(&mut breaker, 0, "1/id:bad", &refused),
-        "nobody has passed yet"
-    );
-    for n in 0..50 {
-        saw(&mut breaker, n, "1/id:good", &delivered());
-        assert!(saw(&mut breaker, n, "1/id:bad", &refused));
-        saw(&mut breaker, n, "1/id:good", &delivered());
-        assert!(saw(&mut breaker, n, "1/id:worse", &refused));
+    for scope in [Scope::Page, Scope::Endpoint] {
+        let mut breaker = breaker();
+        let refused = said(Outcome::Retryable, scope);
+        assert!(
+            !saw(&mut breaker, 0, "1/id:bad", &refused),
+            "nobody has passed yet"
+        );
+        for n in 0..50 {
+            saw(&mut breaker, n, "1/id:good", &delivered());
+            assert!(saw(&mut breaker, n, "1/id:bad", &refused));
+            saw(&mut breaker, n, "1/id:good", &delivered());
+            assert!(saw(&mut breaker, n, "1/id:worse", &refused));
+        }
+        assert!(opened(&mut breaker).is_empty());
     }
-    assert!(opened(&mut breaker).is_empty());
 }
 
 #[test]
@@ -100,27 +144,44 @@ fn a_throttled_recipient_slows_itself_and_two_slow_their_page() {
     saw(&mut breaker, 0, "1/id:b", &throttled);
     let opened = breaker.changes();
     assert!(
-        matches!(&opened[..], [Change::Open { scope, wait, .. }]
+        matches!(&opened[..], [Change::Open { scope, wait, suspect: Suspect::Page, .. }]
         if scope == "page:1" && wait.as_secs() == 17),
         "{opened:?}"
     );
 }
 
 #[test]
-fn some_rules_want_more_in_a_row() {
+fn some_rules_want_more_recipients_in_a_row() {
     let mut breaker = breaker();
     let mut refused = said(Outcome::Refused, Scope::Page);
     refused.pause_after = Some(5);
+    for n in 0..40 {
+        saw(&mut breaker, 0, &format!("1/id:{}", n % 4), &refused);
+    }
+    assert!(opened(&mut breaker).is_empty(), "four people");
+    saw(&mut breaker, 0, "1/id:4", &refused);
+    let changes = breaker.changes();
+    assert!(
+        matches!(
+            &changes[..],
+            [Change::Open {
+                suspect: Suspect::People,
+                ..
+            }]
+        ),
+        "{changes:?}"
+    );
+    // One success in between, and the row begins anew.
+    saw(&mut breaker, 0, "1/id:well", &delivered());
+    assert_eq!(opened(&mut breaker), ["-page:1"]);
     for n in 0..4 {
         saw(&mut breaker, 0, &format!("1/id:{n}"), &refused);
     }
     assert!(opened(&mut breaker).is_empty());
-    saw(&mut breaker, 0, "1/id:4", &refused);
-    assert_eq!(opened(&mut breaker), ["+page:1"]);
 }
 
 #[test]
-fn a_wrong_url_pauses_the_endpoint_and_any_real_answer_ends_that() {
+fn a_wrong_url_pauses_each_page_it_meets_and_the_endpoint_after_three() {
     for well in [
         delivered(),
         said(Outcome::Refused, Scope::None),
@@ -130,8 +191,17 @@ fn a_wrong_url_pauses_the_endpoint_and_any_real_answer_ends_that() {
         let mut breaker = breaker();
         let refused = said(Outcome::Retryable, Scope::Endpoint);
         saw(&mut breaker, 0, "1/id:a", &refused);
+        saw(&mut breaker, 0, "1/id:b", &refused);
+        assert_eq!(opened(&mut breaker), ["+page:1"]);
         saw(&mut breaker, 0, "2/id:a", &refused);
-        assert_eq!(opened(&mut breaker), ["+endpoint"]);
+        assert!(opened(&mut breaker).is_empty(), "two pages");
+        saw(&mut breaker, 0, "3/id:a", &refused);
+        let changes = breaker.changes();
+        assert!(
+            matches!(&changes[..], [Change::Open { scope, pages, .. }]
+            if scope == "endpoint" && pages == &["1", "2", "3"]),
+            "{changes:?}"
+        );
         saw(
             &mut breaker,
             0,
@@ -142,92 +212,158 @@ fn a_wrong_url_pauses_the_endpoint_and_any_real_answer_ends_that() {
             opened(&mut breaker).is_empty(),
             "a 500 says nothing about the URL"
         );
-        saw(&mut breaker, 0, "1/id:c", &well);
+        saw(&mut breaker, 0, "4/id:c", &well);
         assert_eq!(opened(&mut breaker), ["-endpoint"], "{well:?}");
     }
 }
 
 #[test]
-fn the_circuit_opens_at_its_figures_and_not_before() {
+fn a_page_pauses_at_the_figures_of_the_circuit_and_not_before() {
     let failed = said(Outcome::Ambiguous, Scope::None);
     let run = |attempts: usize, lanes: usize, good: usize, gap: u64| {
         let mut breaker = breaker();
         for n in 0..attempts {
-            let what = match n < good {
+            let what = match n % (attempts / good.max(1)) == 0 && good > 0 {
                 true => delivered(),
                 false => failed.clone(),
             };
             let lane = format!("1/id:{}", n % lanes);
             saw(&mut breaker, n as u64 * gap, &lane, &what);
         }
-        !opened(&mut breaker).is_empty()
+        opened(&mut breaker) == ["+page:1"]
     };
     assert!(run(20, 5, 0, 100));
     assert!(!run(19, 5, 0, 100), "19 attempts");
     assert!(!run(20, 4, 0, 100), "4 recipients");
     assert!(run(20, 5, 4, 100), "16 of 20");
     assert!(!run(20, 5, 5, 100), "15 of 20");
-    assert!(!run(200, 5, 0, 600), "never 20 within 10 seconds");
+    assert!(
+        run(20, 5, 0, 60_000),
+        "seldom, and nobody passes for 20 minutes"
+    );
+    assert!(!run(200, 5, 10, 600), "somebody passes now and then");
+    assert!(!run(200, 5, 0, 16 * 60_000), "so far apart is no series");
 }
 
 #[test]
-fn the_first_page_to_fail_is_not_taken_for_the_endpoint_while_others_have_work() {
-    let failed = said(Outcome::Ambiguous, Scope::None);
-    let fail = |breaker: &mut Breaker, page: u64, from: u64, to: u64| {
-        for n in from..to {
-            saw(breaker, n, &format!("{page}/id:{n}"), &failed);
-        }
-        opened(breaker)
-    };
-    let mut one = breaker();
-    assert_eq!(fail(&mut one, 1, 0, 20), ["+endpoint"], "nobody else");
-    let mut several = breaker();
-    several.set_several(true);
-    assert_eq!(fail(&mut several, 1, 0, 20), ["+page:1"]);
-    assert!(fail(&mut several, 1, 20, 90).is_empty(), "was on its way");
-    assert!(fail(&mut several, 2, 90, 109).is_empty(), "one page of two");
-    several.set_several(false);
-    assert_eq!(fail(&mut several, 2, 109, 110), ["+endpoint"]);
-    let mut mixed = breaker();
-    mixed.set_several(true);
-    assert!(fail(&mut mixed, 1, 0, 10).is_empty());
-    assert_eq!(fail(&mut mixed, 2, 10, 20), ["+endpoint"]);
-}
-
-#[test]
-fn a_page_that_fails_among_many_that_pass_is_paused_alone() {
+fn one_sick_page_alone_is_never_taken_for_the_endpoint() {
     let failed = said(Outcome::Ambiguous, Scope::None);
     let mut breaker = breaker();
-    breaker.set_several(true);
-    for n in 0..19 {
+    for n in 0..90 {
         saw(&mut breaker, n, &format!("1/id:{n}"), &failed);
-        for other in 0..10 {
-            saw(&mut breaker, n, &format!("2/id:{other}"), &delivered());
-        }
-        // One failure of another page is no reason to pause all.
-        saw(&mut breaker, n, "3/id:x", &failed);
     }
-    assert!(opened(&mut breaker).is_empty(), "19 attempts");
-    saw(&mut breaker, 20, "1/id:x", &failed);
     assert_eq!(opened(&mut breaker), ["+page:1"]);
+    saw(&mut breaker, 100, "2/id:a", &failed);
+    assert!(opened(&mut breaker).is_empty(), "two pages");
+    saw(&mut breaker, 100, "3/id:a", &failed);
+    assert_eq!(opened(&mut breaker), ["+endpoint"], "and none passes");
 }
 
 #[test]
-fn one_error_in_five_never_opens_the_circuit() {
+fn pages_that_fail_while_others_pass_are_paused_alone() {
+    let failed = said(Outcome::Ambiguous, Scope::None);
+    let mut breaker = breaker();
+    for n in 0..20 {
+        for page in 1..=6 {
+            saw(&mut breaker, n, &format!("{page}/id:{n}"), &failed);
+        }
+        saw(&mut breaker, n, "7/id:a", &delivered());
+    }
+    let pages: Vec<String> = (1..=6).map(|page| format!("+page:{page}")).collect();
+    assert_eq!(opened(&mut breaker), pages);
+}
+
+#[test]
+fn one_error_in_five_never_pauses() {
     let mut breaker = breaker();
     for n in 0..10_000_u64 {
         let outcome = match n % 5 {
             0 => Outcome::Retryable,
             _ => Outcome::Delivered,
         };
-        saw(
-            &mut breaker,
-            n,
-            &format!("1/id:{n}"),
-            &said(outcome, Scope::None),
-        );
+        let lane = format!("1/id:{n}");
+        saw(&mut breaker, n, &lane, &said(outcome, Scope::None));
     }
     assert!(opened(&mut breaker).is_empty());
+}
+
+#[test]
+fn while_the_endpoint_is_paused_one_failure_pauses_its_page_and_one_success_ends_it() {
+    let mut breaker = down();
+    let failed = said(Outcome::Ambiguous, Scope::None);
+    assert!(!saw(&mut breaker, 30, "4/id:a", &failed), "does not count");
+    assert_eq!(opened(&mut breaker), ["+page:4"]);
+    saw(&mut breaker, 40, "5/id:a", &delivered());
+    assert_eq!(opened(&mut breaker), ["-endpoint"]);
+    assert!(
+        !saw(&mut breaker, 50, "4/id:b", &failed),
+        "the pause of the page that fails is what is left"
+    );
+    assert!(saw(&mut breaker, 50, "5/id:b", &failed));
+}
+
+#[test]
+fn a_page_without_a_pause_tries_a_job_at_once_while_the_endpoint_is_paused() {
+    let mut breaker = down();
+    let pauses = [("endpoint", 1000), ("page:1", 5000), ("page:2", 50)];
+    let tries = tried(&mut breaker, 100, &pauses, &["1", "2", "9"]);
+    assert_eq!(
+        (&*tries.trials, &*tries.probes),
+        (&["9".to_owned()][..], &["2".to_owned()][..])
+    );
+    assert_eq!(tries.next_in, Some(4900));
+    // What hangs keeps nobody: the next job follows after a wait that doubles.
+    let mut times = Vec::new();
+    for ms in 101..40_000 {
+        if !tried(&mut breaker, ms, &[("endpoint", 0)], &["9"])
+            .trials
+            .is_empty()
+        {
+            times.push(ms - 100);
+        }
+    }
+    assert_eq!(times, [1000, 3000, 7000, 15_000, 31_000]);
+    // The next pause of the endpoint is another matter.
+    survey(&mut breaker, 40_000, &[]);
+    survey(&mut breaker, 40_000, &["endpoint"]);
+    assert_eq!(
+        tried(&mut breaker, 40_000, &[("endpoint", 0)], &["9"]).trials,
+        ["9"]
+    );
+}
+
+#[test]
+fn who_has_failed_tries_after_who_has_not_and_many_pages_do_not_press() {
+    let mut breaker = down();
+    let names: Vec<String> = (1..=1000).map(|page| page.to_string()).collect();
+    let with_work: Vec<&str> = names.iter().map(String::as_str).collect();
+    let tries = tried(&mut breaker, 100, &[("endpoint", 0)], &with_work);
+    assert_eq!(tries.trials.len(), 32);
+    assert!(
+        !tries
+            .trials
+            .iter()
+            .any(|page| ["1", "2", "3"].contains(&&**page))
+    );
+    assert_eq!(tries.next_in, Some(31));
+    let mut tries = 0;
+    for ms in (110..10_110).step_by(10) {
+        tries += tried(&mut breaker, ms, &[("endpoint", 0)], &with_work)
+            .trials
+            .len();
+    }
+    assert!((315..=325).contains(&tries), "{tries} in ten seconds");
+}
+
+#[test]
+fn what_an_operator_paused_is_not_tried() {
+    let mut breaker = down();
+    for scope in ["all", "endpoint", "page:9"] {
+        let mut pauses = HashMap::from([("endpoint".to_owned(), Some(0))]);
+        pauses.insert(scope.to_owned(), None);
+        let tries = breaker.tries(at(100), 100, &pauses, ["9"].into_iter(), 64);
+        assert_eq!(tries, Tries::default(), "{scope}");
+    }
 }
 
 #[test]
@@ -237,8 +373,8 @@ fn a_pause_that_somebody_ended_begins_anew() {
     saw(&mut breaker, 0, "1/id:a", &refused);
     saw(&mut breaker, 0, "1/id:b", &refused);
     assert_eq!(opened(&mut breaker), ["+page:1"]);
-    breaker.set_paused(["page:1".to_owned()].iter());
-    breaker.set_paused([].iter());
+    survey(&mut breaker, 0, &["page:1"]);
+    survey(&mut breaker, 0, &[]);
     saw(&mut breaker, 0, "1/id:c", &refused);
     assert!(opened(&mut breaker).is_empty(), "one recipient since");
     saw(&mut breaker, 0, "1/id:d", &refused);
@@ -246,28 +382,18 @@ fn a_pause_that_somebody_ended_begins_anew() {
 }
 
 #[test]
-fn the_failures_of_one_page_pause_that_page_while_others_pass() {
-    let failed = said(Outcome::Ambiguous, Scope::None);
-    let mut breaker = breaker();
-    saw(&mut breaker, 0, "2/id:a", &delivered());
-    for n in 0..30 {
-        saw(&mut breaker, n, &format!("1/id:{n}"), &failed);
-    }
-    assert_eq!(opened(&mut breaker), ["+page:1"]);
-}
-
-#[test]
-fn refused_signatures_do_not_open_the_circuit() {
+fn refused_signatures_are_the_pages_and_not_the_endpoints() {
     let mut breaker = breaker();
     for n in 0..300 {
+        let lane = format!("{}/id:{n}", n % 3);
         saw(
             &mut breaker,
             n,
-            &format!("1/id:{n}"),
+            &lane,
             &said(Outcome::Retryable, Scope::Page),
         );
     }
-    assert_eq!(opened(&mut breaker), ["+page:1"]);
+    assert_eq!(opened(&mut breaker), ["+page:0", "+page:1", "+page:2"]);
 }
 
 #[test]
@@ -283,20 +409,73 @@ fn a_page_that_is_paused_kills_no_job() {
 }
 
 #[test]
-fn what_opens_while_the_pauses_are_written_stays_open() {
+fn a_survey_that_began_before_a_pause_was_written_does_not_end_it() {
     let mut breaker = breaker();
     let refused = said(Outcome::Retryable, Scope::Page);
+    let failed = said(Outcome::Ambiguous, Scope::None);
     saw(&mut breaker, 0, "1/id:a", &refused);
     saw(&mut breaker, 0, "1/id:b", &refused);
-    breaker.set_paused([].iter());
-    assert!(!saw(
-        &mut breaker,
-        0,
-        "1/id:c",
-        &said(Outcome::Ambiguous, Scope::None)
-    ));
+    let old = breaker.ticket();
+    let changes = breaker.changes();
+    // The other ledger has read before this one writes.
+    told(&mut breaker, 0, old, &[]);
+    assert!(!saw(&mut breaker, 0, "1/id:c", &failed), "not yet written");
+    breaker.written(&changes[0]);
+    told(&mut breaker, 0, old, &[]);
+    assert!(!saw(&mut breaker, 0, "1/id:c", &failed), "written since");
+    survey(&mut breaker, 0, &["page:1"]);
+    assert!(!saw(&mut breaker, 0, "1/id:c", &failed));
+    // And the other way round: what is ended here is not paused again by an old survey.
     saw(&mut breaker, 0, "1/id:c", &delivered());
-    assert_eq!(opened(&mut breaker), ["+page:1", "-page:1"]);
+    assert_eq!(opened(&mut breaker), ["-page:1"]);
+    told(&mut breaker, 0, old, &["page:1"]);
+    assert!(saw(&mut breaker, 0, "1/id:c", &failed));
+    survey(&mut breaker, 0, &["page:1"]);
+    assert!(
+        !saw(&mut breaker, 0, "1/id:c", &failed),
+        "somebody paused it anew"
+    );
+}
+
+#[test]
+fn a_pause_that_goes_on_for_another_reason_says_so_once() {
+    let mut breaker = breaker();
+    let because = |rule, scope| Judgement {
+        rule,
+        ..said(Outcome::Retryable, scope)
+    };
+    let (first, then) = (because("401", Scope::Page), because("405", Scope::Endpoint));
+    saw(&mut breaker, 0, "1/id:a", &first);
+    saw(&mut breaker, 0, "1/id:b", &first);
+    saw(&mut breaker, 0, "1/id:c", &first);
+    assert_eq!(opened(&mut breaker), ["+page:1"]);
+    saw(&mut breaker, 0, "1/id:d", &then);
+    saw(&mut breaker, 0, "1/id:e", &then);
+    let changes = breaker.changes();
+    assert!(
+        matches!(&changes[..], [Change::Renew { scope, rule, .. }] if scope == "page:1" && rule == "405"),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn pages_that_were_not_heard_of_for_long_are_forgotten() {
+    let mut breaker = breaker();
+    for page in 0..5000_u64 {
+        let lane = format!("{page}/id:a");
+        let what = [delivered(), said(Outcome::Ambiguous, Scope::None)];
+        saw(
+            &mut breaker,
+            page * 1000,
+            &lane,
+            &what[usize::from(page % 7 == 0)],
+        );
+        survey(&mut breaker, page * 1000, &[]);
+    }
+    // Fifteen minutes and the minute between two looks.
+    assert!(breaker.pages.len() <= 961, "{}", breaker.pages.len());
+    assert!(breaker.pages.contains_key("4999"));
+    assert!(breaker.pages.capacity() < 5000);
 }
 
 #[test]
@@ -306,4 +485,22 @@ fn a_page_without_a_secret_is_news_once_until_secrets_change() {
     assert!(!breaker.lacks_secret("1"));
     breaker.secret_changed("default", |page| page == "2");
     assert!(breaker.lacks_secret("1") && !breaker.lacks_secret("2"));
+}
+
+#[test]
+fn another_secret_ends_the_pauses_of_its_pages_and_of_no_other() {
+    let mut breaker = breaker();
+    for lane in ["1/id:a", "1/id:b", "2/id:a", "2/id:b"] {
+        saw(
+            &mut breaker,
+            0,
+            lane,
+            &said(Outcome::Retryable, Scope::Page),
+        );
+    }
+    assert_eq!(opened(&mut breaker), ["+page:1", "+page:2"]);
+    breaker.secret_changed("default", |page| page == "2");
+    assert_eq!(opened(&mut breaker), ["-page:1"]);
+    breaker.secret_changed("2", |page| page == "2");
+    assert_eq!(opened(&mut breaker), ["-page:2"]);
 }

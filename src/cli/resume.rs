@@ -47,8 +47,12 @@ impl Resume {
         for pause in read::pauses(&pool).await? {
             if pause.scope != scope {
                 let scope = safe(&pause.scope);
+                let why = match safe(&pause.evidence()) {
+                    why if why.is_empty() => why,
+                    why => format!(": {why}"),
+                };
                 out.note(format_args!(
-                    "{scope} is still paused by {}",
+                    "{scope} is still paused by {}{why}",
                     safe(&pause.who)
                 ));
             }

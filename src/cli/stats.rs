@@ -33,6 +33,7 @@ impl Stats {
                 let probe_at = pause.probe_at.map(utc);
                 json!({
                     "scope": pause.scope, "since": since, "who": pause.who, "why": pause.why,
+                    "rule": pause.rule, "pages": pause.pages, "waiting": pause.waiting,
                     "probe_at": probe_at,
                 })
             });
@@ -75,18 +76,16 @@ impl Stats {
         ))?;
         let now = pool.now().await?;
         for pause in &numbers.pauses {
-            let why = pause
-                .why
-                .as_deref()
-                .map_or(String::new(), |why| format!(": {}", safe(why)));
-            let probe = pause.probe_at.map_or(String::new(), |at| {
-                format!("; one job is tried {}", local(at, now))
-            });
+            let mut words = vec![safe(&pause.evidence())];
+            words.extend(pause.next(|at| local(at, now)));
+            words.retain(|word| !word.is_empty());
+            let colon = if words.is_empty() { "" } else { ": " };
             out.line(format_args!(
-                "paused: {} since {} by {}{why}{probe}",
+                "paused: {} since {} by {}{colon}{}",
                 safe(&pause.scope),
                 local(pause.since, now),
-                safe(&pause.who)
+                safe(&pause.who),
+                words.join("; ")
             ))?;
         }
         Ok(())

@@ -39,15 +39,15 @@ fn queued(job: &Job, ahead: &Ahead, config: &Config, now: Millis) -> Vec<String>
     let mut words = Vec::new();
     for pause in &ahead.pauses {
         let scope = safe(&pause.scope);
-        let why = pause
-            .why
-            .as_deref()
-            .map_or(String::new(), |why| format!(" ({})", safe(why)));
-        words.push(match pause.probe_at {
+        let why = match safe(&pause.evidence()) {
+            why if why.is_empty() => why,
+            why => format!(" ({why})"),
+        };
+        words.push(match pause.next(|at| local(at, now)) {
             None => format!("for `postlane resume`: {scope} is paused{why}"),
-            Some(at) => format!(
-                "until {scope} is well again{why}: one job is tried {}",
-                local(at, now)
+            Some(next) => format!(
+                "until {scope} is well again, since {}{why}: {next}",
+                local(pause.since, now)
             ),
         });
     }

@@ -116,8 +116,12 @@ pub enum Event<'a> {
     Paused {
         /// `page:ID` or `endpoint`.
         scope: &'a str,
+        /// The rule that judged the answer.
+        rule: &'a str,
         /// What the answer said.
         why: &'a str,
+        /// The first pages that failed, if it is the endpoint.
+        pages: &'a [String],
         /// Before one job is tried.
         probe_in: Duration,
     },

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Event;
+use crate::breaker::ENDPOINT;
 use crate::clock::BootInstant;
 use crate::job::{Outcome, State};
 
@@ -84,6 +85,12 @@ impl Metrics {
             "Pauses that workers ended, by what was paused",
             "scope",
         );
+        // From the start: the first pause of a process must be an increase, too.
+        for counters in [&pauses_opened, &pauses_closed] {
+            for scope in ["page", ENDPOINT] {
+                counters.counter(scope);
+            }
+        }
         let attempt_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
         registry.register_with_unit(
             "attempt",
@@ -325,18 +332,23 @@ impl Labelled {
             counter.inc();
             return;
         }
+        self.counter(value).inc();
+    }
+
+    /// Finds a counter by the lock of the family, and remembers it.
+    fn counter(&self, value: &str) -> Counter {
         let labels = [(self.label, value.to_owned())];
         let counter = self.family.get_or_create_owned(&labels);
-        counter.inc();
         // Threads that meet a label at once may each remember it: the counter is the same.
         let [(_, value)] = labels;
-        let mut new = (value, counter);
+        let mut new = (value, counter.clone());
         for place in &self.met {
             match place.set(new) {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(back) => new = back,
             }
         }
+        counter
     }
 }
 
@@ -348,6 +360,6 @@ fn add(counter: &Counter, count: usize) {
 fn kind_of(scope: &str) -> &'static str {
     match scope.starts_with("page:") {
         true => "page",
-        false => "endpoint",
+        false => ENDPOINT,
     }
 }

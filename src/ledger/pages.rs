@@ -8,16 +8,19 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Ledger, PAGES, Step, span};
-use crate::breaker::{Breaker, Change, ENDPOINT, page_scope};
+use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
 use crate::store::lanes::{self, Survey};
 use crate::store::{Result, pauses, rates};
 
-/// Most lanes taken in hand to find one job for a probe.
+/// Most lanes taken in hand to find the jobs of a probe.
 const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
+
+/// Allowances after which those that have run out are forgotten.
+const KNOWN_ALLOWANCES: usize = 1000;
 
 /// Pages as one cycle sees them.
 #[derive(Debug, Default)]
@@ -37,16 +40,70 @@ pub(super) struct Allowance {
     drawn: BootInstant,
 }
 
-/// How many jobs this cycle may send of what is paused: one each.
+/// Whose turn it is, of pages with due lanes and of pages with marks.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    due: Turn,
+    marks: Turn,
+}
+
+/// The page that had the last turn.
+#[derive(Debug, Default)]
+struct Turn(String);
+
+impl Turn {
+    /// At most [`PAGES`] of them, from the one behind the last.
+    fn take(&mut self, mut pages: Vec<String>) -> Vec<String> {
+        pages.sort_unstable();
+        let first = pages.partition_point(|page| *page <= self.0);
+        pages.rotate_left(first);
+        pages.truncate(PAGES);
+        if let Some(last) = pages.last() {
+            self.0.clone_from(last);
+        }
+        pages
+    }
+}
+
+/// How long the right to try a job is kept: its page's first heads may be expired or invalid.
+const PROBE_FOR: Duration = Duration::from_secs(1);
+
+/// How many jobs may be sent of what is paused, to see whether it is well.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    pages: HashMap<String, usize>,
-    endpoint: Option<usize>,
+    pages: HashMap<String, Probe>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    left: usize,
+    granted: BootInstant,
+    /// Granted in this cycle.
+    is_new: bool,
+}
+
+impl Probes {
+    fn grant(&mut self, page: String, jobs: usize) {
+        let probe = Probe {
+            left: jobs,
+            granted: BootInstant::now(),
+            is_new: true,
+        };
+        self.pages.insert(page, probe);
+    }
+
+    /// Begins a cycle: what was not used is kept for a moment, if it is still needed.
+    fn keep(&mut self, is_paused: impl Fn(&str) -> bool) {
+        self.pages.retain(|page, probe| {
+            probe.is_new = false;
+            probe.left > 0 && probe.granted.elapsed() < PROBE_FOR && is_paused(page)
+        });
+    }
 }
 
 impl Ledger {
     /// Writes the pauses that the senders' judgements ask for, and tells the senders what is paused.
-    async fn write_pauses(&mut self, survey: &mut Survey) -> Result<()> {
+    async fn write_pauses(&mut self, survey: &mut Survey, step: &mut Step) -> Result<()> {
         let secrets = &self.settings.secrets;
         let changed = secrets.take_changed();
         let mut changes = {
@@ -57,101 +114,113 @@ impl Ledger {
             VecDeque::from(breaker.changes())
         };
         while let Some(change) = changes.front() {
-            if let Err(error) = self.write_pause(change, survey).await {
-                self.breaker().keep(changes.into());
-                return Err(error);
+            match self.write_pause(change, survey).await {
+                Ok(again) => step.more |= again,
+                Err(error) => {
+                    self.breaker().keep(changes.into());
+                    return Err(error);
+                }
             }
+            self.breaker().written(change);
             changes.pop_front();
         }
-        self.breaker().set_paused(survey.pauses.keys());
+        let (now, scopes) = (BootInstant::now(), survey.pauses.keys());
+        self.breaker().set_paused(now, survey.ticket, scopes);
         Ok(())
     }
 
-    async fn write_pause(&self, change: &Change, survey: &mut Survey) -> Result<()> {
+    /// True if more has changed than the survey can be told.
+    async fn write_pause(&self, change: &Change, survey: &mut Survey) -> Result<bool> {
+        let (pool, now) = (&self.pool, survey.now);
         match change {
-            Change::Open { scope, why, wait } => {
-                let (worker, now) = (&self.settings.worker, survey.now);
-                if pauses::open(&self.pool, scope, worker, why, now, *wait).await? {
-                    let (scope, why, probe_in) = (scope.as_str(), why.as_str(), *wait);
-                    self.events.emit(&Event::Paused {
-                        scope,
-                        why,
-                        probe_in,
-                    });
-                    survey
-                        .pauses
-                        .insert(scope.to_owned(), Some(now + millis(*wait)));
+            Change::Open { scope, wait, .. } => {
+                if pauses::open(pool, change, &self.settings.worker, now).await? {
+                    self.tell_paused(change);
+                    let probe_at = Some(now + millis(*wait));
+                    survey.pauses.insert(scope.clone(), probe_at);
                 } else {
                     survey.pauses.entry(scope.clone()).or_insert(None);
                 }
             }
+            Change::Renew { scope, rule, why } => pauses::renew(pool, scope, rule, why).await?,
             Change::Close { scope } => {
-                if pauses::close(&self.pool, scope).await? {
+                if pauses::close(pool, scope, now).await? {
                     self.events.emit(&Event::Resumed { scope });
                 }
                 if survey.pauses.get(scope).is_some_and(Option::is_some) {
                     survey.pauses.remove(scope);
                 }
+                return Ok(scope == ENDPOINT);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Takes the right to probe what is due to be probed: it leaves the pauses of this cycle, with an
-    /// allowance of one job. Returns how long until the next probes.
-    async fn probe(&mut self, survey: &mut Survey) -> Result<Vec<Millis>> {
-        self.probes = Probes::default();
-        let (now, mut waits) = (survey.now, Vec::new());
-        let none = survey.pauses.values().all(Option::is_none);
-        if none || survey.pauses.contains_key("all") || self.slots.free() == 0 {
-            return Ok(waits);
-        }
-        let endpoint = survey.pauses.get(ENDPOINT).copied();
-        match endpoint {
-            Some(None) => return Ok(waits),
-            Some(Some(at)) if at > now => return Ok(vec![at - now]),
-            _ => {}
-        }
-        let due = survey
-            .lanes
-            .iter()
-            .filter(|p| p.due <= now)
-            .map(|p| &p.page);
-        let with_work: BTreeSet<&String> = due.chain(&survey.marks).collect();
-        let (mut open, mut probed) = (false, Vec::new());
-        for page in with_work
-            .into_iter()
-            .filter(|page| self.settings.secrets.has(page))
+    fn tell_paused(&self, change: &Change) {
+        if let Change::Open {
+            scope,
+            rule,
+            why,
+            pages,
+            wait,
+            ..
+        } = change
         {
-            match survey.pauses.get(&page_scope(page)) {
-                None => open = true,
-                Some(None) => {}
-                Some(Some(at)) if *at > now => waits.push(*at - now),
-                Some(_) => probed.push(page.clone()),
-            }
+            self.events.emit(&Event::Paused {
+                scope,
+                rule,
+                why,
+                pages,
+                probe_in: *wait,
+            });
         }
-        let longest = self.breaker().settings().max_probe;
-        if endpoint.is_some() {
-            // Through an endpoint that is paused goes one job, of a page that is not if there is one.
-            probed.truncate(usize::from(!open));
-            let any = open || !probed.is_empty();
-            if !any || !pauses::probe(&self.pool, ENDPOINT, now, longest).await? {
-                return Ok(waits);
-            }
-            self.probes.endpoint = Some(1);
-            survey.pauses.remove(ENDPOINT);
-        }
-        for page in probed.into_iter().take(self.slots.free().min(PAGES)) {
-            let scope = page_scope(&page);
-            if pauses::probe(&self.pool, &scope, now, longest).await? {
-                self.probes.pages.insert(page, 1);
-                survey.pauses.remove(&scope);
-            }
-        }
-        Ok(waits)
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+    /// Grants a job or more to pages that may try although something is paused. Returns how long until
+    /// there is more to try.
+    async fn probe(&mut self, survey: &Survey) -> Result<Option<Millis>> {
+        let pauses = &survey.pauses;
+        let endpoint = pauses.contains_key(ENDPOINT);
+        self.probes
+            .keep(|page| endpoint || pauses.contains_key(&page_scope(page)));
+        let free = self.slots.free().min(PAGES);
+        if pauses.is_empty() || free == 0 {
+            return Ok(None);
+        }
+        let now = survey.now;
+        let due = survey.lanes.iter().filter(|p| p.due <= now);
+        let with_work: BTreeSet<&str> = due
+            .map(|p| &p.page)
+            .chain(&survey.marks)
+            .map(|p| &**p)
+            .collect();
+        let (secrets, probes) = (&self.settings.secrets, &self.probes.pages);
+        let with_work = with_work
+            .into_iter()
+            .filter(|page| secrets.has(page) && !probes.contains_key(*page));
+        let at = BootInstant::now();
+        let (tries, first, longest) = {
+            let mut breaker = self.breaker();
+            let tries = breaker.tries(at, now, pauses, with_work, free);
+            let Circuit {
+                probe, max_probe, ..
+            } = breaker.settings();
+            (tries, *probe, *max_probe)
+        };
+        for page in tries.trials {
+            self.probes.grant(page, 1);
+        }
+        for page in tries.probes {
+            let scope = page_scope(&page);
+            if let Some(right) = pauses::probe(&self.pool, &scope, now, longest).await? {
+                let jobs = breadth(right.people, right.wait, first);
+                self.probes.grant(page, jobs);
+            }
+        }
+        Ok(tries.next_in)
+    }
+
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.settings
             .breaker
             .lock()
@@ -161,22 +230,24 @@ impl Ledger {
     /// Reads which pages have work and may send, and draws from the rates of those that have one.
     pub(super) async fn pages(&mut self, mut survey: Survey, step: &mut Step) -> Result<Pages> {
         let mut pages = Pages::default();
-        self.write_pauses(&mut survey).await?;
+        self.write_pauses(&mut survey, step).await?;
         if self.draining {
             return Ok(pages);
         }
-        let mut waits = self.probe(&mut survey).await?;
+        let mut waits: Vec<Millis> = self.probe(&survey).await?.into_iter().collect();
         let Survey {
             now,
             pauses,
             lanes: mut with_lanes,
             marks,
             timer,
+            ..
         } = survey;
         pages.marks = marks;
         let stopped = pauses.contains_key("all") || pauses.contains_key(ENDPOINT);
         for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
-            if stopped || pauses.contains_key(&page_scope(page)) || pages.eligible.contains(page) {
+            let paused = || stopped || pauses.contains_key(&page_scope(page));
+            if pages.eligible.contains(page) || !self.is_probed(page) && paused() {
                 continue;
             }
             if self.settings.secrets.has(page) {
@@ -185,7 +256,6 @@ impl Ledger {
                 self.events.emit(&Event::NoSecret { page });
             }
         }
-        self.breaker().set_several(pages.eligible.len() > 1);
         with_lanes.retain(|p| pages.eligible.contains(&p.page));
         pages.marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
@@ -194,26 +264,38 @@ impl Ledger {
         self.slots.set_contenders(with_work.map(|page| &**page));
         pages.timers_due = timer.is_some_and(|at| at <= now);
         waits.extend(timer.map(|at| at - now));
-        for lanes::Page { page, due } in with_lanes {
-            if due > now {
-                waits.push(due - now);
-            } else if let Some(wait) = self.draw(&page).await? {
-                waits.push(wait);
-            } else if self.slots.share(&page) > 0 {
-                pages.due.push(page);
+        let mut due = Vec::new();
+        for lanes::Page { page, due: at } in with_lanes {
+            match at > now {
+                true => waits.push(at - now),
+                false if self.slots.share(&page) > 0 => due.push(page),
+                false => {}
             }
         }
         // Marks of a page without a slot can wait; lanes made of them would only lie there.
         pages.marks.retain(|page| self.slots.may_take(page));
+        step.more |= pages.marks.len() > PAGES && self.slots.free() > 0;
+        // The pages take turns, and what their rates allow is drawn for those whose turn it is: to draw for
+        // thousands takes longer than what is drawn may be kept.
+        if due.len() > PAGES {
+            waits.push(1);
+        }
+        for page in self.turns.due.take(due) {
+            match self.draw(&page).await? {
+                Some(wait) => waits.push(wait),
+                None => pages.due.push(page),
+            }
+        }
+        pages.marks = self.turns.marks.take(pages.marks);
         for page in &pages.marks {
             self.draw(page).await?;
         }
-        self.first = self.first.wrapping_add(1);
-        for turns in [&mut pages.due, &mut pages.marks] {
-            let first = self.first % turns.len().max(1);
-            turns.rotate_left(first);
-        }
-        step.more |= pages.marks.len() > PAGES && self.slots.free() > 0;
+        // A new probe goes to who has just come, not to who has failed before.
+        let (marks, probes) = (&pages.marks, &self.probes.pages);
+        pages.due.retain(|page| {
+            let is_new = probes.get(page).is_some_and(|probe| probe.is_new);
+            !is_new || !marks.contains(page)
+        });
         step.next_in = waits.into_iter().min().map(span);
         Ok(pages)
     }
@@ -249,17 +331,18 @@ impl Ledger {
             left: drawn.granted,
             drawn: BootInstant::now(),
         };
+        if self.allowances.len() > KNOWN_ALLOWANCES {
+            self.allowances
+                .retain(|_, allowance| allowance.drawn.elapsed() < ALLOWED_FOR);
+        }
         self.allowances.insert(page.to_owned(), allowance);
         Ok((drawn.granted == 0).then_some(drawn.wait))
     }
 
     /// Requests that the rate of a page, and what is being probed, allow now.
     pub(super) fn allowance(&self, page: &str) -> usize {
-        let by_probe = self.probes.pages.get(page).copied();
-        let by_endpoint = self.probes.endpoint;
-        self.by_rate(page)
-            .min(by_probe.unwrap_or(usize::MAX))
-            .min(by_endpoint.unwrap_or(usize::MAX))
+        let by_probe = self.probes.pages.get(page).map(|probe| probe.left);
+        self.by_rate(page).min(by_probe.unwrap_or(usize::MAX))
     }
 
     /// How many lanes of a page to take in hand: for a probe some more than the one job that may go
@@ -272,9 +355,14 @@ impl Ledger {
         }
     }
 
-    /// True if this cycle sends one job of the page to see whether it is well.
+    /// True if the page is paused, and sends only to see whether it is well.
     pub(super) fn is_probed(&self, page: &str) -> bool {
-        self.probes.endpoint.is_some() || self.probes.pages.contains_key(page)
+        self.probes.pages.contains_key(page)
+    }
+
+    /// True if any page is probed.
+    pub(super) fn probes_any(&self) -> bool {
+        !self.probes.pages.is_empty()
     }
 
     fn by_rate(&self, page: &str) -> usize {
@@ -291,14 +379,8 @@ impl Ledger {
         if let Some(allowance) = self.allowances.get_mut(page) {
             allowance.left = allowance.left.saturating_sub(1);
         }
-        for left in self
-            .probes
-            .pages
-            .get_mut(page)
-            .into_iter()
-            .chain(&mut self.probes.endpoint)
-        {
-            *left = left.saturating_sub(1);
+        if let Some(probe) = self.probes.pages.get_mut(page) {
+            probe.left = probe.left.saturating_sub(1);
         }
         left > 0
     }

@@ -25,6 +25,9 @@ use crate::turn::{Turn, turn};
 /// How often a cycle looks again at lanes whose head just ended.
 const ROUNDS: usize = 16;
 
+/// Places that lanes keep among those that were not chosen for a probe, a millisecond each.
+const MOST_PLACES: usize = 128;
+
 /// What one look at the lanes leads to.
 #[derive(Default)]
 struct Plan {
@@ -62,7 +65,11 @@ impl Ledger {
                 claims: Vec::with_capacity(lanes.len()),
                 ..Plan::default()
             };
-            let lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            let mut lines = line::look(cycle.tx()?, &lanes, self.settings.after_unknown).await?;
+            if self.probes_any() {
+                let is_tried = |line: &Line| line.head.as_ref().is_some_and(|h| h.attempts > 0);
+                lines.sort_by_key(|line| self.is_probed(&line.page) && is_tried(line));
+            }
             for line in lines {
                 self.plan(cycle, line, pages, &mut plan);
             }
@@ -212,9 +219,13 @@ impl Ledger {
                     plan.begin.push(begin);
                     plan.claims.push(claim);
                 } else {
-                    // Who has been tried waits behind those who have not: each probe is another's.
-                    let tried = Millis::from(head.attempts > 0 && self.is_probed(&page));
-                    plan.parks.push(park(Some(now + tried)));
+                    // Who has been tried waits behind those who have not, in this order: each probe is another's.
+                    let place = match head.attempts > 0 && self.is_probed(&page) {
+                        true => 1 + plan.parks.len().min(MOST_PLACES),
+                        false => 0,
+                    };
+                    let place = Millis::try_from(place).unwrap_or_default();
+                    plan.parks.push(park(Some(now + place)));
                 }
             }
         }

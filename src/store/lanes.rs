@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
+use crate::breaker::probe_order;
 use crate::clock::Millis;
 use crate::job::JobId;
 
@@ -33,6 +34,8 @@ pub struct Survey {
     pub marks: Vec<String>,
     /// When the next `send_at` comes.
     pub timer: Option<Millis>,
+    /// The breaker's, drawn before it was read.
+    pub ticket: u64,
 }
 
 // Two skip scans, one probe a page however many lanes or marks it has; all in one round trip,
@@ -94,9 +97,37 @@ const TAKE: &str = "-- take: due lanes of a page
 select lane, head from send_lanes
 where page_id = $1 and due_at <= $2
 order by due_at limit 0 + $3 {skip locked}";
+const TAKE_NEWEST: &str = "-- take: the newest due lanes of a page
+select lane, head from send_lanes
+where page_id = $1 and due_at <= $2
+order by due_at desc limit 0 + $3 {skip locked}";
 
-/// Locks up to `limit` due lanes of a page. Lanes that another transaction holds are passed over.
-pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<Vec<Locked>> {
+/// Locks up to `limit` due lanes of a page, oldest first. Lanes that another transaction holds are passed
+/// over. For a probe, half of them are the newest: the oldest may all have failed before.
+pub async fn take(
+    tx: &mut Tx,
+    page: &str,
+    now: Millis,
+    limit: usize,
+    probe: bool,
+) -> Result<Vec<Locked>> {
+    if !probe {
+        return take_by(tx, TAKE, page, now, limit).await;
+    }
+    let oldest = take_by(tx, TAKE, page, now, limit.div_ceil(2)).await?;
+    let known: HashSet<Arc<str>> = oldest.iter().map(|l| Arc::clone(&l.lane)).collect();
+    let mut newest = take_by(tx, TAKE_NEWEST, page, now, limit / 2).await?;
+    newest.retain(|l| !known.contains(&l.lane));
+    Ok(probe_order(newest, oldest, |lane| lane.head.is_some()))
+}
+
+async fn take_by(
+    tx: &mut Tx,
+    text: &'static str,
+    page: &str,
+    now: Millis,
+    limit: usize,
+) -> Result<Vec<Locked>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let binds = [page.into(), now.into(), limit.into()];
     let page: Arc<str> = page.into();
@@ -108,7 +139,7 @@ pub async fn take(tx: &mut Tx, page: &str, now: Millis, limit: usize) -> Result<
             alone: false,
         })
     };
-    tx.rows(TAKE, &binds).await?.iter().map(lane).collect()
+    tx.rows(text, &binds).await?.iter().map(lane).collect()
 }
 
 const TOKENS_POSTGRES: &str =

@@ -62,7 +62,7 @@ left join send_jobs j on j.id {is (}coalesce(
     ")){is )}"
 );
 
-/// Reads the head of each lane.
+/// Reads the head of each lane, in their order.
 pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<Vec<Line>> {
     let key = |(at, l): (usize, &Locked)| [(&l.lane).into(), at.into(), l.head.into()];
     let keys = lanes.iter().enumerate().map(key);
@@ -70,21 +70,24 @@ pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<
     let mut lines = Vec::with_capacity(lanes.len());
     for row in tx.batch(LOOK, &[block.into()], keys).await? {
         let at = usize::try_from(row.int(0)?).ok();
-        if let Some(locked) = at.and_then(|at| lanes.get(at)) {
+        if let Some((locked_at, locked)) = at.and_then(|at| Some((at, lanes.get(at)?))) {
             let mut head = head(&row, 2)?;
             if let Some(head) = &mut head {
                 head.started = row.int_opt(13)?;
             }
-            lines.push(Line {
+            let line = Line {
                 lane: Arc::clone(&locked.lane),
                 page: Arc::clone(&locked.page),
                 alone: locked.alone,
                 paused: row.flag(1)?,
                 head,
-            });
+            };
+            lines.push((locked_at, line));
         }
     }
-    Ok(lines)
+    // A join keeps no order, and a probe goes to the first.
+    lines.sort_by_key(|(at, _)| *at);
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
 }
 
 const FOLLOWING: &str = concat!(

@@ -204,7 +204,8 @@ async fn requeue_once(
 
 const PAUSE: &str = "-- pause
 insert into send_pauses (scope, who, why) values ($1, $2, $3)
-on conflict (scope) do update set who = excluded.who, why = excluded.why, probe_at = null, wait_ms = 0
+on conflict (scope) do update set who = excluded.who, why = excluded.why, rule = null, pages = null,
+    suspect = null, probe_at = null, wait_ms = 0
 where send_pauses.probe_at is not null
 returning scope";
 const RESUME: &str = "-- resume\ndelete from send_pauses where scope = $1 returning scope";

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::look::{Waiting, waiting};
 use super::select::Selector;
 use super::{Bind, Pool, Result, Row, one};
+use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
 use crate::job::JobId;
 
@@ -184,7 +185,8 @@ select count(*) as jobs, min(id) as head from send_jobs
 where lane = $1 and id <> $2 and ((state = 'queued' and id < $2 and (send_at is null or joined_at is not null))
     or state = 'sending' or state = 'unknown')";
 const PAUSED: &str = "-- show: what is paused
-select scope, {ms: since} as since, who, why, probe_at from send_pauses where scope in ('all', 'endpoint', $1, $2) order by scope";
+select scope, {ms: since} as since, who, why, rule, pages, probe_at from send_pauses
+where scope in ('all', 'endpoint', $1, $2) order by scope";
 const LEASED: &str = "-- show: who has the lane\nselect leased_by from send_lanes where lane = $1";
 
 /// What a job waits for.
@@ -206,7 +208,7 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
         format!("lane:{}", job.lane).into(),
     ];
     let rows = pool.rows(PAUSED, &scopes).await?;
-    ahead.pauses = rows.iter().map(pause).collect::<Result<_>>()?;
+    ahead.pauses = counted(pool, &rows).await?;
     if let Some(row) = pool
         .rows(LEASED, &[job.lane.as_str().into()])
         .await?
@@ -250,14 +252,53 @@ pub struct Pause {
     pub who: String,
     /// Why.
     pub why: Option<String>,
-    /// When one job is sent to see whether it is well (unix ms); none if an operator paused it.
+    /// The rule that judged the last answer, if a worker paused it.
+    pub rule: Option<String>,
+    /// The first pages that failed, if a worker paused the endpoint.
+    pub pages: Vec<String>,
+    /// When a job is sent to see whether it is well (unix ms); none if an operator paused it.
     pub probe_at: Option<Millis>,
+    /// How many jobs wait for it, counted up to [`COUNTED`] + 1; those before their `send_at` do not. None
+    /// if it was not counted.
+    pub waiting: Option<i64>,
 }
+
+impl Pause {
+    /// Why, by which rule, which pages failed and how many jobs wait, in one line of the receiver's words.
+    pub fn evidence(&self) -> String {
+        let mut words: Vec<String> = self.why.iter().cloned().collect();
+        words.extend(self.rule.iter().map(|rule| format!("rule {rule}")));
+        if !self.pages.is_empty() {
+            words.push(format!("pages {} failed first", self.pages.join(", ")));
+        }
+        match self.waiting {
+            None | Some(0) => {}
+            Some(1) => words.push("1 job waits".to_owned()),
+            Some(jobs) if jobs > COUNTED => words.push(format!("over {COUNTED} jobs wait")),
+            Some(jobs) => words.push(format!("{jobs} jobs wait")),
+        }
+        words.join("; ")
+    }
+
+    /// What is tried next, if a worker paused it and the time of that says it (`at`).
+    pub fn next(&self, at: impl FnOnce(Millis) -> String) -> Option<String> {
+        let next = self.probe_at?;
+        Some(match self.scope == ENDPOINT {
+            true => "each page that is not paused itself tries one job at once".to_owned(),
+            false => format!("one job is tried {}", at(next)),
+        })
+    }
+}
+
+/// The most jobs that are counted for a pause.
+pub const COUNTED: i64 = 10_000;
+/// The most pauses that are counted for, the rest waits uncounted.
+const COUNTED_PAUSES: usize = 100;
 
 const COUNTS: &str = "-- stats: jobs by page and state
 select page_id, state, count(*) as jobs from send_jobs group by page_id, state order by page_id, state";
 const PAUSES: &str = "-- stats: what is paused
-select scope, {ms: since} as since, who, why, probe_at from send_pauses order by scope";
+select scope, {ms: since} as since, who, why, rule, pages, probe_at from send_pauses order by scope";
 
 /// Counts everything. Reads the whole of `send_jobs` once.
 pub async fn stats(pool: &Pool) -> Result<Stats> {
@@ -281,7 +322,34 @@ pub async fn stats(pool: &Pool) -> Result<Stats> {
 
 /// What is paused.
 pub async fn pauses(pool: &Pool) -> Result<Vec<Pause>> {
-    pool.rows(PAUSES, &[]).await?.iter().map(pause).collect()
+    let rows = pool.rows(PAUSES, &[]).await?;
+    counted(pool, &rows).await
+}
+
+// Nothing of a page but its lanes begins with its name and a slash, and 0 comes after the slash.
+const WAITING_OF_PAGE: &str = "-- stats: jobs that wait for a page
+select count(*) as jobs from (select 1 from send_jobs
+    where lane >= $1 || '/' and lane < $1 || '0'
+    and state = 'queued' and (send_at is null or joined_at is not null) limit 0 + $2) as waiting";
+const WAITING_OF_LANE: &str = "-- stats: jobs that wait for a lane
+select count(*) as jobs from (select 1 from send_jobs where lane = $1
+    and state = 'queued' and (send_at is null or joined_at is not null) limit 0 + $2) as waiting";
+const WAITING_OF_ALL: &str = "-- stats: jobs that wait for everything
+select count(*) as jobs from (select 1 from send_jobs
+    where state = 'queued' and (send_at is null or joined_at is not null) limit 0 + $1) as waiting";
+
+async fn counted(pool: &Pool, rows: &[Row]) -> Result<Vec<Pause>> {
+    let mut pauses = rows.iter().map(pause).collect::<Result<Vec<_>>>()?;
+    let most: Bind = (COUNTED + 1).into();
+    for pause in pauses.iter_mut().take(COUNTED_PAUSES) {
+        let (text, binds) = match pause.scope.split_once(':') {
+            Some(("page", page)) => (WAITING_OF_PAGE, vec![page.into(), most.clone()]),
+            Some((_, lane)) => (WAITING_OF_LANE, vec![lane.into(), most.clone()]),
+            None => (WAITING_OF_ALL, vec![most.clone()]),
+        };
+        pause.waiting = Some(one(pool.rows(text, &binds).await?)?.int("jobs")?);
+    }
+    Ok(pauses)
 }
 
 fn pause(row: &Row) -> Result<Pause> {
@@ -290,7 +358,13 @@ fn pause(row: &Row) -> Result<Pause> {
         since: row.int("since")?,
         who: row.text("who")?,
         why: row.text_opt("why")?,
+        rule: row.text_opt("rule")?,
+        pages: row
+            .text_opt("pages")?
+            .map(|pages| pages.split(' ').map(str::to_owned).collect())
+            .unwrap_or_default(),
         probe_at: row.int_opt("probe_at")?,
+        waiting: None,
     })
 }
 

@@ -60,7 +60,7 @@ both! {
         assert!(waits.contains("page 1 has none") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
         on(&db, &["pause", "--page", "1", "--why", "token"]).ends(0);
         let out = on(&db, &["show", &id(second)]).ends(0).out;
-        assert!(out.contains("page:1 is paused (token)") && out.contains("hidden"), "{out}");
+        assert!(out.contains("page:1 is paused (token; 2 jobs wait)") && out.contains("hidden"), "{out}");
         assert!(on(&db, &["show", &id(second), "--show-payload"]).ends(0).out.contains("template_type"));
         on(&db, &["show", "999999"]).ends(3);
         on(&db, &["show", "999999", &id(first)]).ends(1);
@@ -76,13 +76,19 @@ both! {
         worker.claims().await;
         let waiting = db.insert("c", "1").await;
         let out = on(&db, &["show", &id(waiting)]).ends(0).out;
-        assert!(out.contains("until endpoint is well again (HTTP 404") && out.contains("one job is tried"), "{out}");
+        assert!(out.contains("until page:1 is well again, since") && out.contains("(HTTP 404; rule status.endpoint; 3 jobs wait)") && out.contains("one job is tried"), "{out}");
         let out = on(&db, &["stats"]).ends(0).out;
-        assert!(out.contains("paused: endpoint since") && out.contains("by w1: HTTP 404") && out.contains("one job is tried"), "{out}");
+        assert!(out.contains("paused: page:1 since") && out.contains("by w1: HTTP 404; rule status.endpoint; 3 jobs wait; one job is tried"), "{out}");
         let stats = on(&db, &["stats", "--json"]).ends(0).json();
         assert!(stats[0]["pauses"][0]["probe_at"].is_string(), "{stats:?}");
-        on(&db, &["resume", "--endpoint"]).ends(0);
+        assert_eq!((&stats[0]["pauses"][0]["rule"], &stats[0]["pauses"][0]["waiting"]), (&"status.endpoint".into(), &3.into()));
+        let open = "insert into send_pauses (scope, who, rule, pages, suspect, probe_at) values ('endpoint', 'w1', 'status.503', '1 7', 'endpoint', 0)";
+        db.run(open, &[]).await;
+        let out = on(&db, &["stats"]).ends(0).out;
+        assert!(out.contains("by w1: rule status.503; pages 1, 7 failed first; 3 jobs wait; each page that is not paused itself tries one job at once"), "{out}");
+        on(&db, &["resume", "--endpoint"]).ends(0).tells("page:1 is still paused by w1: HTTP 404");
         on(&db, &["resume", "--endpoint"]).ends(3);
+        on(&db, &["resume", "--page", "1"]).ends(0);
         worker.pass(std::time::Duration::from_secs(60));
         assert_eq!(worker.claims().await.len(), 3);
     }

@@ -187,5 +187,7 @@ fn binaries() -> Option<PathBuf> {
         .into_iter()
         .flatten();
     places.extend(versions.flatten().map(|version| version.path().join("bin")));
-    places.into_iter().find(|bin| bin.join("initdb").exists())
+    // Where a link in the PATH leads to: the other programs are there, too.
+    let found = places.into_iter().find_map(|bin| bin.join("initdb").canonicalize().ok())?;
+    found.parent().map(Path::to_path_buf)
 }

@@ -1,0 +1,168 @@
+//! Which pages may try a job although something is paused.
+//!
+//! Pure. A page with a pause of its own is probed when that says so. While the endpoint is paused, a
+//! page without one is evidence that nobody has yet: it tries a job at once, and, as long as that is not
+//! answered, another after each of its growing waits. All of that together is bounded, so that many pages do
+//! not press an endpoint that is down.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::standing::Trial;
+use super::{Breaker, ENDPOINT};
+use crate::clock::{BootInstant, Millis, millis};
+
+/// Most jobs a second that a worker tries while the endpoint is paused.
+const TRIES: u32 = 32;
+
+/// What may be tried.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Pages without a pause of their own that send one job through the paused endpoint.
+    pub trials: Vec<String>,
+    /// Paused pages whose probe is due: whoever takes the right to it in the database sends it.
+    pub probes: Vec<String>,
+    /// How long until there is more to try, in milliseconds.
+    pub next_in: Option<Millis>,
+}
+
+impl Tries {
+    fn wait(&mut self, wait: Millis) {
+        self.next_in = Some(self.next_in.map_or(wait, |next| next.min(wait)));
+    }
+}
+
+/// What may still be tried this second.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    left: u32,
+    filled: Option<BootInstant>,
+}
+
+impl Budget {
+    fn left(&mut self, now: BootInstant) -> usize {
+        let Some(filled) = self.filled else {
+            (self.left, self.filled) = (TRIES, Some(now));
+            return TRIES as usize;
+        };
+        let grown = now.since(filled).as_millis() * u128::from(TRIES) / 1000;
+        let grown = u32::try_from(grown).unwrap_or(u32::MAX);
+        if self.left.saturating_add(grown) >= TRIES {
+            (self.left, self.filled) = (TRIES, Some(now));
+        } else if grown > 0 {
+            self.left += grown;
+            self.filled = Some(filled.later(Duration::from_secs(1) * grown / TRIES));
+        }
+        self.left as usize
+    }
+
+    fn spend(&mut self, tries: usize) {
+        let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_sub(tries);
+    }
+}
+
+impl Breaker {
+    /// Which of the pages `with_work` may try a job now, at most `room` of them. `pauses` are those of the
+    /// database, with the time of the next probe on its clock `now`; none if an operator set them.
+    pub fn tries<'p>(
+        &mut self,
+        at: BootInstant,
+        now: Millis,
+        pauses: &HashMap<String, Option<Millis>>,
+        with_work: impl Iterator<Item = &'p str>,
+        room: usize,
+    ) -> Tries {
+        let mut tries = Tries::default();
+        let by_operator = |scope| matches!(pauses.get(scope), Some(None));
+        if by_operator("all") || by_operator(ENDPOINT) || pauses.values().all(Option::is_none) {
+            return tries;
+        }
+        let endpoint = pauses.contains_key(ENDPOINT);
+        let paused: HashMap<&str, Option<Millis>> = pauses.iter().filter_map(own).collect();
+        let (mut trials, mut probes) = (Vec::new(), Vec::new());
+        for page in with_work {
+            match paused.get(page) {
+                Some(None) => {}
+                Some(Some(due)) if *due > now => tries.wait(due - now),
+                Some(Some(due)) => probes.push((*due, page)),
+                None if endpoint => {
+                    let standing = self.pages.get(page);
+                    let trial = standing
+                        .and_then(|s| s.trial)
+                        .filter(|t| t.epoch == self.epoch);
+                    match trial {
+                        Some(trial) if trial.next > at => tries.wait(millis(trial.next.since(at))),
+                        trial => {
+                            let failed = standing.map_or(0, |s| s.failed.attempts);
+                            trials.push((failed, trial.map(|t| t.next), page));
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+        // First who has nothing against him, then who has waited longest.
+        trials.sort_unstable();
+        probes.sort_unstable();
+        let most = match endpoint {
+            true => room.min(self.budget.left(at)),
+            false => room,
+        };
+        if trials.len() + probes.len() > most && most < room {
+            tries.wait(1000 / Millis::from(TRIES));
+        }
+        trials.truncate(most);
+        probes.truncate(most - trials.len());
+        if endpoint {
+            self.budget.spend(trials.len() + probes.len());
+        }
+        for (_, _, page) in trials {
+            self.try_page(at, page);
+            tries.trials.push(page.to_owned());
+        }
+        tries.probes = probes
+            .into_iter()
+            .map(|(_, page)| page.to_owned())
+            .collect();
+        tries
+    }
+
+    /// A page tries a job; the next one comes after a wait that doubles.
+    fn try_page(&mut self, at: BootInstant, page: &str) {
+        let (epoch, first, longest) = (self.epoch, self.settings.probe, self.settings.max_probe);
+        let standing = self.standing(page);
+        standing.seen = Some(at);
+        let before = standing.trial.filter(|trial| trial.epoch == epoch);
+        let wait = before.map_or(first, |trial| (trial.wait * 2).min(longest));
+        let next = at.later(wait);
+        standing.trial = Some(Trial { epoch, next, wait });
+    }
+}
+
+/// The page of a scope, if it is one's.
+fn own<'s>((scope, at): (&'s String, &Option<Millis>)) -> Option<(&'s str, Option<Millis>)> {
+    scope.strip_prefix("page:").map(|page| (page, *at))
+}
+
+/// The order in which a probe asks the lanes of a page, of which some are the newest (newest first) and some
+/// the oldest (oldest first): never who has failed while there is one who has not, and of those who have,
+/// who waits longest.
+pub fn probe_order<L>(newest: Vec<L>, oldest: Vec<L>, is_tried: impl Fn(&L) -> bool) -> Vec<L> {
+    let (tried, mut order): (Vec<L>, Vec<L>) = newest.into_iter().partition(&is_tried);
+    let (tried_before, untried): (Vec<L>, Vec<L>) = oldest.into_iter().partition(&is_tried);
+    order.extend(untried);
+    order.extend(tried_before);
+    order.extend(tried.into_iter().rev());
+    order
+}
+
+/// How many lanes the next probe asks: one, or, where people may be to blame and not their page, as many as
+/// waits have been doubled.
+pub fn breadth(people: bool, wait: Duration, first: Duration) -> usize {
+    let grown = wait.as_millis() / first.as_millis().max(1);
+    match people {
+        true => usize::try_from(grown).unwrap_or(1).clamp(1, 64),
+        false => 1,
+    }
+}

@@ -1,0 +1,90 @@
+//! `~/.pgpass` and its like: which password a host, a database and a user have.
+//!
+//! libpq's format: `host:port:database:user:password` a line, `*` for any, a backslash before `:` and `\`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The password of the first line that fits; none if there is no file, none fits, or others may read it.
+pub(super) fn find(
+    file: Option<&Path>,
+    host: &str,
+    port: u16,
+    database: &str,
+    user: &str,
+) -> Option<String> {
+    let file = file.map(Path::to_path_buf).or_else(default)?;
+    // libpq ignores a file that others may read, too.
+    let about = fs::metadata(&file).ok().filter(fs::Metadata::is_file)?;
+    if about.mode() & 0o077 != 0 {
+        return None;
+    }
+    let text = fs::read_to_string(&file).ok()?;
+    let port = port.to_string();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(fields)
+        .find(|fields| {
+            let wanted = [host, &port, database, user];
+            wanted
+                .iter()
+                .zip(fields)
+                .all(|(is, field)| field == "*" || field == is)
+        })
+        .map(|[.., password]| password)
+}
+
+fn default() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    of("PGPASSFILE").or_else(|| Some(of("HOME")?.join(".pgpass")))
+}
+
+fn fields(line: &str) -> Option<[String; 5]> {
+    let mut fields = [const { String::new() }; 5];
+    let (mut at, mut escaped) = (0, false);
+    for c in line.chars() {
+        match c {
+            '\\' if !escaped => escaped = true,
+            ':' if !escaped && at < 4 => at += 1,
+            c => {
+                fields[at].push(c);
+                escaped = false;
+            }
+        }
+    }
+    (at == 4).then_some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_five_fields_with_escapes() {
+        let read = |line: &str| fields(line).map(|f| f.join("|"));
+        assert_eq!(
+            read("h:5432:db:me:pa\\:ss\\\\w").as_deref(),
+            Some("h|5432|db|me|pa:ss\\w")
+        );
+        assert_eq!(read("*:*:*:me:a:b").as_deref(), Some("*|*|*|me|a:b"));
+        assert_eq!(read("h:5432:db:me"), None);
+    }
+
+    #[test]
+    fn the_first_line_that_fits_decides_and_others_must_not_read_the_file() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(
+            file.path(),
+            "# x\nh1:1:db:me:one\n*:2:*:me:two\n*:*:*:*:any\n",
+        )
+        .expect("writes");
+        let ask = |host, port| find(Some(file.path()), host, port, "db", "me");
+        assert_eq!(ask("h1", 1).as_deref(), Some("one"));
+        assert_eq!(ask("h9", 2).as_deref(), Some("two"));
+        assert_eq!(ask("h9", 9).as_deref(), Some("any"));
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(file.path(), open).expect("changes");
+        assert_eq!(ask("h1", 1), None);
+    }
+}
