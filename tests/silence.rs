@@ -626,7 +626,7 @@ struct Role {
 
 impl Role {
     async fn new(db: &Db, name: &str, options: &str) -> Self {
-        let name = format!("silence_{name}_{}", std::process::id());
+        let name = format!("silence_{name}_{:x}", BootInstant::now().nanos());
         db.sql(&format!("create role {name} login {options}"))
             .await
             .expect("creates");
