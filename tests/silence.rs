@@ -552,6 +552,72 @@ async fn a_commit_waits_for_its_standby_and_says_so() {
     assert!(!log.contains(AWAY), "it was no failure: {log}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_stops_while_a_commit_waits_for_its_standby() {
+    let Some(cluster) = Cluster::new() else {
+        return;
+    };
+    cluster.start();
+    let url = cluster.url("postgres");
+    schema::migrate(&url).await.expect("migrates");
+    let mut scene = Scene::new(&url, &url).await;
+    let admin = Sql::open(&url);
+    admin
+        .rows("alter system set synchronous_standby_names = 'berlin'")
+        .await;
+    admin.rows("select pg_reload_conf()::text").await;
+    until("it says so", Duration::from_secs(10), async || {
+        scene.worker.says(TOLD) > 0
+    })
+    .await;
+    let began = BootInstant::now();
+    scene.worker.signal(Signal::TERM);
+    assert_eq!(scene.worker.ends(Duration::from_secs(10)).await, 1);
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
+    let unrecorded = scene.worker.says("attempts could not be recorded");
+    assert_eq!(unrecorded, 1, "{}", scene.worker.log());
+    admin
+        .rows("alter system set synchronous_standby_names = ''")
+        .await;
+    admin.rows("select pg_reload_conf()::text").await;
+    let _ = scene.producer.stop().await;
+}
+
+/// The server works, and so does its network; one process of it does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_process_is_frozen_is_replaced() {
+    let Some(cluster) = Cluster::new() else {
+        return;
+    };
+    cluster.start();
+    let pool = Pool::open(&cluster.url("postgres"), Use::Write, false)
+        .await
+        .expect("opens");
+    let rows = pool
+        .rows_of("select pg_backend_pid() as pid".to_owned(), &[])
+        .await;
+    let pid = rows.expect("answers")[0].int("pid").expect("int");
+    let signal = |name: &str| {
+        let mut kill = Command::new("kill");
+        let done = kill.arg(format!("-{name}")).arg(pid.to_string()).status();
+        assert!(done.expect("kill").success());
+    };
+    signal("STOP");
+    let began = BootInstant::now();
+    let error = pool.now().await.expect_err("no answer comes").to_string();
+    assert!(error.contains("no answer to `now`"), "{error}");
+    until("another session works", FOUND, async || {
+        pool.now().await.is_ok()
+    })
+    .await;
+    assert!(began.elapsed() < FOUND, "{:?}", began.elapsed());
+    signal("CONT");
+}
+
 /// A role of its own for one test.
 struct Role {
     url: String,
@@ -560,7 +626,7 @@ struct Role {
 
 impl Role {
     async fn new(db: &Db, name: &str, options: &str) -> Self {
-        let name = format!("silence_{name}_{}", std::process::id());
+        let name = format!("silence_{name}_{:x}", BootInstant::now().nanos());
         db.sql(&format!("create role {name} login {options}"))
             .await
             .expect("creates");

@@ -28,9 +28,10 @@ const LEND: Duration = Duration::from_secs(3);
 /// After so long without use it is asked whether a connection is still there, and for so long.
 const IDLE: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(2);
-/// How long a session that was left may take to end, and for how long it is remembered.
+/// How long it is waited for a session that was left to end, and for how long it is remembered: one whose
+/// process stands still never ends.
 const END: Duration = Duration::from_secs(2);
-const REMEMBERED: Duration = Duration::from_secs(30);
+const REMEMBERED: Duration = Duration::from_secs(10);
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(1);
 

@@ -188,6 +188,8 @@ fn binaries() -> Option<PathBuf> {
         .flatten();
     places.extend(versions.flatten().map(|version| version.path().join("bin")));
     // Where a link in the PATH leads to: the other programs are there, too.
-    let found = places.into_iter().find_map(|bin| bin.join("initdb").canonicalize().ok())?;
+    let found = places
+        .into_iter()
+        .find_map(|bin| bin.join("initdb").canonicalize().ok())?;
     found.parent().map(Path::to_path_buf)
 }
