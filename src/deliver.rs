@@ -188,18 +188,28 @@ async fn send(claim: &Claim, with: &mut Option<SecretId>, wire: &Wire) -> Answer
         return Answer::not_sent("the page has no secret");
     };
     *with = Some(secret);
-    // The last look before the first byte, on the clock that runs through a suspend.
-    let age = claim.claimed.elapsed();
-    if age > wire.send_within {
-        return Answer::not_sent(format!(
+    let (claimed, expires_in, send_within) = (claim.claimed, claim.expires_in, wire.send_within);
+    let gate = move || too_late(claimed.elapsed(), expires_in, send_within);
+    // Now, since connecting would be in vain, and again right before the first byte.
+    if let Some(why) = gate() {
+        return Answer::not_sent(why);
+    }
+    let now = (claim.started + millis(claimed.elapsed())) / 1000;
+    let body = claim.body.clone();
+    wire.http.post(body, &signature, now, Box::new(gate)).await
+}
+
+/// Why a claim of this age must not go out any more, if so; its age is on the clock that runs through a
+/// suspend.
+fn too_late(age: Duration, expires_in: Option<Duration>, send_within: Duration) -> Option<String> {
+    if age > send_within {
+        return Some(format!(
             "claimed {age:.1?} ago, too late to finish within its lease"
         ));
     }
-    if claim.expires_in.is_some_and(|left| age >= left) {
-        return Answer::not_sent(EXPIRED);
-    }
-    let now = (claim.started + millis(age)) / 1000;
-    wire.http.post(claim.body.clone(), &signature, now).await
+    expires_in
+        .is_some_and(|left| age >= left)
+        .then(|| EXPIRED.to_owned())
 }
 
 /// Turns an answer into what the ledger records; `signed` says which secret signed the request.

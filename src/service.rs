@@ -125,6 +125,7 @@ impl Config {
             connect_timeout: self.api.connect_timeout,
             tcp_user_timeout: self.api.tcp_user_timeout,
             max_retry_after: self.retry.max_retry_after,
+            keep_alive: self.api.keep_alive,
             connections: self.worker.concurrency,
         })?;
         Ok(Wire {

@@ -13,6 +13,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("api.timeout", "30s"),
     ("api.connect_timeout", "5s"),
     ("api.tcp_user_timeout", "10s"),
+    ("api.keep_alive", "1s"),
     ("api.delay", "worker"),
     ("api.page_id", "number"),
     ("api.payload", "string"),

@@ -266,6 +266,7 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         connect_timeout: timeout.min(Duration::from_secs(2)),
         tcp_user_timeout: Duration::from_secs(2),
         max_retry_after: Duration::from_secs(3600),
+        keep_alive: Duration::from_secs(1),
         connections: 64,
     })
     .expect("client");
