@@ -269,8 +269,8 @@ pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wi
 fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire) {
     match (judgement.outcome, judgement.scope) {
         (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
-        // Too fast, not refused.
-        (Outcome::Throttled, _) => {}
+        // Too fast, or refused for the message's sake: nothing is said of the secret.
+        (Outcome::Throttled | Outcome::Refused, _) => {}
         (_, Scope::Page) => {
             let refusal = wire.secrets.refused(page, secret);
             if let Refusal::Switched(to) | Refusal::Both(to) = refusal {

@@ -99,7 +99,7 @@ fn lost(answer: &Answer, phase: Phase) {
     let judgement = judged(answer);
     assert_eq!(judgement.outcome, Outcome::Ambiguous);
     let form = format!("phase={phase} body_sent=yes: ");
-    assert!(judgement.reason.starts_with(&form), "{}", judgement.reason);
+    assert!(judgement.reason.contains(&form), "{}", judgement.reason);
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_body_that_breaks_off_keeps_its_status_and_says_why() {
             // The last byte stays unread, so that closing resets.
             let mut head = [0; 20];
             stream.read_exact(&mut head).expect("a request");
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\nhalf");
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\n{{\"a\"");
             let _ = stream.write_all(head.as_bytes());
             std::thread::sleep(Duration::from_millis(100));
             end();
@@ -291,7 +291,7 @@ async fn an_endless_body_is_cut_at_its_bound() {
     let (status, length, cut) = answered(&answer);
     assert_eq!((status, length), (200, BODY_LIMIT));
     assert_eq!(cut, Some("longer than 65536 bytes"));
-    assert_eq!(judged(&answer).rule, "status.2xx");
+    assert_eq!(judged(&answer).rule, "body.suspicious");
 }
 
 #[tokio::test]
