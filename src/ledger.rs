@@ -20,6 +20,7 @@ use pages::{Allowance, Pages, Probes};
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
 use crate::deliver::{Claim, Secrets};
+use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::job::{AfterUnknown, State};
 use crate::judge::Judgement;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub secrets: Arc<dyn Secrets>,
     /// What the senders' judgements ask to be paused.
     pub breaker: Arc<Mutex<Breaker>>,
+    /// What the senders delivered lately.
+    pub deliveries: Arc<Deliveries>,
 }
 
 /// What a cycle did.
@@ -540,6 +543,7 @@ fn unsent(claim: &Claim) -> Ended {
         due: claim.started,
         reason: Some(reason),
         ambiguous: false,
+        singled_out: 0,
         rest: Duration::ZERO,
         alone: false,
     }

@@ -82,6 +82,7 @@ impl Config {
             first: self.retry.first,
             max: self.retry.max,
             on_ambiguous: self.retry.on_ambiguous,
+            max_ambiguous: self.retry.max_ambiguous,
         }
     }
 
@@ -90,7 +91,7 @@ impl Config {
         worker: String,
         concurrency: usize,
         secrets: &Arc<Keyring>,
-        breaker: &Arc<Mutex<Breaker>>,
+        wire: &Wire,
     ) -> Settings {
         let rates = self
             .pages
@@ -108,7 +109,8 @@ impl Config {
             rates: rates.collect(),
             default_rate: self.pages.get("default").and_then(|page| page.rate),
             secrets: Arc::<Keyring>::clone(secrets),
-            breaker: Arc::clone(breaker),
+            breaker: Arc::clone(&wire.breaker),
+            deliveries: Arc::clone(&wire.deliveries),
         }
     }
 
@@ -140,6 +142,7 @@ impl Config {
                 .saturating_sub(self.api.timeout + self.api.tcp_user_timeout),
             delay_on_wire: self.api.delay == Delay::Api,
             breaker: Arc::clone(breaker),
+            deliveries: Arc::default(),
             hurry: watch::Sender::new(false),
             events: Arc::clone(events),
         })
@@ -179,7 +182,7 @@ impl Service {
         for (name, concurrency, waker) in std::iter::once(first).chain(second) {
             let worker = Worker {
                 waker,
-                settings: config.settings(name, concurrency, &keyring, &breaker),
+                settings: config.settings(name, concurrency, &keyring, &wire),
                 wire: Arc::clone(&wire),
                 events: Arc::clone(events),
                 shutdown_timeout: config.worker.shutdown_timeout,

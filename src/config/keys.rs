@@ -53,6 +53,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("retry.max", "10m"),
     ("retry.max_retry_after", "1h"),
     ("retry.on_ambiguous", "retry"),
+    ("retry.max_ambiguous", "5"),
     ("judge.rules", ""),
     ("circuit.attempts", "20"),
     ("circuit.recipients", "5"),

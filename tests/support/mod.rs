@@ -231,6 +231,7 @@ pub fn policy() -> Policy {
         first: Duration::from_millis(200),
         max: Duration::from_secs(2),
         on_ambiguous: OnAmbiguous::Retry,
+        max_ambiguous: 5,
     }
 }
 
@@ -249,6 +250,7 @@ pub fn settings(worker: &str) -> Settings {
         default_rate: None,
         secrets: Arc::new(AllPages),
         breaker: breaker(),
+        deliveries: Arc::default(),
     }
 }
 
@@ -278,6 +280,7 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         send_within: Duration::from_secs(10),
         delay_on_wire: false,
         breaker: Arc::clone(breaker),
+        deliveries: Arc::default(),
         hurry: tokio::sync::watch::Sender::new(false),
         events: Arc::new(Events::new()),
     })
@@ -318,13 +321,14 @@ impl Steps {
     }
 
     /// A worker on a connection of the test's.
-    pub async fn on(pool: Pool, settings: Settings) -> Self {
+    pub async fn on(pool: Pool, mut settings: Settings) -> Self {
         let now = pool.now().await.expect("now") + 10;
         let wire = wire(
             "http://127.0.0.1:9/",
             Duration::from_secs(1),
             &settings.breaker,
         );
+        settings.deliveries = Arc::clone(&wire.deliveries);
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
         Self {
             ledger,
@@ -365,6 +369,7 @@ impl Steps {
     /// Moves the clock.
     pub fn pass(&mut self, span: Duration) {
         self.now += postlane::clock::millis(span);
+        self.wire.deliveries.age(span);
     }
 
     /// Answers a claim with a status.

@@ -91,7 +91,8 @@ fn the_defaults_are_those_of_the_documentation() {
             first: seconds(2),
             max: seconds(600),
             max_retry_after: seconds(3600),
-            on_ambiguous: OnAmbiguous::Retry
+            on_ambiguous: OnAmbiguous::Retry,
+            max_ambiguous: 5
         }
     );
     assert_eq!(
