@@ -31,7 +31,6 @@ async fn rounds(worker: &mut Steps, rounds: usize, answer: &Answer) -> usize {
             sent += 1;
             worker.answer_with(claim, answer);
         }
-        worker.claims().await;
         worker.pass(Duration::from_secs(40));
     }
     sent
@@ -68,6 +67,9 @@ both! {
         let dead = db.int(DEAD).await;
         assert!((1..20).contains(&dead), "{dead} of 100 are dead");
         assert_eq!(db.text("select scope from send_pauses").await, "page:1");
+        rounds(&mut worker, 10, &status_answer(200)).await;
+        let delivered = db.int("select count(*) from send_jobs where state = 'delivered'").await;
+        assert_eq!(delivered, 100 - db.int(DEAD).await);
     }
 
     people_who_cannot_be_reached_never_pause_their_page, |db| {
