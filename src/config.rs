@@ -108,6 +108,9 @@ pub struct Retry {
     pub max_retry_after: Duration,
     /// What follows an ambiguous attempt where the job does not say.
     pub on_ambiguous: OnAmbiguous,
+    /// Ambiguous attempts, while other lanes are delivered, after which a job is unknown whatever the
+    /// policy; from 1.
+    pub max_ambiguous: u32,
 }
 
 /// `[judge]`: what an answer means.

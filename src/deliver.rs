@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
+use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::http::Http;
 use crate::job::{JobId, OnAmbiguous, Outcome, Scope, State};
@@ -38,6 +39,10 @@ pub struct Claim {
     pub body: Bytes,
     /// Failures before this attempt.
     pub failures: i64,
+    /// Ambiguous attempts before this one that count towards `max_ambiguous`.
+    pub ambiguous: i64,
+    /// From the end of the job's previous attempt to the claim; none if it is the first.
+    pub since_previous: Option<Duration>,
     /// The job's own policy.
     pub on_ambiguous: Option<OnAmbiguous>,
     /// The producer's delay.
@@ -70,6 +75,8 @@ pub struct Wire {
     pub delay_on_wire: bool,
     /// Watches the judgements; shared with the ledger, which writes the pauses.
     pub breaker: Arc<Mutex<Breaker>>,
+    /// What was delivered lately; shared with the ledger, which judges lost attempts.
+    pub deliveries: Arc<Deliveries>,
     /// Says true when the worker must end at once: what is unanswered then is ambiguous.
     pub hurry: watch::Sender<bool>,
     /// Where attempts are counted and logged.
@@ -85,6 +92,9 @@ impl Wire {
 
 /// What the receiver may take longer than the delay it was asked for.
 pub const API_DELAY_MARGIN: Duration = Duration::from_secs(1);
+
+/// The rule of an attempt whose answer could not be reported.
+const PANIC: &str = "ledger.panic";
 
 /// Tells the secrets of a process apart; says nothing about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,7 +189,28 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
             Answer::lost("phase=unknown: the worker stopped before it was answered")
         }
     };
-    report(claim, &answer, signed, wire)
+    let copy = claim.clone();
+    let reported = AssertUnwindSafe(|| report(claim, &answer, signed, wire));
+    std::panic::catch_unwind(reported).unwrap_or_else(|_| panicked(copy, &answer))
+}
+
+/// What is recorded if an answer could not be reported: sent again, it would fail again, so an operator
+/// decides, unless it is certain that nothing was sent.
+fn panicked(claim: Claim, answer: &Answer) -> Ended {
+    let why = "the worker failed on its answer; please report this";
+    let (judgement, state) = match answer {
+        Answer::NotSent { .. } => (Judgement::not_sent(PANIC, why), State::Queued),
+        _ => (Judgement::lost(PANIC, why), State::Unknown),
+    };
+    let next = retry::Next {
+        state,
+        failed: false,
+        singled_out: false,
+        after: Duration::from_secs(10),
+        reason: Some(format!("it may have arrived: {why}")),
+    };
+    let took = claim.claimed.elapsed();
+    ended(claim, &judgement, next, took, None, None)
 }
 
 /// Says in `with` which secret signed, also when it is dropped half-way.
@@ -188,18 +219,28 @@ async fn send(claim: &Claim, with: &mut Option<SecretId>, wire: &Wire) -> Answer
         return Answer::not_sent("the page has no secret");
     };
     *with = Some(secret);
-    // The last look before the first byte, on the clock that runs through a suspend.
-    let age = claim.claimed.elapsed();
-    if age > wire.send_within {
-        return Answer::not_sent(format!(
+    let (claimed, expires_in, send_within) = (claim.claimed, claim.expires_in, wire.send_within);
+    let gate = move || too_late(claimed.elapsed(), expires_in, send_within);
+    // Now, since connecting would be in vain, and again right before the first byte.
+    if let Some(why) = gate() {
+        return Answer::not_sent(why);
+    }
+    let now = (claim.started + millis(claimed.elapsed())) / 1000;
+    let body = claim.body.clone();
+    wire.http.post(body, &signature, now, Box::new(gate)).await
+}
+
+/// Why a claim of this age must not go out any more, if so; its age is on the clock that runs through a
+/// suspend.
+fn too_late(age: Duration, expires_in: Option<Duration>, send_within: Duration) -> Option<String> {
+    if age > send_within {
+        return Some(format!(
             "claimed {age:.1?} ago, too late to finish within its lease"
         ));
     }
-    if claim.expires_in.is_some_and(|left| age >= left) {
-        return Answer::not_sent(EXPIRED);
-    }
-    let now = (claim.started + millis(age)) / 1000;
-    wire.http.post(claim.body.clone(), &signature, now).await
+    expires_in
+        .is_some_and(|left| age >= left)
+        .then(|| EXPIRED.to_owned())
 }
 
 /// Turns an answer into what the ledger records; `signed` says which secret signed the request.
@@ -218,10 +259,17 @@ pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wi
         breaker.saw(BootInstant::now(), &claim.page, &claim.lane, &mut judgement);
     }
     let took = claim.claimed.elapsed();
+    if judgement.outcome == Outcome::Delivered {
+        wire.deliveries.saw(&claim.lane);
+    }
+    let since = took + claim.since_previous.unwrap_or_default();
     let attempted = Attempted {
         job: claim.job,
         number: claim.number,
         failures: claim.failures,
+        ambiguous: claim.ambiguous,
+        others_pass: judgement.outcome == Outcome::Ambiguous
+            && wire.deliveries.of_others(&claim.lane, since),
         on_ambiguous: claim.on_ambiguous,
     };
     let next = retry::next(&wire.policy, attempted, &judgement);
@@ -259,8 +307,8 @@ pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wi
 fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire) {
     match (judgement.outcome, judgement.scope) {
         (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
-        // Too fast, not refused.
-        (Outcome::Throttled, _) => {}
+        // Too fast, or refused for the message's sake: nothing is said of the secret.
+        (Outcome::Throttled | Outcome::Refused, _) => {}
         (_, Scope::Page) => {
             let refusal = wire.secrets.refused(page, secret);
             if let Refusal::Switched(to) | Refusal::Both(to) = refusal {
@@ -302,6 +350,7 @@ fn ended(
         due: finished + millis(next.after),
         reason: next.reason.map(|reason| clean(&reason).into()),
         ambiguous: judgement.outcome == Outcome::Ambiguous,
+        singled_out: i64::from(next.singled_out),
         rest: Duration::ZERO,
         alone: claim.alone,
     }

@@ -9,11 +9,18 @@ mod evidence;
 use std::time::Duration;
 
 use bytes::Bytes;
-use evidence::Noted;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use evidence::{Noted, Refused};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Url};
 
 use crate::judge::{Answer, BODY_LIMIT, Evidence, Phase};
+
+/// The most headers of an answer; the client's own bound on their bytes stands beside it.
+const MAX_HEADERS: usize = 1024;
+
+/// The last look before the first byte: why the request must not go out any more, if so. Asked when
+/// there is a connection, which may be seconds after the attempt began.
+pub type Gate = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// What the client needs to know.
 #[derive(Debug, Clone)]
@@ -30,6 +37,8 @@ pub struct Endpoint {
     pub tcp_user_timeout: Duration,
     /// The most that `Retry-After` is believed.
     pub max_retry_after: Duration,
+    /// How long an idle connection may be reused; zero: never.
+    pub keep_alive: Duration,
     /// Idle connections kept for reuse; about the number of requests in flight.
     pub connections: usize,
 }
@@ -61,8 +70,16 @@ impl Http {
             .http1_only()
             .timeout(endpoint.timeout)
             .connect_timeout(endpoint.connect_timeout)
-            .pool_idle_timeout(Duration::from_secs(10))
-            .pool_max_idle_per_host(endpoint.connections)
+            .pool_idle_timeout(endpoint.keep_alive)
+            .pool_max_idle_per_host(match endpoint.keep_alive.is_zero() {
+                true => 0,
+                false => endpoint.connections,
+            })
+            // An answer that is nearly HTTP is an answer: unread, it would be asked for again.
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(MAX_HEADERS)
             .tcp_nodelay(true)
             .user_agent(concat!("postlane/", env!("CARGO_PKG_VERSION")));
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
@@ -71,22 +88,36 @@ impl Http {
         Ok(Self { client, endpoint })
     }
 
-    /// Sends exactly `body` with its signature. `now_unix_secs` reads dates in `Retry-After`.
-    pub async fn post(&self, body: Bytes, signature: &str, now_unix_secs: i64) -> Answer {
+    /// Sends exactly `body` with its signature, unless `gate` says otherwise once there is a connection.
+    /// `now_unix_secs` reads dates in `Retry-After`.
+    pub async fn post(
+        &self,
+        body: Bytes,
+        signature: &str,
+        now_unix_secs: i64,
+        gate: Gate,
+    ) -> Answer {
         let Ok(signature) = HeaderValue::from_str(signature) else {
             return Answer::not_sent("the signature is no header value");
         };
-        let (body, asked) = Noted::new(body);
+        let (body, asked) = Noted::new(body, gate);
         let request = self
             .client
             .post(self.endpoint.url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            // Without it any encoding would be allowed.
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header(self.endpoint.signature_header.clone(), signature)
             .body(Body::wrap(body));
         let error = match request.send().await {
             Ok(response) => return self.read(response, now_unix_secs).await,
             Err(error) => error,
         };
+        // The head stands before the body in the same buffer, and both are dropped with it.
+        if let Some(Refused(why)) = evidence::causes(&error).find_map(|cause| cause.downcast_ref())
+        {
+            return Answer::not_sent(why.clone());
+        }
         // Nothing was tried: there is nothing to tell of it.
         if error.is_builder() {
             return Answer::not_sent(words(error));

@@ -158,6 +158,8 @@ pub struct Head {
     pub attempts: i64,
     /// Those that count.
     pub failures: i64,
+    /// Those that count towards `max_ambiguous`.
+    pub ambiguous: i64,
     /// When it may be tried.
     pub due: Millis,
     /// When it may no longer be sent.
@@ -172,7 +174,7 @@ pub struct Head {
     pub tag: Option<String>,
     /// The delay in seconds.
     pub delay: i64,
-    /// When its last attempt began, if it has begun.
+    /// When its last attempt began, or, if it is over, when it ended; none before the first.
     pub started: Option<Millis>,
 }
 

@@ -20,6 +20,7 @@ use pages::{Allowance, Pages, Probes, Turns};
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
 use crate::deliver::{Claim, Secrets};
+use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::job::{AfterUnknown, State};
 use crate::judge::Judgement;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub secrets: Arc<dyn Secrets>,
     /// What the senders' judgements ask to be paused.
     pub breaker: Arc<Mutex<Breaker>>,
+    /// What the senders delivered lately.
+    pub deliveries: Arc<Deliveries>,
 }
 
 /// What a cycle did.
@@ -577,6 +580,7 @@ fn unsent(claim: &Claim) -> Ended {
         due: claim.started,
         reason: Some(reason),
         ambiguous: false,
+        singled_out: 0,
         rest: Duration::ZERO,
         alone: false,
     }

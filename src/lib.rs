@@ -32,6 +32,7 @@ pub mod store;
 
 // motion
 pub mod deliver;
+pub mod deliveries;
 pub mod events;
 pub mod keyring;
 pub mod ledger;

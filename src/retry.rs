@@ -21,6 +21,9 @@ pub struct Policy {
     pub max: Duration,
     /// What an ambiguous attempt leads to, unless the job says otherwise.
     pub on_ambiguous: OnAmbiguous,
+    /// How many ambiguous attempts make a job unknown, whatever the policy; at least 1. One counts
+    /// only if others were delivered meanwhile.
+    pub max_ambiguous: u32,
 }
 
 /// What happens to a job after an attempt.
@@ -30,6 +33,8 @@ pub struct Next {
     pub state: State,
     /// True if the attempt counts towards `max_attempts`.
     pub failed: bool,
+    /// True if the attempt counts towards `max_ambiguous`.
+    pub singled_out: bool,
     /// How long it waits, if it is queued again.
     pub after: Duration,
     /// Why, in one line; none if it was delivered.
@@ -45,6 +50,11 @@ pub struct Attempted {
     pub number: i64,
     /// Failures before this one.
     pub failures: i64,
+    /// Ambiguous attempts before this one that count towards `max_ambiguous`.
+    pub ambiguous: i64,
+    /// Something of another lane was delivered since the job's previous attempt (for the first: since
+    /// it began itself).
+    pub others_pass: bool,
     /// The job's own policy, if it has one.
     pub on_ambiguous: Option<OnAmbiguous>,
 }
@@ -54,21 +64,39 @@ pub fn next(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) ->
     let done = |state, reason| Next {
         state,
         failed: state != State::Delivered,
+        singled_out: false,
         after: Duration::ZERO,
         reason,
     };
     let hold = judgement.hold
         || attempted.on_ambiguous.unwrap_or(policy.on_ambiguous) == OnAmbiguous::Hold;
-    match judgement.outcome {
+    let singled_out = judgement.outcome == Outcome::Ambiguous && attempted.others_pass;
+    let ambiguous = attempted.ambiguous + i64::from(singled_out);
+    let next = match judgement.outcome {
         Outcome::Delivered => done(State::Delivered, None),
         Outcome::Refused => done(State::Dead, Some(judgement.reason.clone())),
         Outcome::Ambiguous if hold => done(
             State::Unknown,
             Some(format!("it may have arrived: {}", judgement.reason)),
         ),
+        // At least once has its bound: whoever is meant would get each of them.
+        Outcome::Ambiguous if singled_out && ambiguous >= i64::from(policy.max_ambiguous) => {
+            let reason = match ambiguous {
+                1 => format!("1 attempt may have arrived: {}", judgement.reason),
+                _ => format!(
+                    "{ambiguous} attempts may each have arrived: {}",
+                    judgement.reason
+                ),
+            };
+            done(State::Unknown, Some(reason))
+        }
         Outcome::Retryable | Outcome::Throttled | Outcome::NotSent | Outcome::Ambiguous => {
             again(policy, attempted, judgement)
         }
+    };
+    Next {
+        singled_out,
+        ..next
     }
 }
 
@@ -85,6 +113,7 @@ fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Ne
         return Next {
             state: State::Dead,
             failed: true,
+            singled_out: false,
             after: Duration::ZERO,
             reason: Some(reason),
         };
@@ -102,6 +131,7 @@ fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Ne
     Next {
         state: State::Queued,
         failed: judgement.counts,
+        singled_out: false,
         after,
         reason: Some(judgement.reason.clone()),
     }
@@ -136,6 +166,7 @@ mod tests {
             first: Duration::from_secs(2),
             max: Duration::from_secs(600),
             on_ambiguous: OnAmbiguous::Retry,
+            max_ambiguous: 5,
         }
     }
 
@@ -158,6 +189,8 @@ mod tests {
             job: 7,
             number,
             failures,
+            ambiguous: 0,
+            others_pass: false,
             on_ambiguous: None,
         }
     }
@@ -256,6 +289,35 @@ mod tests {
             ..ambiguous
         };
         assert_eq!(state(Some(OnAmbiguous::Retry), &held), State::Unknown);
+    }
+
+    #[test]
+    fn ambiguous_attempts_end_unknown_once_there_were_enough_while_others_passed() {
+        let ambiguous = judged(Outcome::Ambiguous, true);
+        let after = |before, others_pass, judgement: &Judgement<'_>| {
+            let attempted = Attempted {
+                ambiguous: before,
+                others_pass,
+                ..attempted(9, 0)
+            };
+            next(&policy(), attempted, judgement)
+        };
+        let fourth = after(3, true, &ambiguous);
+        assert_eq!((fourth.state, fourth.singled_out), (State::Queued, true));
+        let fifth = after(4, true, &ambiguous);
+        assert_eq!((fifth.state, fifth.singled_out), (State::Unknown, true));
+        let reason = fifth.reason.as_deref();
+        assert_eq!(reason, Some("5 attempts may each have arrived: why"));
+        // An outage uses up nothing.
+        let down = after(4, false, &ambiguous);
+        assert_eq!((down.state, down.singled_out), (State::Queued, false));
+        // A page that is paused is no excuse for another copy.
+        let paused = judged(Outcome::Ambiguous, false);
+        assert_eq!(after(4, true, &paused).state, State::Unknown);
+        for outcome in [Outcome::Retryable, Outcome::Throttled, Outcome::NotSent] {
+            let other = after(4, true, &judged(outcome, true));
+            assert_eq!((other.state, other.singled_out), (State::Queued, false));
+        }
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Config {
             first: self.retry.first,
             max: self.retry.max,
             on_ambiguous: self.retry.on_ambiguous,
+            max_ambiguous: self.retry.max_ambiguous,
         }
     }
 
@@ -114,7 +115,7 @@ impl Config {
         worker: String,
         concurrency: usize,
         secrets: &Arc<Keyring>,
-        breaker: &Arc<Mutex<Breaker>>,
+        wire: &Wire,
     ) -> Settings {
         let rates = self
             .pages
@@ -133,7 +134,8 @@ impl Config {
             rates: rates.collect(),
             default_rate: self.pages.get("default").and_then(|page| page.rate),
             secrets: Arc::<Keyring>::clone(secrets),
-            breaker: Arc::clone(breaker),
+            breaker: Arc::clone(&wire.breaker),
+            deliveries: Arc::clone(&wire.deliveries),
         }
     }
 
@@ -150,6 +152,7 @@ impl Config {
             connect_timeout: self.api.connect_timeout,
             tcp_user_timeout: self.api.tcp_user_timeout,
             max_retry_after: self.retry.max_retry_after,
+            keep_alive: self.api.keep_alive,
             connections: self.worker.concurrency,
         })?;
         Ok(Wire {
@@ -164,6 +167,7 @@ impl Config {
                 .saturating_sub(self.api.timeout + self.api.tcp_user_timeout),
             delay_on_wire: self.api.delay == Delay::Api,
             breaker: Arc::clone(breaker),
+            deliveries: Arc::default(),
             hurry: watch::Sender::new(false),
             events: Arc::clone(events),
         })
@@ -204,7 +208,7 @@ impl Service {
         for (name, concurrency, waker) in std::iter::once(first).chain(second) {
             let worker = Worker {
                 waker,
-                settings: config.settings(name, concurrency, &keyring, &breaker),
+                settings: config.settings(name, concurrency, &keyring, &wire),
                 wire: Arc::clone(&wire),
                 events: Arc::clone(events),
                 shutdown_timeout: config.worker.shutdown_timeout,

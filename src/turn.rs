@@ -108,6 +108,7 @@ mod tests {
             state: State::Queued,
             attempts: 0,
             failures: 0,
+            ambiguous: 0,
             due: 1000,
             expires: None,
             on_ambiguous: None,

@@ -7,6 +7,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,20 +17,29 @@ use postlane::judge::{Answer, BODY_LIMIT, Evidence, Judgement, Phase, RuleSet, j
 
 const BODY: &[u8] = br#"{"page_id":1}"#;
 
-/// Posts to a URL once.
-async fn post(url: &str) -> Answer {
-    let http = Http::new(Endpoint {
+/// A client whose idle connections may be reused for so long.
+fn client(url: &str, keep_alive: Duration) -> Http {
+    Http::new(Endpoint {
         url: url.parse().expect("a URL"),
         signature_header: "x-joinchat-signature".parse().expect("a header"),
         timeout: Duration::from_millis(800),
         connect_timeout: Duration::from_millis(400),
         tcp_user_timeout: Duration::from_secs(1),
         max_retry_after: Duration::from_secs(3600),
+        keep_alive,
         connections: 4,
-    });
-    http.expect("a client")
-        .post(Bytes::from_static(BODY), "sig", 0)
-        .await
+    })
+    .expect("a client")
+}
+
+/// Posts to a URL once.
+async fn post(url: &str) -> Answer {
+    post_with(&client(url, Duration::from_secs(1))).await
+}
+
+async fn post_with(http: &Http) -> Answer {
+    let open = Box::new(|| None);
+    http.post(Bytes::from_static(BODY), "sig", 0, open).await
 }
 
 /// A receiver that does this to each connection; its port.
@@ -241,7 +251,7 @@ async fn a_body_that_breaks_off_keeps_its_status_and_says_why() {
             // The last byte stays unread, so that closing resets.
             let mut head = [0; 20];
             stream.read_exact(&mut head).expect("a request");
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\nhalf");
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 100\r\n\r\n{{\"a\"");
             let _ = stream.write_all(head.as_bytes());
             std::thread::sleep(Duration::from_millis(100));
             end();
@@ -281,7 +291,140 @@ async fn an_endless_body_is_cut_at_its_bound() {
     let (status, length, cut) = answered(&answer);
     assert_eq!((status, length), (200, BODY_LIMIT));
     assert_eq!(cut, Some("longer than 65536 bytes"));
-    assert_eq!(judged(&answer).rule, "status.2xx");
+    assert_eq!(judged(&answer).rule, "body.suspicious");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_nearly_http_is_read() {
+    let many: String = (0..500).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    for head in [
+        "HTTP/1.1 200 OK\r\nServer : IIS\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nServer: a\r\n\tb\r\n  c\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nno colon here\r\nX(y): z\r\n: empty\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nX-Naïve: é\r\n".to_owned(),
+        "HTTP/1.1 200\r\n".to_owned(),
+        "HTTP/1.1 200 OK\nServer: line feeds alone\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\n{many}"),
+    ] {
+        let text = format!("{head}Content-Length: 16\r\n\r\n{{\"success\":true}}");
+        let answer = to(move |mut stream| {
+            read(&mut stream);
+            let _ = stream.write_all(text.as_bytes());
+            hang();
+        })
+        .await;
+        assert_eq!(answered(&answer), (200, 16, None), "{head}");
+        assert_eq!(judged(&answer).rule, "body.success", "{head}");
+    }
+}
+
+/// Answers each request of each connection, and closes what is idle for so long. Counts connections.
+fn impatient(idle: Duration) -> (u16, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let port = receiver(move |mut stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::thread::spawn(move || {
+            stream.set_read_timeout(Some(idle)).expect("a timeout");
+            let (mut got, mut buffer) = (Vec::new(), [0; 1024]);
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                got.extend_from_slice(&buffer[..length]);
+                if got.ends_with(BODY) {
+                    got.clear();
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                }
+            }
+        });
+    });
+    (port, connections)
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_is_not_reused() {
+    let (port, connections) = impatient(Duration::from_millis(300));
+    let http = client(
+        &format!("http://127.0.0.1:{port}/"),
+        Duration::from_millis(100),
+    );
+    // As far apart as the receiver waits: each reuse would meet its end.
+    for _ in 0..8 {
+        assert_eq!(answered(&post_with(&http).await).0, 200);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 8);
+    // Busy connections are reused at once.
+    for _ in 0..50 {
+        assert_eq!(answered(&post_with(&http).await).0, 200);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 9);
+}
+
+#[tokio::test]
+async fn no_connection_is_reused_without_keep_alive() {
+    let (port, connections) = impatient(Duration::from_secs(5));
+    let http = client(&format!("http://127.0.0.1:{port}/"), Duration::ZERO);
+    for _ in 0..5 {
+        assert_eq!(answered(&post_with(&http).await).0, 200);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_its_time_is_over_however_long_connecting_took() {
+    // A backlog that is full: the next connection is made when there is room, at the second try of
+    // the kernel after a second.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(any).expect("a free port");
+    let listener = socket.listen(1).and_then(tokio::net::TcpListener::into_std);
+    let listener = listener.expect("listens");
+    let address = listener.local_addr().expect("bound");
+    let fill = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+    let full: Vec<_> = std::iter::from_fn(|| fill().ok()).take(16).collect();
+    assert!(full.len() < 16, "the backlog is full at some time");
+    let accepting = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(full);
+        listener.set_nonblocking(true).expect("set");
+        let began = postlane::clock::BootInstant::now();
+        let mut got = Vec::new();
+        let mut streams = Vec::new();
+        while began.elapsed() < Duration::from_secs(4) {
+            streams.extend(listener.accept().map(|(stream, _)| stream));
+            for stream in &mut streams {
+                let _ = stream.set_nonblocking(true);
+                let mut buffer = [0; 1024];
+                let length = stream.read(&mut buffer).unwrap_or(0);
+                got.extend_from_slice(&buffer[..length]);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (streams.len(), got)
+    });
+    let http = Http::new(Endpoint {
+        url: format!("http://{address}/").parse().expect("a URL"),
+        signature_header: "x-joinchat-signature".parse().expect("a header"),
+        timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+        tcp_user_timeout: Duration::from_secs(1),
+        max_retry_after: Duration::from_secs(3600),
+        keep_alive: Duration::from_secs(1),
+        connections: 4,
+    })
+    .expect("a client");
+    let began = postlane::clock::BootInstant::now();
+    let over = move || {
+        let is_over = began.elapsed() > Duration::from_millis(400);
+        is_over.then(|| "expired".to_owned())
+    };
+    let answer = http
+        .post(Bytes::from_static(BODY), "sig", 0, Box::new(over))
+        .await;
+    assert_eq!(answer, Answer::not_sent("expired"));
+    assert!(began.elapsed() > Duration::from_millis(500), "it connected");
+    let (connections, got) = accepting.join().expect("counted");
+    assert!(connections > 0);
+    assert_eq!(String::from_utf8_lossy(&got), "", "not one byte");
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ pub async fn post() -> Result<()> {
         connect_timeout: Duration::from_secs(5),
         tcp_user_timeout: Duration::from_secs(10),
         max_retry_after: Duration::from_secs(3600),
+        keep_alive: Duration::from_secs(1),
         connections: task.in_flight,
     })?;
     let next = Arc::new(AtomicUsize::new(0));
@@ -51,7 +52,8 @@ pub async fn post() -> Result<()> {
                 }
                 let body = body(n);
                 let signed = signature(SECRET.as_bytes(), body.as_bytes());
-                http.post(Bytes::from(body), &signed, 0).await;
+                http.post(Bytes::from(body), &signed, 0, Box::new(|| None))
+                    .await;
             }
         });
     }

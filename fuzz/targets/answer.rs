@@ -112,11 +112,14 @@ fn follows(input: &Input<'_>, judgement: &Judgement<'_>) {
         first: Duration::from_secs(2),
         max: Duration::from_secs(600),
         on_ambiguous: OnAmbiguous::Retry,
+        max_ambiguous: 5,
     };
     let attempted = Attempted {
         job: input.job,
         number: i64::from(input.kind) + 1,
         failures: i64::from(input.phase),
+        ambiguous: i64::from(input.phase),
+        others_pass: input.flags & 16 != 0,
         on_ambiguous: (input.flags & 8 != 0).then_some(OnAmbiguous::Hold),
     };
     let next = retry::next(&policy, attempted, judgement);

@@ -42,6 +42,8 @@ create table send_jobs (
     joined_at timestamptz,
     -- some attempt ended ambiguous: sending it again may repeat it
     ambiguous boolean not null default false,
+    -- those of them that ended so while other lanes were delivered
+    ambiguous_attempts bigint not null default 0,
     -- an operator cancelled it while it was being sent
     cancel_requested boolean not null default false,
 

@@ -43,6 +43,8 @@ create table send_jobs (
     joined_at integer,
     -- some attempt ended ambiguous: sending it again may repeat it
     ambiguous integer not null default 0,
+    -- those of them that ended so while other lanes were delivered
+    ambiguous_attempts integer not null default 0,
     -- an operator cancelled it while it was being sent
     cancel_requested integer not null default 0,
 

@@ -93,6 +93,8 @@ impl Classify {
             job: 1,
             number: 1,
             failures: 0,
+            ambiguous: 0,
+            others_pass: false,
             on_ambiguous: None,
         };
         let then = retry::next(&config.policy(), first, &judgement)

@@ -23,6 +23,9 @@ const RESERVED: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
 ];
 
+/// No common server keeps an idle connection longer.
+const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// `[api]`: the receiver.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Api {
@@ -40,6 +43,9 @@ pub struct Api {
     pub connect_timeout: Duration,
     /// How long written bytes may stay unacknowledged.
     pub tcp_user_timeout: Duration,
+    /// How long an idle connection may be reused, at most a minute; zero: never. A receiver that closes
+    /// sooner makes ambiguous attempts of requests that it never read.
+    pub keep_alive: Duration,
     /// Who waits for a job's delay.
     pub delay: Delay,
     /// How `page_id` goes out.
@@ -99,6 +105,7 @@ impl Reader {
             timeout: self.span("api.timeout", SHORTEST),
             connect_timeout: self.span("api.connect_timeout", SHORTEST),
             tcp_user_timeout: self.span("api.tcp_user_timeout", SHORTEST),
+            keep_alive: self.keep_alive(),
             delay: self.choice(
                 "api.delay",
                 &[("worker", Delay::Worker), ("api", Delay::Api)],
@@ -115,6 +122,14 @@ impl Reader {
                 ],
             ),
         }
+    }
+
+    fn keep_alive(&mut self) -> Duration {
+        let span = self.span("api.keep_alive", Duration::ZERO);
+        if span > LONGEST_KEEP_ALIVE {
+            self.refuse("api.keep_alive", "must not be over 1m");
+        }
+        span
     }
 
     /// The version of the API, with what it presets laid under what is set.

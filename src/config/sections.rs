@@ -195,6 +195,7 @@ impl Reader {
                 "retry.on_ambiguous",
                 &words(OnAmbiguous::ALL, OnAmbiguous::as_str),
             ),
+            max_ambiguous: self.number("retry.max_ambiguous", 1..=1_000_000),
         }
     }
 

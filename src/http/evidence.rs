@@ -6,7 +6,6 @@
 //! head, so "not asked for" means "not sent" today; nothing promises that it stays so, and an
 //! attempt that was not proven unsent is ambiguous.)
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
@@ -17,21 +16,29 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::Gate;
 use crate::judge::{Evidence, Phase};
 
-/// A body in one piece that notes when it is asked for.
+/// A body in one piece that notes when it is asked for, and is not given if its gate says so.
 pub(super) struct Noted {
     bytes: Option<Bytes>,
     asked: Arc<AtomicBool>,
+    gate: Gate,
 }
+
+/// Why the gate did not let the body go.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) String);
 
 impl Noted {
     /// The body, and the note.
-    pub(super) fn new(bytes: Bytes) -> (Self, Arc<AtomicBool>) {
+    pub(super) fn new(bytes: Bytes, gate: Gate) -> (Self, Arc<AtomicBool>) {
         let asked = Arc::new(AtomicBool::new(false));
         let body = Self {
             bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
             asked: Arc::clone(&asked),
+            gate,
         };
         (body, asked)
     }
@@ -39,13 +46,16 @@ impl Noted {
 
 impl Body for Noted {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Refused;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Refused>>> {
         let body = self.get_mut();
+        if let Some(why) = (body.gate)() {
+            return Poll::Ready(Some(Err(Refused(why))));
+        }
         body.asked.store(true, Ordering::Relaxed);
         Poll::Ready(body.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }

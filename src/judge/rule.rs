@@ -163,7 +163,8 @@ impl Rule {
             let is_listed = |list: &Vec<i64>| read().is_some_and(|code| list.contains(&code));
             list.as_ref().is_none_or(is_listed)
         };
-        let has = |field| facts.said.as_ref().is_some_and(|said| said.has(field));
+        let said = facts.said.as_ref();
+        let has = |field| said.is_some_and(|said| facts.reading.has(said, field));
         holds("code", listed(&when.code, &|| facts.code()))?;
         holds("subcode", listed(&when.subcode, &|| facts.subcode()))?;
         holds("field", when.field.iter().all(has))?;

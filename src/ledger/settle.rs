@@ -239,6 +239,11 @@ impl Ledger {
             job: head.job,
             number: head.attempts,
             failures: head.failures,
+            ambiguous: head.ambiguous,
+            others_pass: head.started.is_some_and(|at| {
+                let within = span(cycle.now - at);
+                self.settings.deliveries.of_others(lane, within)
+            }),
             on_ambiguous: head.on_ambiguous,
         };
         let next = retry::next(&self.settings.policy, attempted, &judgement);
@@ -259,6 +264,7 @@ impl Ledger {
             due: cycle.now + millis(next.after),
             reason: next.reason.map(Arc::from),
             ambiguous: true,
+            singled_out: i64::from(next.singled_out),
             rest: Duration::ZERO,
             alone: false,
         }
@@ -290,6 +296,8 @@ pub(super) fn begins(
         page,
         body: Bytes::from(body),
         failures: head.failures,
+        ambiguous: head.ambiguous,
+        since_previous: head.started.map(|at| span(cycle.now - at)),
         on_ambiguous: head.on_ambiguous,
         delay: span(head.delay * 1000),
         alone,

@@ -82,6 +82,7 @@ with mine as materialized (
         reason = case when r.begins then send_jobs.reason else r.reason end,
         last_status = case when r.begins then last_status else coalesce(r.status, last_status) end,
         ambiguous = send_jobs.ambiguous or not r.begins and r.ambiguous,
+        ambiguous_attempts = ambiguous_attempts + case when r.begins then 0 else r.singled_out end,
         cancel_requested = false
     from (
         select mine.*, begins, case when begins then next else job end as id
@@ -137,7 +138,7 @@ where send_lanes.lane = r.lane and send_lanes.token = r.token and leased_by = $1
     ";
 ",
     move_jobs!(
-        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool, lane text}"
+        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint, lane text}"
     ),
     " and ",
     advances!(),
@@ -173,11 +174,11 @@ pub async fn advance(
     after: AfterUnknown,
 ) -> Result<Vec<(usize, Option<Head>)>> {
     let row = |Advance { ended, next }: &Advance| {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m] = record::both(ended);
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = record::both(ended);
         let (lane, token) = ((&next.lane).into(), ended.token.into());
         let (job, number) = (next.job.into(), next.number.into());
         [
-            lane, token, job, number, a, b, c, d, e, f, g, h, i, j, k, l, m,
+            lane, token, job, number, a, b, c, d, e, f, g, h, i, j, k, l, m, n,
         ]
     };
     let block = i64::from(after == AfterUnknown::Block);

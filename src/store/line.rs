@@ -35,7 +35,8 @@ pub(super) use unknown_in_line;
 macro_rules! head_columns {
     () => {
         "j.id, j.state, j.attempts, j.failures, {ms: j.due_at} as due, {ms: j.expires_at} as expires,
-    j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay"
+    j.on_ambiguous, cast(j.recipient as text) as recipient, cast(j.message as text) as message, j.tag, j.delay,
+    j.ambiguous_attempts"
     };
 }
 pub(super) use head_columns;
@@ -48,8 +49,8 @@ select r.at, exists (select 1 from send_pauses p where p.scope = 'lane:' || r.la
     ",
     head_columns!(),
     ",
-    case when j.state = 'sending' then
-        (select {ms: a.started_at} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
+    case when j.attempts > 0 then
+        (select {ms: coalesce(a.finished_at, a.started_at)} from send_attempts a where a.job_id = j.id and a.number = j.attempts) end as started
 from {rows: lane text, at bigint, head bigint}
 left join send_jobs j on j.id {is (}coalesce(
     (select s.id from send_jobs s where s.lane = r.lane and s.state = 'sending'),
@@ -73,7 +74,7 @@ pub async fn look(tx: &mut Tx, lanes: &[Locked], after: AfterUnknown) -> Result<
         if let Some((locked_at, locked)) = at.and_then(|at| Some((at, lanes.get(at)?))) {
             let mut head = head(&row, 2)?;
             if let Some(head) = &mut head {
-                head.started = row.int_opt(13)?;
+                head.started = row.int_opt(14)?;
             }
             let line = Line {
                 lane: Arc::clone(&locked.lane),
@@ -130,6 +131,7 @@ pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
         message: row.bytes(first + 8)?,
         tag: row.text_opt(first + 9)?,
         delay: row.int(first + 10)?,
+        ambiguous: row.int(first + 11)?,
         started: None,
     }))
 }

@@ -83,7 +83,8 @@ const RESOLVE_DEAD: &str = "-- resolve: it is over
 update send_jobs set state = 'dead', finished_at = {at: $1}, reason = 'resolved by an operator: dead'
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
 const RESOLVE_RESEND: &str = "-- resolve: send it again, in its place
-update send_jobs set state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend'
+update send_jobs set
+    state = 'queued', due_at = {at: $1}, reason = 'resolved by an operator: resend', ambiguous_attempts = 0
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
 
 /// Applies a verb to jobs. Returns those it moved: the others were in a state it does not take.

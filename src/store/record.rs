@@ -48,6 +48,8 @@ pub struct Ended {
     pub reason: Option<Arc<str>>,
     /// The attempt may have arrived.
     pub ambiguous: bool,
+    /// 1 if it counts towards `max_ambiguous`.
+    pub singled_out: i64,
     /// How long the lane rests after it.
     pub rest: Duration,
     /// Its lane was born of this job's mark alone.
@@ -157,6 +159,7 @@ macro_rules! move_jobs {
         else r.reason end,
     last_status = coalesce(r.status, last_status),
     ambiguous = send_jobs.ambiguous or r.ambiguous,
+    ambiguous_attempts = ambiguous_attempts + r.singled_out,
     cancel_requested = false
 from ",
             $rows,
@@ -176,14 +179,14 @@ const ATTEMPTS: &str = concat!(
 const JOBS: &str = concat!(
     "-- record: move the jobs on\n",
     move_jobs!(
-        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool}"
+        "{rows: job bigint, number bigint, finished bigint, status bigint, state text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint}"
     )
 );
 
 /// What [`both`] binds.
 macro_rules! ended_columns {
     () => {
-        "job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool"
+        "job bigint, number bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint"
     };
 }
 pub(super) use ended_columns;
@@ -206,7 +209,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
     }
     write_attempts(tx, None, ended).await?;
     let job = |e: &&Ended| {
-        let [state, failed, due, reason, ambiguous] = job(e);
+        let [state, failed, due, reason, ambiguous, singled_out] = job(e);
         let status = e.status.map(i64::from).into();
         let (number, finished) = (e.number.into(), e.finished.into());
         [
@@ -219,6 +222,7 @@ pub async fn write(tx: &mut Tx, ended: &[&Ended]) -> Result<()> {
             due,
             reason,
             ambiguous,
+            singled_out,
         ]
     };
     tx.change(JOBS, &[], ended.iter().map(job)).await?;
@@ -246,20 +250,21 @@ fn attempt(e: &Ended) -> [Bind; 8] {
 }
 
 /// What the row of its job takes besides.
-fn job(e: &Ended) -> [Bind; 5] {
+fn job(e: &Ended) -> [Bind; 6] {
     [
         e.state.as_str().into(),
         e.failed.into(),
         e.due.into(),
         e.reason.as_ref().into(),
         e.ambiguous.into(),
+        e.singled_out.into(),
     ]
 }
 
 /// What both take: the values of `ended_columns`.
-pub(super) fn both(ended: &Ended) -> [Bind; 13] {
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m]) = (attempt(ended), job(ended));
-    [a, b, c, d, e, f, g, h, i, j, k, l, m]
+pub(super) fn both(ended: &Ended) -> [Bind; 14] {
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n]) = (attempt(ended), job(ended));
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
 }
 
 const LATE: &str = "-- record: a late success closes its job

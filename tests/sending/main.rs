@@ -14,7 +14,7 @@ mod waits;
 use std::time::Duration;
 
 use postlane::clock::BootInstant;
-use postlane::deliver::{Claim, report};
+use postlane::deliver::{Claim, SecretId, Secrets, Signed, deliver, report, sign_with};
 use postlane::job::{Outcome, State};
 use postlane::judge::Answer;
 use postlane::mock::{Mock, MockConfig, Script, Step};
@@ -168,9 +168,9 @@ async fn a_failed_attempt_keeps_how_far_it_came() {
     stage.ends().await;
 }
 
-/// How an answer to the first attempt of a job ends.
-fn ended(answer: &Answer) -> Ended {
-    let claim = Claim {
+/// The first attempt of a job.
+fn claim() -> Claim {
+    Claim {
         lane: "1/id:a".into(),
         token: 1,
         job: 1,
@@ -178,19 +178,67 @@ fn ended(answer: &Answer) -> Ended {
         page: "1".into(),
         body: bytes::Bytes::new(),
         failures: 0,
+        ambiguous: 0,
+        since_previous: None,
         on_ambiguous: None,
         delay: Duration::ZERO,
         expires_in: None,
         started: 0,
         claimed: BootInstant::now(),
         alone: false,
-    };
+    }
+}
+
+/// How an answer to the first attempt of a job ends.
+fn ended(answer: &Answer) -> Ended {
     let wire = support::wire(
         "http://127.0.0.1:9/",
         Duration::from_secs(1),
         &support::breaker(),
     );
-    report(claim, answer, None, &wire)
+    report(claim(), answer, None, &wire)
+}
+
+/// Signs, and fails on what follows.
+struct Fragile;
+
+impl Secrets for Fragile {
+    fn sign(&self, _: &str, body: &[u8]) -> Option<Signed> {
+        Some(Signed {
+            signature: sign_with(SECRET.as_bytes(), body),
+            secret: SecretId(1),
+        })
+    }
+
+    fn has(&self, _: &str) -> bool {
+        true
+    }
+
+    fn accepted(&self, _: &str, _: SecretId) {
+        panic!("a bug");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_after_the_answer_is_reported_as_an_attempt_that_may_have_arrived() {
+    let mock = receiver();
+    let breaker = support::breaker();
+    let wire = support::wire(&mock.url(), Duration::from_secs(2), &breaker);
+    let mut wire = std::sync::Arc::into_inner(wire).expect("one owner");
+    wire.secrets = std::sync::Arc::new(Fragile);
+    mock.script("a", script("ok"));
+    let claim = Claim {
+        body:
+            br#"{"page_id":1,"recipient":{"id":"a"},"message":{"template_type":"text","text":"x"}}"#
+                .as_slice()
+                .into(),
+        ..claim()
+    };
+    let ended = deliver(claim, &wire).await;
+    assert_eq!(mock.count(), 1, "{ended:?}");
+    let found = (ended.outcome, ended.state, &*ended.rule);
+    assert_eq!(found, (Outcome::Ambiguous, State::Unknown, "ledger.panic"));
+    assert!(ended.reason.expect("a reason").contains("please report"));
 }
 
 #[tokio::test]
@@ -224,8 +272,11 @@ async fn a_connection_that_dies_without_a_status_may_have_delivered() {
     let stage = Stage::new().await;
     for text in ["reset", "close", "drop", "garbage", "reset-before"] {
         let attempt = stage.first(text, script(text)).await;
-        let verdict = ("ambiguous", "transport.ambiguous");
-        assert_eq!(attempt.verdict(), verdict, "{text}");
+        let rule = match text {
+            "garbage" => "transport.garbled",
+            _ => "transport.ambiguous",
+        };
+        assert_eq!(attempt.verdict(), ("ambiguous", rule), "{text}");
         let second = stage.attempt(attempt.job, 2).await;
         assert_eq!(second.outcome, "delivered", "{text}");
         let job = attempt.job;

@@ -228,6 +228,7 @@ pub fn policy() -> Policy {
         first: Duration::from_millis(200),
         max: Duration::from_secs(2),
         on_ambiguous: OnAmbiguous::Retry,
+        max_ambiguous: 5,
     }
 }
 
@@ -247,6 +248,7 @@ pub fn settings(worker: &str) -> Settings {
         default_rate: None,
         secrets: Arc::new(AllPages),
         breaker: breaker(),
+        deliveries: Arc::default(),
     }
 }
 
@@ -264,6 +266,7 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         connect_timeout: timeout.min(Duration::from_secs(2)),
         tcp_user_timeout: Duration::from_secs(2),
         max_retry_after: Duration::from_secs(3600),
+        keep_alive: Duration::from_secs(1),
         connections: 64,
     })
     .expect("client");
@@ -275,6 +278,7 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
         send_within: Duration::from_secs(10),
         delay_on_wire: false,
         breaker: Arc::clone(breaker),
+        deliveries: Arc::default(),
         hurry: tokio::sync::watch::Sender::new(false),
         events: Arc::new(Events::new()),
     })
@@ -315,13 +319,14 @@ impl Steps {
     }
 
     /// A worker on a connection of the test's.
-    pub async fn on(pool: Pool, settings: Settings) -> Self {
+    pub async fn on(pool: Pool, mut settings: Settings) -> Self {
         let now = pool.now().await.expect("now") + 10;
         let wire = wire(
             "http://127.0.0.1:9/",
             Duration::from_secs(1),
             &settings.breaker,
         );
+        settings.deliveries = Arc::clone(&wire.deliveries);
         let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
         Self {
             ledger,
@@ -362,6 +367,7 @@ impl Steps {
     /// Moves the clock.
     pub fn pass(&mut self, span: Duration) {
         self.now += postlane::clock::millis(span);
+        self.wire.deliveries.age(span);
     }
 
     /// Answers a claim with a status.

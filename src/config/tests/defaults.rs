@@ -69,6 +69,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.api.timeout, seconds(30));
     assert_eq!(config.api.connect_timeout, seconds(5));
     assert_eq!(config.api.tcp_user_timeout, seconds(10));
+    assert_eq!(config.api.keep_alive, seconds(1));
     assert_eq!(config.api.delay, Delay::Worker);
     assert_eq!(config.api.version, "2020-11");
     assert_eq!(config.message, Limits::default());
@@ -90,7 +91,8 @@ fn the_defaults_are_those_of_the_documentation() {
             first: seconds(2),
             max: seconds(600),
             max_retry_after: seconds(3600),
-            on_ambiguous: OnAmbiguous::Retry
+            on_ambiguous: OnAmbiguous::Retry,
+            max_ambiguous: 5
         }
     );
     assert_eq!(

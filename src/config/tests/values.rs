@@ -67,6 +67,8 @@ fn everything_that_is_wrong_is_said_at_once() {
             "must not be over retry.max (10m)",
         ),
         ("[retry]\nmax_attempts = 0", "from 1 to 1000000"),
+        ("[retry]\nmax_ambiguous = 0", "from 1 to 1000000"),
+        ("[api]\nkeep_alive = \"61s\"", "must not be over 1m"),
         (
             "[retry]\non_ambiguous = \"Hold\"",
             "use \"retry\" or \"hold\"",

@@ -14,13 +14,36 @@ fn a_body_is_a_failure_wherever_it_says_so() {
         r#"{"recipient_id":"1","errors":{"msg":"no"}}"#,
         r#"{"error":true}"#,
         r#"{"errors":["no"]}"#,
+        r#"{"success":"0"}"#,
+        r#"{"success":"no"}"#,
+        r#"{"success":" Failed "}"#,
+        r#"{"success":null}"#,
+        r#"{"success":""}"#,
+        r#"{"success":0.0}"#,
+        r#"{"Success":false}"#,
+        r#"{"isSuccess":false}"#,
+        r#"{"ok":false,"description":"x"}"#,
+        r#"{"status":"error"}"#,
+        r#"{"status":"FAILED"}"#,
+        r#"{"status":false}"#,
+        r#"{"result":"fail","msg":"x"}"#,
+        r#"[{"success":false}]"#,
+        r#"[{"success":true},{"success":false}]"#,
+        r#"{"data":{"error":"x"}}"#,
+        r#"{"data":{"items":[{"status":"rejected"}]}}"#,
+        r#"{"errors":{"code":0,"msg":"x"}}"#,
+        r#"{"error_message":"x"}"#,
+        r#""{\"success\":false}""#,
+        ")]}',\n{\"success\":false}",
+        "<br />\n<b>Notice</b>: Undefined index in <b>/w/a.php</b> on line <b>3</b><br />\n{\"success\":false}",
+        "{\"success\":false}<!-- 3 ms -->",
         r#"{"error":{"x":1}}"#,
         "\u{feff} {\"success\":false} \n",
     ] {
         let judgement = status(200, body);
         is(&judgement, "body.failure", Retryable, Scope::None);
         assert_eq!((judgement.cap, judgement.counts), (Some(3), true), "{body}");
-        is(&status(400, body), "status.refused", Refused, Scope::None);
+        is(&status(400, body), "status.refused", Refused, Scope::Page);
         is(&status(401, body), "status.page", Retryable, Scope::Page);
         // It may have come after acceptance, whatever the body says.
         is(
@@ -30,6 +53,16 @@ fn a_body_is_a_failure_wherever_it_says_so() {
             Scope::None,
         );
     }
+    // Its code and words are those of the part that says no.
+    let within = r#"{"id":7,"data":{"error":{"code":10010,"message":"Recipient"}}}"#;
+    is(&status(200, within), "code.10010", Refused, Scope::None);
+    let signed = r#"{"result":"fail","msg":"sign error"}"#;
+    is(
+        &status(200, signed),
+        "body.signature",
+        Retryable,
+        Scope::Page,
+    );
 }
 
 #[test]
@@ -39,8 +72,21 @@ fn a_body_is_a_success_only_where_it_says_so() {
         r#"{"success":true,"error":null,"errors":{}}"#,
         r#"{"success":true,"error":false,"errors":[]}"#,
         r#"{"success":true,"error":"","errors":0}"#,
+        r#"{"success":true,"errors":{"code":0,"msg":""}}"#,
+        r#"{"success":true,"errors":{"code":"0","message":"ok","trace":"7f"}}"#,
+        r#"{"success":true,"errors":[{"code":0}],"error":"none"}"#,
+        r#"{"success":true,"error":{"code":0,"message":"Success"}}"#,
         r#"{"recipient_id":"1"}"#,
         r#"{"message_id":"mid.1"}"#,
+        r#""{\"success\":true}""#,
+        "\u{feff}\u{feff}{\"success\":true}",
+        "ok.{\"success\":true}",
+        "/* cached */{\"success\":true}",
+        "while(1);{\"success\":true}",
+        "<br />\n<b>Warning</b>: x in <b>/w/a[0].php</b> on line <b>3</b><br />\n{\"success\":true}",
+        "done({\"success\":true});",
+        "ok.",
+        "成功",
         "ok",
         " OK\n",
         "Success",
@@ -62,12 +108,14 @@ fn a_body_is_a_success_only_where_it_says_so() {
         "true",
         "1",
         r#""ok""#,
-        r#"{"success":null}"#,
         r#"{"success":"yes"}"#,
         r#"{"success":1}"#,
         r#"{"recipient_id":null,"message_id":""}"#,
         r#"{"status":"sent"}"#,
-        r#"[{"success":false}]"#,
+        r#"{"status":1}"#,
+        r#"{"data":{"success":true}}"#,
+        r#"{"errors":{"code":0,"msg":""}}"#,
+        r#"{"a":{"b":{"c":{"d":{"error":"too deep"}}}}}"#,
     ] {
         is(&status(200, body), "status.2xx", Delivered, Scope::None);
     }
@@ -83,22 +131,41 @@ fn a_suspicious_2xx_is_held_for_an_operator() {
         r#"{"error_code":-1}"#,
         r#"{"code":201,"message":"okay"}"#,
         r#"{"code":0,"errcode":7}"#,
+        r#"{"status":500,"msg":"x"}"#,
+        r#"{"statusCode":"503"}"#,
+        r#"{"success":true,"results":[{"success":false}]}"#,
         "sent",
         "okay",
-        "{",
-        r#"{"success":true"#,
         r#"{"text":"\ud83d"}"#,
+        "<html><script>state = {\"success\":true}</script></html>",
     ] {
         let judgement = status(200, body);
         is(&judgement, "body.suspicious", Ambiguous, Scope::None);
         assert!(judgement.hold, "{body}");
+        let cut = judged(&cut(200, body));
+        is(&cut, "body.suspicious", Ambiguous, Scope::None);
+    }
+    for body in [
+        "{",
+        r#"{"success":true"#,
+        "ok.{\"id\":1}",
+        "{\"a\":1} {\"success\":true}",
+        "{\"success\":false} {\"success\":true}",
+    ] {
         is(
-            &judged(&cut(200, body)),
-            "status.2xx",
-            Delivered,
+            &status(200, body),
+            "body.suspicious",
+            Ambiguous,
             Scope::None,
         );
     }
+    let mut zipped = answer(200, JSON, "");
+    if let Answer::Status { body, .. } = &mut zipped {
+        *body = vec![0x1f, 0x8b, 8, 0, 0];
+    }
+    let judgement = judged(&zipped);
+    is(&judgement, "body.suspicious", Ambiguous, Scope::None);
+    assert!(judgement.reason.contains("gzip"), "{}", judgement.reason);
     for body in [
         r#"{"code":0}"#,
         r#"{"code":200,"msg":"whatever"}"#,
@@ -135,9 +202,16 @@ fn a_2xx_that_is_not_read_whole_is_delivered_unless_what_was_read_says_no() {
     for (body, rule) in [
         ("", "status.2xx"),
         (r#"{"succ"#, "status.2xx"),
-        ("<html>", "status.2xx"),
+        ("<html>", "body.suspicious"),
+        ("xxxx", "body.suspicious"),
+        ("not f", "body.suspicious"),
+        ("{xxxx", "body.suspicious"),
+        (r#"{"a":1,xxxx"#, "body.suspicious"),
         (r#"{"x":["#, "status.2xx"),
-        (r#"{"code":401,"msg":"si"#, "status.2xx"),
+        (r#"{"x":[1,2,"#, "status.2xx"),
+        ("nul", "status.2xx"),
+        (r#"{"code":401,"msg":"si"#, "body.suspicious"),
+        (r#"{"data":{"error":"no"},"x":"#, "body.failure"),
         (r#"{"success":true,"x":""#, "body.success"),
         (r#"{"success":false,"x":""#, "body.failure"),
         (r#"{"success":false,"error":"no"}"#, "body.failure"),
@@ -146,6 +220,17 @@ fn a_2xx_that_is_not_read_whole_is_delivered_unless_what_was_read_says_no() {
     ] {
         assert_eq!(judged(&cut(200, body)).rule, rule, "{body}");
     }
+    let page = |body: &str| {
+        let mut page = cut(200, body);
+        if let Answer::Status { content_type, .. } = &mut page {
+            *content_type = Some("text/html".to_owned());
+        }
+        judged(&page).rule
+    };
+    for body in ["", "<html>", "{", r#"{"x":1,"#] {
+        assert_eq!(page(body), "body.suspicious", "{body}");
+    }
+    assert_eq!(page(r#"{"success":true,"x":"#), "body.success");
     assert_eq!(
         judged(&cut(500, "x")).reason,
         "HTTP 500, cut: longer",
@@ -212,7 +297,7 @@ fn words_about_signature_secret_or_page_pause_the_page() {
             Retryable,
             Scope::None,
         );
-        is(&status(400, words), "status.refused", Refused, Scope::None);
+        is(&status(400, words), "status.refused", Refused, Scope::Page);
     }
 }
 

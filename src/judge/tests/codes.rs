@@ -44,6 +44,60 @@ fn each_code_has_its_rule_on_any_failed_answer() {
         (10, 2_018_108, "", "code.not_receiving", Refused, None),
         (200, 1_545_041, "", "code.not_receiving", Refused, None),
         (551, 0, "", "code.not_available", Refused, None),
+        (551, 1_545_041, "", "code.not_receiving", Refused, None),
+        (2, 2_018_278, "", "code.window", Refused, None),
+        (200, 2_018_001, "", "code.no_user", Refused, None),
+        (4, 2_018_354, "", "code.enough", Refused, None),
+        (9, 2_018_352, "", "code.enough", Refused, None),
+        (
+            200,
+            0,
+            "(#200) This person isn't receiving messages from you right now.",
+            "code.person",
+            Refused,
+            None,
+        ),
+        (
+            10,
+            0,
+            "(#10) This person isn’t available right now",
+            "code.person",
+            Refused,
+            None,
+        ),
+        (
+            10,
+            0,
+            "(#10) This message is sent outside of allowed window.",
+            "code.person",
+            Refused,
+            None,
+        ),
+        (200, 0, "user not available", "code.person", Refused, None),
+        (
+            200,
+            0,
+            "You were blocked by the user",
+            "code.person",
+            Refused,
+            None,
+        ),
+        (
+            200,
+            0,
+            "Cannot message users who are not admins, developers or testers of the app",
+            "code.permission",
+            Refused,
+            Page,
+        ),
+        (
+            10,
+            0,
+            "Application does not have permission",
+            "code.permission",
+            Refused,
+            Page,
+        ),
         (100, 2_018_001, "", "code.no_user", Refused, None),
         (100, 2_018_034, "", "code.content", Refused, None),
         (100, 2_018_032, "", "code.content", Refused, None),
@@ -114,6 +168,60 @@ fn each_code_has_its_rule_on_any_failed_answer() {
 }
 
 #[test]
+fn words_about_the_person_are_the_jobs_and_words_about_the_account_the_pages() {
+    let failure = |words: &str| format!(r#"{{"success":false,"errors":{{"msg":"{words}"}}}}"#);
+    for (words, rule) in [
+        ("Recipient not found", "text.person"),
+        ("This user is currently unavailable", "text.person"),
+        ("bot was blocked by the user", "text.person"),
+        ("The customer has opted out", "text.person"),
+        ("user is deactivated", "text.person"),
+        ("no such user", "text.person"),
+        ("unknown recipient", "text.person"),
+        ("用户不存在", "text.person_abroad"),
+        ("对方已拉黑", "text.person_abroad"),
+        (
+            "Esta persona no está disponible en este momento",
+            "text.person_abroad",
+        ),
+    ] {
+        for http in [200, 400, 403, 404, 422] {
+            let judgement = status(http, &failure(words));
+            is(&judgement, rule, Refused, Scope::None);
+        }
+        // It may have come after acceptance.
+        assert_eq!(status(500, &failure(words)).rule, "status.ambiguous");
+        assert_eq!(status(401, &failure(words)).rule, "status.page", "{words}");
+    }
+    for words in [
+        "insufficient balance",
+        "Payment required",
+        "Your account has been suspended",
+        "monthly quota exceeded",
+        "余额不足",
+        "账户已停用",
+    ] {
+        for http in [200, 400, 403, 422] {
+            let judgement = status(http, &failure(words));
+            is(&judgement, "text.account", Retryable, Scope::Page);
+            assert!(!judgement.counts, "{words}");
+        }
+    }
+    for firewall in [
+        "Sorry, you have been blocked",
+        "Your IP is blocked",
+        "Access denied",
+    ] {
+        is(
+            &status(403, &failure(firewall)),
+            "status.page",
+            Retryable,
+            Scope::Page,
+        );
+    }
+}
+
+#[test]
 fn a_code_next_to_a_known_one_is_judged_by_text_or_status() {
     for code in [
         10009, 10011, 0, 5, 16, 33, 99, 189, 191, 369, 550, 552, 612, 614, 1199, 1201,
@@ -128,7 +236,7 @@ fn a_code_next_to_a_known_one_is_judged_by_text_or_status() {
             &status(422, &graph(code, 0, "x")),
             "status.refused",
             Refused,
-            Scope::None,
+            Scope::Page,
         );
     }
     is(
@@ -179,7 +287,7 @@ fn rules_that_were_asked_in_vain_say_which_condition_failed() {
     for expected in [
         ("transport.not_sent", "transport"),
         ("code.10010", "code"),
-        ("code.window", "code"),
+        ("code.window", "subcode"),
     ] {
         assert!(passed.contains(&expected), "{expected:?}: {passed:?}");
     }

@@ -20,12 +20,16 @@ fn each_status_without_a_body_has_its_rule() {
             Endpoint,
         ),
         (
-            &[404, 405, 406, 415, 501, 505],
+            &[
+                404, 405, 406, 407, 410, 411, 414, 415, 417, 421, 426, 428, 431, 501, 505, 511,
+            ],
             "status.endpoint",
             Retryable,
             Endpoint,
         ),
         (&[401, 403], "status.page", Retryable, Page),
+        (&[402, 423, 451], "status.account", Retryable, Page),
+        (&[409, 413], "status.message", Refused, None),
         (
             &[408, 425, 503, 521, 522, 523, 525, 526],
             "status.retryable",
@@ -34,12 +38,10 @@ fn each_status_without_a_body_has_its_rule() {
         ),
         (&[429], "status.429", Throttled, Page),
         (
-            &[
-                400, 402, 407, 409, 410, 413, 414, 416, 422, 424, 426, 428, 430, 451, 499,
-            ],
+            &[400, 412, 416, 418, 422, 424, 430, 499],
             "status.refused",
             Refused,
-            None,
+            Page,
         ),
         (
             &[500, 502, 504, 506, 520, 524, 527, 599, 600, 999, 100, 199],
@@ -51,7 +53,7 @@ fn each_status_without_a_body_has_its_rule() {
         for code in statuses {
             let judgement = status(*code, "");
             is(&judgement, rule, outcome, scope);
-            let blameless = outcome == Throttled || scope != None;
+            let blameless = outcome == Throttled || scope != None && outcome != Refused;
             assert_eq!(judgement.counts, !blameless, "{code}");
             assert!(!judgement.hold && judgement.cap.is_none(), "{code}");
         }
@@ -96,7 +98,12 @@ fn without_a_status_only_proof_makes_it_unsent() {
                 error: error(),
                 evidence,
             });
-            is(&lost, "transport.ambiguous", Ambiguous, Scope::None);
+            let rule = match phase {
+                Phase::Head => "transport.garbled",
+                _ => "transport.ambiguous",
+            };
+            is(&lost, rule, Ambiguous, Scope::None);
+            assert_eq!(lost.cap, (*phase == Phase::Head).then_some(3));
             assert!(
                 lost.reason
                     .starts_with(&format!("phase={phase} body_sent=")),
