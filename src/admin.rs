@@ -48,14 +48,12 @@ pub struct Admin {
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// Takes the address, before anything else is started. The error names the address and its key.
+/// Takes the address, before anything else is started.
+///
+/// # Errors
+/// Why the system does not give it.
 pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("admin.listen: cannot listen on {addr}: {error}"),
-        )
-    })
+    TcpListener::bind(addr).await
 }
 
 /// Serves until `stop` says true or its sender is gone; requests in hand are finished.

@@ -163,6 +163,8 @@ pub struct Retention {
 pub struct Admin {
     /// Where it listens; `None` turns it off.
     pub listen: Option<SocketAddr>,
+    /// Where the address was set; `None` if it is the default, which the worker can do without.
+    pub listen_set_by: Option<Source>,
     /// What its callers must present. Always named where `listen` is not loopback; a server that
     /// finds none there must not start (see [`Config::require_secrets`]).
     pub token: Option<SecretString>,

@@ -339,19 +339,6 @@ async fn before_the_database_is_connected_it_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named_with_its_key() {
-    let first = bind("127.0.0.1:0".parse().expect("address"))
-        .await
-        .expect("binds");
-    let at = first.local_addr().expect("address");
-    let error = bind(at).await.expect_err("taken").to_string();
-    assert!(
-        error.contains("admin.listen") && error.contains(&at.to_string()),
-        "{error}"
-    );
-}
-
-#[tokio::test]
 async fn a_token_is_asked_for_everywhere_but_at_the_probes() {
     let server = Server::start("127.0.0.1:0", None, Some("s3cret:with:colons")).await;
     let guarded = [

@@ -134,7 +134,8 @@ impl Run {
     }
 }
 
-/// Starts the admin server; a taken address ends the start.
+/// Starts the admin server. An address that somebody set and that cannot be had ends the start; without
+/// the default one, which a second worker on a machine finds taken, the worker runs without a server.
 async fn serve_admin(
     config: &Config,
     events: &Arc<Events>,
@@ -144,8 +145,24 @@ async fn serve_admin(
     let Some(address) = config.admin.listen else {
         return Ok(None);
     };
-    let failed = |error: std::io::Error| Failure::Failed(error.to_string());
-    let listener = admin::bind(address).await.map_err(failed)?;
+    let listener = match (admin::bind(address).await, &config.admin.listen_set_by) {
+        (Ok(listener), _) => listener,
+        (Err(error), None) => {
+            warn!(
+                %address,
+                %error,
+                "the worker runs without an admin server: the default address cannot be had; give it \
+                 another with admin.listen or POSTLANE_ADMIN__LISTEN, or \"\" for none"
+            );
+            return Ok(None);
+        }
+        (Err(error), Some(source)) => {
+            return Err(Failure::Failed(format!(
+                "admin.listen = \"{address}\" ({source}): cannot listen there: {error}; set another \
+                 address, or \"\" for no admin server"
+            )));
+        }
+    };
     let ready = Arc::clone(events);
     let admin = Admin {
         readers: Arc::clone(readers),

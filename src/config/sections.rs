@@ -287,7 +287,12 @@ impl Reader {
             PageSecret::Known(token) => Some(token),
             PageSecret::Unread => None,
         };
-        Admin { listen, token }
+        let set = self.layers.settings.get("admin.listen");
+        Admin {
+            listen,
+            listen_set_by: set.map(|set| set.source.clone()),
+            token,
+        }
     }
 
     fn log(&mut self) -> Log {

@@ -60,10 +60,10 @@ impl Verb {
 }
 
 const HOLD: &str = "-- hold
-update send_jobs set state = 'held', reason = 'held by an operator'
+update send_jobs set state = 'held', held_at = {at: $1}, reason = 'held by an operator'
 from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'queued' returning id as job";
 const RELEASE: &str = "-- release
-update send_jobs set state = 'queued', reason = null
+update send_jobs set state = 'queued', held_at = null, reason = null
 from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'held' returning id as job";
 const CANCEL: &str = "-- cancel
 update send_jobs set
@@ -125,7 +125,7 @@ async fn apply_once(
     let mut tx = pool.begin().await?;
     let jobs = jobs.iter().map(|job| [(*job).into()]);
     let binds = match verb {
-        Verb::Hold | Verb::Release => vec![],
+        Verb::Release => vec![],
         _ => vec![now.into()],
     };
     let rows = tx.batch(verb.sql(), &binds, jobs).await?;

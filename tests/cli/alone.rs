@@ -204,10 +204,26 @@ fn check_message_explains_each_refusal_and_each_warning() {
 fn check_message_takes_one_request_on_many_lines_and_messages_alone() {
     let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/joinchat/samples");
     let sample = format!("{samples}/001-receipt.json");
-    run(&["check-message", &sample]).ends(0);
-    run(&["enqueue", "--dry-run", &sample])
-        .ends(1)
-        .tells("line 1: json.syntax");
+    let file = std::fs::read_to_string(&sample).expect("reads");
+    assert!(file.lines().count() > 1);
+    // With and without the byte order mark that some editors write; and one on one line.
+    let lines = format!("{GOOD}\n\n{GOOD}\n");
+    for (text, count) in [(&file, 1), (&GOOD.to_owned(), 1), (&lines, 2)] {
+        for text in [text.clone(), format!("\u{feff}{text}")] {
+            let said = run_with_input(&["check-message"], &text).ends(0);
+            assert!(said.out.starts_with(&format!("{count} valid, 0 invalid")));
+            run_with_input(&["enqueue", "--dry-run"], &text)
+                .ends(0)
+                .tells(&format!("{count} valid, 0 invalid"));
+        }
+    }
+    for verb in [&["check-message"][..], &["enqueue", "--dry-run"]] {
+        let path = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(&path, [0xff, 0xfe, b'{', 0, b'}', 0]).expect("writes");
+        let path = path.path().to_str().expect("UTF-8");
+        run(&[verb, &[path]].concat()).ends(1).tells("UTF-16");
+    }
+    run_with_input(&["enqueue", "--dry-run"], "\u{feff}\n").ends(3);
     let message = r#"{"template_type":"text","text":""}"#;
     run_with_input(&["check-message"], message).ends(1);
     let said = run_with_input(&["check-message", "--message"], message).ends(1);

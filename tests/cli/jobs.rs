@@ -28,6 +28,8 @@ both! {
         on(&db, &["list", "--state", "dead"]).ends(3);
         on(&db, &["list", "--since", "1h", "--until", "2100-01-01", "--page", "1", "--lane", "1/id:a"]).ends(0);
         on(&db, &["list", "--since", "2100-01-01T00:00:00Z"]).ends(3);
+        on(&db, &["list", "--page", "abc"]).ends(2).tells("not the id of a page");
+        on(&db, &["cancel", "--lane", "777", "--yes"]).ends(2).tells("12345/id:777");
     }
 
     control_characters_of_a_job_reach_no_terminal, |db| {
@@ -122,6 +124,8 @@ both! {
         let dry = on(&db, &["prune", "--dry-run", "--json"]).ends(0).json();
         assert_eq!(dry[0], serde_json::json!({"delivered": 1, "dead": 2, "dry_run": true}));
         assert_eq!(db.int("select count(*) from send_jobs").await, 6);
+        on(&db, &["prune", "--dead", "1h"]).ends(2).tells("prune would delete 1 delivered and 2 dead or cancelled jobs, for good");
+        assert_eq!(db.int("select count(*) from send_jobs").await, 6);
         on(&db, &["prune", "--dead", "200000d"]).ends(0);
         assert_eq!(db.int("select count(*) from send_jobs").await, 5);
         on(&db, &["prune"]).ends(0);
@@ -142,7 +146,7 @@ both! {
         on_with_input(&db, &["enqueue"], &format!("{GOOD}\n{full}\n")).ends(1)
             .tells("line 2: the idempotency_key \"once\" of page 1 is taken; nothing was inserted");
         assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
-        on_with_input(&db, &["enqueue"], "\n\n").ends(0);
+        on_with_input(&db, &["enqueue"], "\n\n").ends(3).tells("nothing to enqueue");
         let key = |n: usize| GOOD.replace("\"page_id\"", &format!("\"idempotency_key\":\"k{n}\",\"page_id\""));
         let mut many: Vec<String> = (0..1200).map(key).collect();
         many[1100] = key(7);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postlane::sign::signature;
 use serde_json::Value;
 
-use crate::{GOOD, both, on, on_with_input, postlane, run, stop, support};
+use crate::{GOOD, Said, both, on, on_with_input, postlane, run, stop, support};
 
 /// A sandbox on a free port, its output after the address, and where it is.
 fn sandbox(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, String) {
@@ -144,6 +144,29 @@ fn run_stops_at_once_while_it_waits_for_its_database() {
     let mut err = BufReader::new(child.stderr.take().expect("piped"));
     until(&mut err, "database cannot be used yet");
     stop(child).ends(0);
+}
+
+/// The default admin address is taken by this test or by somebody else; either will do.
+#[test]
+fn a_second_worker_on_a_machine_runs_without_the_admin_server() {
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9464");
+    let folder = tempfile::tempdir().expect("temp folder");
+    let url = format!("sqlite://{}/jobs.db", folder.path().display());
+    run(&["migrate", "--database-url", &url]).ends(0);
+    let child = postlane(&["run", "--database-url", &url]);
+    let mut child = { child }.spawn().expect("starts");
+    let mut err = BufReader::new(child.stderr.take().expect("piped"));
+    let told = until(&mut err, "worker started");
+    let warned = "runs without an admin server";
+    assert_eq!(told.matches(warned).count(), 1, "{told}");
+    assert!(told.contains("POSTLANE_ADMIN__LISTEN"), "{told}");
+    stop(child).ends(0);
+    // The same address, but somebody asked for it.
+    let mut child = postlane(&["run", "--database-url", &url]);
+    child.env("POSTLANE_ADMIN__LISTEN", "127.0.0.1:9464");
+    Said::from(child.output().expect("starts"))
+        .ends(1)
+        .tells("admin.listen = \"127.0.0.1:9464\" (POSTLANE_ADMIN__LISTEN): cannot listen there");
 }
 
 /// A job that is on the wire and gets no answer, and the service that sends it.
