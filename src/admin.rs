@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
+use crate::job::AfterUnknown;
 use crate::store::Pool;
 
 mod access;
@@ -46,6 +47,19 @@ pub struct Admin {
     pub token: Option<SecretString>,
     /// True while outcomes can be written. Must return at once.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// What the worker goes by.
+    pub worker: Rules,
+}
+
+/// What the worker beside the server goes by, for the reasons why a job waits.
+#[derive(Clone)]
+pub struct Rules {
+    /// Failures after which a job is dead.
+    pub max_attempts: u32,
+    /// What an unknown job does to its line.
+    pub after_unknown: AfterUnknown,
+    /// True if a page can sign, now. Must return at once.
+    pub has_secret: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 /// Takes the address, before anything else is started.
@@ -60,9 +74,10 @@ pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub fn serve(listener: TcpListener, admin: Admin, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     // A listener without an address is of no use to anybody; it is then treated as public.
     let local = listener.local_addr().ok();
-    let access = Arc::new(Access::new(local, admin.token));
+    let access = Arc::new(Access::new(local, admin.token, Arc::clone(&admin.events)));
     let shown = Arc::new(Shown {
-        look: Look::new(admin.readers),
+        look: Look::new(admin.readers, Arc::clone(&admin.worker.has_secret)),
+        worker: admin.worker,
         events: admin.events,
         writable: admin.ready,
     });
@@ -75,6 +90,7 @@ struct Shown {
     look: Look,
     events: Arc<Events>,
     writable: Arc<dyn Fn() -> bool + Send + Sync>,
+    worker: Rules,
 }
 
 fn router(shown: Arc<Shown>, access: Arc<Access>) -> Router {

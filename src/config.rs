@@ -261,6 +261,18 @@ impl Config {
         }
     }
 
+    /// True if a secret is named for a page, here readable or not.
+    pub fn names_secret(&self, page_id: &str) -> bool {
+        let secret = |page: &str| self.pages.get(page).map(|page| &page.secret);
+        match secret(page_id) {
+            Some(PageSecret::Known(_) | PageSecret::Unread) => true,
+            Some(PageSecret::Inherited) | None => !matches!(
+                secret(keys::DEFAULT_PAGE),
+                None | Some(PageSecret::Inherited)
+            ),
+        }
+    }
+
     /// The files that hold secrets of pages.
     pub fn secret_files(&self) -> &[SecretFile] {
         &self.secret_files

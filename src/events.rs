@@ -61,6 +61,11 @@ impl Events {
         standing.max_by_key(|standing| standing.since)
     }
 
+    /// Counts for these rules begin at 0: what appears with its first count has not grown for an alert.
+    pub fn know_rules<'a>(&self, rules: impl Iterator<Item = &'a str>) {
+        self.metrics.know_rules(rules);
+    }
+
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
         let pulses = self.pulses().clone();
@@ -111,6 +116,11 @@ impl Events {
     }
 }
 
+/// Milliseconds with one decimal.
+fn tenths(span: Duration) -> f64 {
+    (span.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
 /// Writes the line of an event; for what only goes on there is a quiet one or none.
 fn log(event: &Event<'_>, news: bool) {
     match *event {
@@ -141,7 +151,7 @@ fn log(event: &Event<'_>, news: bool) {
             state,
             took,
         } => {
-            let took_ms = took.as_secs_f64() * 1000.0;
+            let took_ms = tenths(took);
             match state {
                 State::Delivered => {
                     debug!(job, page, number, status, rule, took_ms, "job delivered")
@@ -170,12 +180,9 @@ fn log(event: &Event<'_>, news: bool) {
             reports,
             late_successes, "reports came after their lanes had been taken over"
         ),
-        Event::Committed { ended, began, took } => debug!(
-            ended,
-            began,
-            took_ms = took.as_secs_f64() * 1000.0,
-            "ledger committed"
-        ),
+        Event::Committed { ended, began, took } => {
+            debug!(ended, began, took_ms = tenths(took), "ledger committed")
+        }
         // One line when it goes away and one when it is back.
         Event::LedgerFailed { error, kept, .. } if news => error!(
             error,
@@ -257,6 +264,10 @@ fn log(event: &Event<'_>, news: bool) {
              whoever opens the file by another one damages it; remove the others"
         ),
         Event::Pruned { jobs } => debug!(jobs, "retention deleted old jobs"),
+        Event::WrongToken if news => warn!(
+            "a wrong token was presented to the admin server; more within a minute are only counted"
+        ),
+        Event::WrongToken => {}
         Event::Bug { what } => error!(what, "an assertion failed; please report this"),
     }
 }

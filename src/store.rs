@@ -28,8 +28,10 @@ pub mod rows;
 pub mod schema;
 pub mod select;
 pub mod sql;
+pub mod waits;
 pub mod wake;
 pub mod watch;
+pub mod workers;
 
 pub use bind::Bind;
 pub use pool::{Pool, Tx, Use};

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use postlane::admin::{Admin, bind, serve};
+use postlane::admin::{Admin, Rules, bind, serve};
 use postlane::clock::BootInstant;
 use postlane::events::Events;
+use postlane::job::AfterUnknown;
 use postlane::store::{Bind, Pool, Use};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use secrecy::SecretString;
@@ -50,6 +51,12 @@ impl Server {
             events: Arc::new(Events::new()),
             token: token.map(SecretString::from),
             ready: Arc::new(move || ready.load(Ordering::Relaxed)),
+            worker: Rules {
+                max_attempts: 20,
+                after_unknown: AfterUnknown::Block,
+                // Page 9 has none.
+                has_secret: Arc::new(|page| page != "9"),
+            },
         };
         // Fails only if a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -251,7 +258,7 @@ both! {
         db.run("insert into send_pauses (scope, who, why) values ('lane:1/id:a', 'ann', 'asked to')", &[]).await;
         let server = Server::of(&db).await;
         let (_, page) = server.get(&format!("/jobs/{second}")).await;
-        assert!(page.contains("1 before it in its line") && page.contains(&format!("/jobs/{first}")), "{page}");
+        assert!(page.contains("1 job before it in its line") && page.contains(&format!("/jobs/{first}")), "{page}");
         assert!(page.contains("asked to"), "{page}");
     }
 

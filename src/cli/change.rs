@@ -315,8 +315,8 @@ pub fn ask(what: &str, word: &str, out: &mut Out) -> Result<(), Failure> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     let answer = answer.trim();
-    let means = answer.eq_ignore_ascii_case(word)
-        || word == "yes" && answer.eq_ignore_ascii_case("y");
+    let means =
+        answer.eq_ignore_ascii_case(word) || word == "yes" && answer.eq_ignore_ascii_case("y");
     match means {
         true => Ok(()),
         false => Err(Failure::Failed("nothing was changed".to_owned())),

@@ -12,7 +12,8 @@ use crate::store::{Pool, Use};
 
 /// List jobs, newest first
 ///
-/// Messages and recipients are hidden without --show-payload; the lane is shown. With --json, one
+/// Messages, recipients and metadata are hidden without --show-payload; the lane, which names the
+/// recipient, is shown. With --json, one
 /// object a line with the column names of send_jobs; times are in UTC. --since and --until ask when a
 /// job came into the state it is in; --enqueued-since and --enqueued-until when it was enqueued.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub struct List {
     /// Without a limit
     #[arg(long, conflicts_with = "limit")]
     all_rows: bool,
-    /// Show messages and recipients
+    /// Show messages and recipients, with --json also metadata
     #[arg(long)]
     show_payload: bool,
     /// One JSON object a line

@@ -39,9 +39,7 @@ impl Requeue {
         let (_, pool) = globals.open(Use::Write, out).await?;
         let default = [State::Dead, State::Cancelled];
         let mut batches = self.change.batches(&pool, &default).await?;
-        self.change
-            .confirm(&pool, &batches, "requeue", out)
-            .await?;
+        self.change.confirm(&pool, &batches, "requeue", out).await?;
         let operator = self.change.asking.operator();
         let bar = progress(batches.total, "requeue");
         let mut tally = self.change.tally(batches.by_id());

@@ -4,7 +4,7 @@
 //! goes on when that is mended. Only a configuration that cannot be used does, and the end of the
 //! worker's task, which a supervisor repairs by starting it again.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -19,9 +19,11 @@ use super::reload::Reload;
 use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::config::Config;
+use crate::deliver::Secrets as _;
 use crate::events::{Events, STANDS_AFTER};
+use crate::keyring::Keyring;
 use crate::service::{self, Service};
-use crate::store;
+use crate::store::{self, workers};
 
 /// Deliver: the service
 ///
@@ -86,16 +88,27 @@ impl Run {
                  low (ulimit -n; LimitNOFILE= in the unit)"
             );
         }
+        workers::call_this_process_a_worker();
         let mut signals = Signals::listen()?;
         let mut reload = Reload::listen(globals)?;
         let events = Arc::new(Events::new());
         // Before the database: /readyz says why nothing is delivered yet.
+        let secrets = Arc::new(OnceLock::new());
         let (readers, stop_admin) = (Readers::default(), watch::Sender::new(false));
-        let admin = serve_admin(&config, &events, &readers, &stop_admin).await?;
+        let admin = serve_admin(
+            &config,
+            &events,
+            &readers,
+            Arc::clone(&secrets),
+            &stop_admin,
+        )
+        .await?;
         let Some(service) = start(&config, &events, &mut signals).await? else {
             info!("stopped before the database could be used");
             return Ok(());
         };
+        let _presence = workers::announce(&service.readers);
+        let _ = secrets.set(Arc::clone(&service.secrets));
         *readers.write().unwrap_or_else(PoisonError::into_inner) = Some(service.readers.clone());
         tell(&[NotifyState::Ready]);
         let mut pulse = Pulse::new();
@@ -140,6 +153,7 @@ async fn serve_admin(
     config: &Config,
     events: &Arc<Events>,
     readers: &Readers,
+    secrets: Arc<OnceLock<Arc<Keyring>>>,
     stop: &watch::Sender<bool>,
 ) -> Result<Option<JoinHandle<()>>, Failure> {
     let Some(address) = config.admin.listen else {
@@ -169,6 +183,15 @@ async fn serve_admin(
         events: Arc::clone(events),
         token: config.admin.token.clone(),
         ready: Arc::new(move || ready.is_up()),
+        worker: admin::Rules {
+            max_attempts: config.retry.max_attempts,
+            after_unknown: config.lanes.after_unknown,
+            // Until the worker has started nobody has been found to lack one.
+            has_secret: Arc::new(move |page| {
+                let secrets = secrets.get();
+                secrets.is_none_or(|secrets: &Arc<Keyring>| secrets.has(page))
+            }),
+        },
     };
     Ok(Some(admin::serve(listener, admin, stop.subscribe())))
 }

@@ -118,8 +118,7 @@ impl Selector {
         let groups = CLOCKS.iter().filter(|(states, ..)| {
             self.states.is_empty() || states.iter().any(|state| self.states.contains(state))
         });
-        let groups =
-            groups.map(|(_, words, clock)| format!("({words}{})", within(clock)));
+        let groups = groups.map(|(_, words, clock)| format!("({words}{})", within(clock)));
         format!("({})", groups.collect::<Vec<_>>().join(" or "))
     }
 }
