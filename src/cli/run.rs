@@ -75,7 +75,8 @@ impl Run {
         let mut config = globals.load()?;
         config.require_secrets()?;
         let _flushed = log::start(config.log.format, &config.log.level).map_err(Failure::Usage)?;
-        for warning in config.warnings() {
+        limits::keep_memory_private();
+        for warning in config.warnings().iter().chain(config.written_out()) {
             warn!(warning, "configuration");
         }
         let wanted = config.worker.concurrency;
