@@ -27,11 +27,11 @@ fn a_page_without_its_own_keys_takes_those_of_default() {
     }
     assert!(
         config
-            .warnings()
+            .written_out()
             .iter()
             .all(|warning| warning.contains("for trials only"))
     );
-    assert_eq!(config.warnings().len(), 2);
+    assert_eq!(config.written_out().len(), 2);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_previous_secret_comes_from_where_a_secret_does_and_only_beside_one() {
         ]
     );
     config.require_secrets().expect("all are there");
-    let warnings = config.warnings().join("\n");
+    let warnings = config.written_out().join("\n");
     assert!(warnings.contains("pages.3.previous_secret ("), "{warnings}");
     assert!(!warnings.contains("POSTLANE_P "), "{warnings}");
 
@@ -266,7 +266,7 @@ fn no_secret_is_ever_shown() {
     let shown = format!(
         "{config:?}{:?}{:?}{:?}",
         config.resolved(),
-        config.warnings(),
+        [config.warnings(), config.written_out()],
         config.require_secrets()
     );
     assert!(!shown.contains(CANARY), "{shown}");
