@@ -104,6 +104,11 @@ impl Events {
         self.metrics.recorded.get()
     }
 
+    /// Jobs that were delivered, and attempts that ended otherwise, since the start.
+    pub fn progress(&self) -> (u64, u64) {
+        self.metrics.progress()
+    }
+
     /// True while every ledger moves and can write.
     pub fn is_up(&self) -> bool {
         self.metrics.can_write() && self.standing().is_none()
@@ -307,7 +312,7 @@ mod tests {
         }
         let metrics = events.metrics();
         assert!(
-            !metrics.contains("jobs_ended_total{"),
+            metrics.contains("jobs_ended_total{state=\"dead\"} 0\n"),
             "none has ended: {metrics}"
         );
     }

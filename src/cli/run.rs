@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 use super::reload::Reload;
 use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
+use crate::clock::BootInstant;
 use crate::config::Config;
 use crate::deliver::Secrets as _;
 use crate::events::{Events, STANDS_AFTER};
@@ -42,6 +43,9 @@ pub struct Run {}
 /// The waits between two looks at a database that is away.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// How often the log says what was delivered.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// How often the worker's task is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -112,7 +116,7 @@ impl Run {
         let _ = secrets.set(Arc::clone(&service.secrets));
         *readers.write().unwrap_or_else(PoisonError::into_inner) = Some(service.readers.clone());
         tell(&[NotifyState::Ready]);
-        let mut pulse = Pulse::new();
+        let (mut pulse, mut report) = (Pulse::new(), Report::new());
         loop {
             let told = tokio::select! {
                 () = signals.next() => true,
@@ -138,6 +142,7 @@ impl Run {
                 break;
             }
             pulse.feed_if(may_feed(&events));
+            report.tell(&events);
         }
         let stopped = stop(service, &mut signals, &mut pulse).await;
         stop_admin.send_replace(true);
@@ -271,6 +276,33 @@ fn may_feed(events: &Events) -> bool {
     events
         .standing()
         .is_none_or(|standing| standing.is_known || standing.since < STANDS_AFTER)
+}
+
+/// Says once a minute what was delivered, if anything was tried: else nothing at `info` would tell.
+struct Report {
+    at: BootInstant,
+    told: (u64, u64),
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            at: BootInstant::now(),
+            told: (0, 0),
+        }
+    }
+
+    fn tell(&mut self, events: &Events) {
+        if self.at.elapsed() < REPORT {
+            return;
+        }
+        let now = events.progress();
+        if now != self.told {
+            let (delivered, failed) = (now.0 - self.told.0, now.1 - self.told.1);
+            info!(delivered, failed, "attempts in the last minute");
+        }
+        (self.at, self.told) = (BootInstant::now(), now);
+    }
 }
 
 /// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.

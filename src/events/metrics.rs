@@ -213,6 +213,14 @@ impl Metrics {
         }
     }
 
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let ended = Outcome::ALL
+            .iter()
+            .map(|o| self.attempts.of(o.as_str()).get());
+        let delivered = self.attempts.of(Outcome::Delivered.as_str()).get();
+        (delivered, ended.sum::<u64>().saturating_sub(delivered))
+    }
+
     /// Counts for these rules begin at 0.
     pub(super) fn know_rules<'a>(&self, rules: impl Iterator<Item = &'a str>) {
         rules.for_each(|rule| drop(self.judgements.of(rule)));
