@@ -111,8 +111,8 @@ with recursive m (page_id) as (
 ), l (page_id, lane, due_at) as (
     select * from (select page_id, lane, coalesce(due_at, 0) from send_lanes where leased_by is null limit 0 + $1) as lanes
     union all
-    select m.page_id, (select i.lane from send_inbox i where i.page_id = m.page_id order by i.id limit 1), 0
-    from m where m.page_id is not null
+    select * from (select m.page_id, (select i.lane from send_inbox i where i.page_id = m.page_id order by i.id limit 1), 0
+        from m where m.page_id is not null limit 0 + $1) as marks
 ), h (page_id, lane, due_at, id) as (
     select l.page_id, l.lane, l.due_at, (select min(q.id) from send_jobs q where q.lane = l.lane
         and q.state = 'queued' and (q.send_at is null or q.joined_at is not null)) from l

@@ -243,7 +243,15 @@ both! {
         child.env("POSTLANE_PAGES__DEFAULT__SECRET_ENV", "PAGE").env("PAGE", "xxxxx");
         let child = child.spawn().expect("starts");
         assert!(sandbox.wait_for(2, Duration::from_secs(20)).await);
+        on(&db, &["pause", "--all"]).ends(0);
+        let waiting = on_with_input(&db, &["enqueue"], GOOD).ends(0).out;
+        let no_worker = "for a worker: none is seen on this database";
+        assert_eq!(on(&db, &["stats", "--json"]).ends(0).json()[0]["worker_seen"], true);
+        assert!(on(&db, &["stats"]).ends(0).out.starts_with("trouble: everything is paused\n"));
+        assert!(!on(&db, &["show", waiting.trim()]).ends(0).out.contains(no_worker));
         let said = stop(child).ends(0);
+        assert_eq!(on(&db, &["stats", "--json"]).ends(0).json()[0]["worker_seen"], false);
+        assert!(on(&db, &["why", waiting.trim()]).ends(0).out.contains(no_worker));
         assert!(!said.err.contains("xxxxx"));
         for line in said.err.lines() {
             serde_json::from_str::<Value>(line).expect(line);
