@@ -176,7 +176,7 @@ fn totals(stats: &Stats) -> Markup {
         dl.facts {
             dt { "lanes with work" } dd { (number(waiting.lanes)) }
             dt { "lanes in a worker's hands" } dd { (number(waiting.leased)) }
-            dt { "new jobs not yet sorted into lanes" } dd { (number(waiting.inbox)) }
+            dt { "changes that no worker has looked at yet" } dd { (number(waiting.inbox)) }
             dt { "waiting for their send_at" } dd { (number(waiting.scheduled)) }
             dt { "longest due and not taken" } dd { (oldest) }
         }

@@ -91,7 +91,7 @@ impl Stats {
             out.table(&table)?;
         }
         out.line(format_args!(
-            "\nlanes with undelivered work: {} ({} in hand)\nnew jobs not yet sorted into lanes: {}\n\
+            "\nlanes with undelivered work: {} ({} in hand)\nchanges that no worker has looked at yet: {}\n\
              waiting for their send_at: {}",
             waiting.lanes, waiting.leased, waiting.inbox, waiting.scheduled,
         ))?;
