@@ -396,17 +396,17 @@ async fn listen(mut listener: PgListener, server: Backends, bell: Arc<Notify>) {
                 !matches!(timeout(TRY_FOR, alive).await, Ok(Ok(_)))
             }
         };
-        while dead {
+        if !dead {
+            continue;
+        }
+        listener = loop {
             // One at a time: the old one's place may be needed.
             match self::listener(&server).await {
-                Ok(new) => {
-                    listener = new;
-                    bell.notify_one();
-                    break;
-                }
+                Ok(new) => break new,
                 Err(_) => sleep(Duration::from_secs(1)).await,
             }
-        }
+        };
+        bell.notify_one();
     }
 }
 
