@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::events::Events;
+use crate::job::AfterUnknown;
 use crate::store::Pool;
 
 mod access;
@@ -46,25 +47,37 @@ pub struct Admin {
     pub token: Option<SecretString>,
     /// True while outcomes can be written. Must return at once.
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// What the worker goes by.
+    pub worker: Rules,
 }
 
-/// Takes the address, before anything else is started. The error names the address and its key.
+/// What the worker beside the server goes by, for the reasons why a job waits.
+#[derive(Clone)]
+pub struct Rules {
+    /// Failures after which a job is dead.
+    pub max_attempts: u32,
+    /// What an unknown job does to its line.
+    pub after_unknown: AfterUnknown,
+    /// True if a page can sign, now. Must return at once.
+    pub has_secret: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+/// Takes the address, before anything else is started.
+///
+/// # Errors
+/// Why the system does not give it.
 pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("admin.listen: cannot listen on {addr}: {error}"),
-        )
-    })
+    TcpListener::bind(addr).await
 }
 
 /// Serves until `stop` says true or its sender is gone; requests in hand are finished.
 pub fn serve(listener: TcpListener, admin: Admin, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     // A listener without an address is of no use to anybody; it is then treated as public.
     let local = listener.local_addr().ok();
-    let access = Arc::new(Access::new(local, admin.token));
+    let access = Arc::new(Access::new(local, admin.token, Arc::clone(&admin.events)));
     let shown = Arc::new(Shown {
-        look: Look::new(admin.readers),
+        look: Look::new(admin.readers, Arc::clone(&admin.worker.has_secret)),
+        worker: admin.worker,
         events: admin.events,
         writable: admin.ready,
     });
@@ -77,6 +90,7 @@ struct Shown {
     look: Look,
     events: Arc<Events>,
     writable: Arc<dyn Fn() -> bool + Send + Sync>,
+    worker: Rules,
 }
 
 fn router(shown: Arc<Shown>, access: Arc<Access>) -> Router {

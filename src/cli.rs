@@ -42,7 +42,6 @@ mod show;
 mod stats;
 mod time;
 mod view;
-mod waiting;
 
 pub use out::Out;
 
@@ -92,6 +91,7 @@ enum Verb {
     CheckMessage(check_message::CheckMessage),
     Enqueue(enqueue::Enqueue),
     List(list::List),
+    #[command(visible_alias = "why")]
     Show(show::Show),
     Requeue(requeue::Requeue),
     Cancel(cancel::Cancel),

@@ -77,6 +77,8 @@ pub struct Config {
     resolved: Vec<Resolved>,
     warnings: Vec<String>,
     unread: Vec<String>,
+    elsewhere: Vec<String>,
+    written_out: Vec<String>,
     secret_files: Vec<SecretFile>,
 }
 
@@ -166,6 +168,8 @@ pub struct Retention {
 pub struct Admin {
     /// Where it listens; `None` turns it off.
     pub listen: Option<SocketAddr>,
+    /// Where the address was set; `None` if it is the default, which the worker can do without.
+    pub listen_set_by: Option<Source>,
     /// What its callers must present. Always named where `listen` is not loopback; a server that
     /// finds none there must not start (see [`Config::require_secrets`]).
     pub token: Option<SecretString>,
@@ -235,16 +239,39 @@ impl Config {
         }
     }
 
-    /// Fails where a secret or a token is named but could not be read. `run` and `check` ask;
-    /// verbs that sign nothing need not.
+    /// Fails where a secret or a token is named but could not be read. `run` asks; verbs that sign
+    /// nothing need not.
     ///
     /// # Errors
     /// Names each secret that is missing, and why.
     pub fn require_secrets(&self) -> Result<(), ConfigError> {
-        if self.unread.is_empty() {
-            return Ok(());
+        let missing = [&self.unread[..], &self.elsewhere].concat();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::new(missing)),
         }
-        Err(ConfigError::new(self.unread.clone()))
+    }
+
+    /// The same for who only looks at the configuration: what only the service can read (a credential
+    /// of systemd) is no fault of it.
+    ///
+    /// # Errors
+    /// Names each other secret that is missing, and why.
+    pub fn require_readable_secrets(&self) -> Result<(), ConfigError> {
+        match self.unread.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::new(self.unread.clone())),
+        }
+    }
+
+    /// Secrets that only the service can read, a line each.
+    pub fn elsewhere(&self) -> &[String] {
+        &self.elsewhere
+    }
+
+    /// Secrets that are written out in the configuration, a warning each, for those who sign or check.
+    pub fn written_out(&self) -> &[String] {
+        &self.written_out
     }
 
     /// The secret that signs a page's requests; `None` if there is none, and its jobs wait.
@@ -259,6 +286,18 @@ impl Config {
                 Some(PageSecret::Known(shared)) => Some(shared),
                 _ => None,
             },
+        }
+    }
+
+    /// True if a secret is named for a page, here readable or not.
+    pub fn names_secret(&self, page_id: &str) -> bool {
+        let secret = |page: &str| self.pages.get(page).map(|page| &page.secret);
+        match secret(page_id) {
+            Some(PageSecret::Known(_) | PageSecret::Unread) => true,
+            Some(PageSecret::Inherited) | None => !matches!(
+                secret(keys::DEFAULT_PAGE),
+                None | Some(PageSecret::Inherited)
+            ),
         }
     }
 

@@ -61,6 +61,11 @@ impl Events {
         standing.max_by_key(|standing| standing.since)
     }
 
+    /// Counts for these rules begin at 0: what appears with its first count has not grown for an alert.
+    pub fn know_rules<'a>(&self, rules: impl Iterator<Item = &'a str>) {
+        self.metrics.know_rules(rules);
+    }
+
     /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
         let pulses = self.pulses().clone();
@@ -99,6 +104,11 @@ impl Events {
         self.metrics.recorded.get()
     }
 
+    /// Jobs that were delivered, and attempts that ended otherwise, since the start.
+    pub fn progress(&self) -> (u64, u64) {
+        self.metrics.progress()
+    }
+
     /// True while every ledger moves and can write.
     pub fn is_up(&self) -> bool {
         self.metrics.can_write() && self.standing().is_none()
@@ -109,6 +119,11 @@ impl Events {
         let news = self.metrics.count(event);
         log(event, news);
     }
+}
+
+/// Milliseconds with one decimal.
+fn tenths(span: Duration) -> f64 {
+    (span.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 /// Writes the line of an event; for what only goes on there is a quiet one or none.
@@ -141,7 +156,7 @@ fn log(event: &Event<'_>, news: bool) {
             state,
             took,
         } => {
-            let took_ms = took.as_secs_f64() * 1000.0;
+            let took_ms = tenths(took);
             match state {
                 State::Delivered => {
                     debug!(job, page, number, status, rule, took_ms, "job delivered")
@@ -170,12 +185,9 @@ fn log(event: &Event<'_>, news: bool) {
             reports,
             late_successes, "reports came after their lanes had been taken over"
         ),
-        Event::Committed { ended, began, took } => debug!(
-            ended,
-            began,
-            took_ms = took.as_secs_f64() * 1000.0,
-            "ledger committed"
-        ),
+        Event::Committed { ended, began, took } => {
+            debug!(ended, began, took_ms = tenths(took), "ledger committed")
+        }
         // One line when it goes away and one when it is back.
         Event::LedgerFailed { error, kept, .. } if news => error!(
             error,
@@ -267,6 +279,10 @@ fn log(event: &Event<'_>, news: bool) {
              whoever opens the file by another one damages it; remove the others"
         ),
         Event::Pruned { jobs } => debug!(jobs, "retention deleted old jobs"),
+        Event::WrongToken if news => warn!(
+            "a wrong token was presented to the admin server; more within a minute are only counted"
+        ),
+        Event::WrongToken => {}
         Event::Bug { what } => error!(what, "an assertion failed; please report this"),
     }
 }
@@ -306,7 +322,7 @@ mod tests {
         }
         let metrics = events.metrics();
         assert!(
-            !metrics.contains("jobs_ended_total{"),
+            metrics.contains("jobs_ended_total{state=\"dead\"} 0\n"),
             "none has ended: {metrics}"
         );
     }

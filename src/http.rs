@@ -82,6 +82,11 @@ impl Http {
             .http1_max_headers(MAX_HEADERS)
             .tcp_nodelay(true)
             .user_agent(concat!("postlane/", env!("CARGO_PKG_VERSION")));
+        let builder = match endpoint.url.scheme() {
+            // Nothing is verified there: a system without CA certificates will do.
+            "http" => builder.tls_certs_only([]),
+            _ => builder,
+        };
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         let builder = builder.tcp_user_timeout(endpoint.tcp_user_timeout);
         let client = builder.build().map_err(|error| BuildError(words(error)))?;

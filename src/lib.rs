@@ -37,10 +37,12 @@ pub mod events;
 pub mod keyring;
 pub mod ledger;
 pub mod sweep;
+pub mod why;
 pub mod worker;
 
 // faces
 pub mod admin;
+pub mod clean;
 pub mod cli;
 pub mod config;
 pub mod mock;

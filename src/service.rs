@@ -47,6 +47,8 @@ pub struct Service {
     pub events: Arc<Events>,
     /// A few connections for whoever looks.
     pub readers: Pool,
+    /// The secrets of the pages, as they are now.
+    pub secrets: Arc<Keyring>,
     shutdown_timeout: Duration,
     stop: watch::Sender<bool>,
     ledgers: Vec<LedgerThread>,
@@ -197,6 +199,7 @@ impl Service {
         let name = worker_name(config.worker.name.as_deref());
         let mut waker = Waker::start(&readers, &name, config.worker.notify).await?;
         let (engine, concurrency) = (readers.dialect(), config.worker.concurrency);
+        events.know_rules(config.judge.rules.names());
         let (stop, stopping) = watch::channel(false);
         let relief = match engine {
             Dialect::Postgres => concurrency / 2,
@@ -245,13 +248,14 @@ impl Service {
         );
         let (reloads, reloading) = mpsc::channel(1);
         let refresh = refresh::refresh(
-            keyring,
+            Arc::clone(&keyring),
             config.secret_files().to_vec(),
             reloading,
             Arc::clone(events),
             stopping.clone(),
         );
         Ok(Self {
+            secrets: keyring,
             readers,
             shutdown_timeout: config.worker.shutdown_timeout,
             stop,

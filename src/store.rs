@@ -29,9 +29,11 @@ pub mod schema;
 pub mod select;
 pub mod sql;
 pub mod target;
+pub mod waits;
 pub mod wake;
 pub mod watch;
 mod words;
+pub mod workers;
 
 pub use bind::Bind;
 pub use pool::{Pool, Tx, Use};

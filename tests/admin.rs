@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use postlane::admin::{Admin, bind, serve};
+use postlane::admin::{Admin, Rules, bind, serve};
 use postlane::clock::BootInstant;
 use postlane::events::Events;
+use postlane::job::AfterUnknown;
 use postlane::store::{Bind, Pool, Use};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use secrecy::SecretString;
@@ -50,6 +51,12 @@ impl Server {
             events: Arc::new(Events::new()),
             token: token.map(SecretString::from),
             ready: Arc::new(move || ready.load(Ordering::Relaxed)),
+            worker: Rules {
+                max_attempts: 20,
+                after_unknown: AfterUnknown::Block,
+                // Page 9 has none.
+                has_secret: Arc::new(|page| page != "9"),
+            },
         };
         // Fails only if a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -186,7 +193,7 @@ both! {
         let server = Server::of(&db).await;
         let (status, page) = server.get("/").await;
         assert_eq!(status, 200);
-        for text in [">ready<", "page:1", "wrong secret", "ann", "HTTP 400", "1/id:gone", "1/id:waits"] {
+        for text in [">trouble<", "1 page is paused", "page:1", "wrong secret", "ann", "HTTP 400", "1/id:gone", "1/id:waits"] {
             assert!(page.contains(text), "{text} in {page}");
         }
         let (badly, latest) = page.split_once("Latest jobs").expect("both lists");
@@ -245,13 +252,106 @@ both! {
         assert_eq!(server.get("/jobs/x%3Cscript%3E").await.0, 404);
     }
 
+    what_waits_is_measured_by_cause_and_counters_begin_at_0, |db| {
+        let server = Server::of(&db).await;
+        let ago = db.time(db.pool.now().await.expect("now") - 100_000);
+        let seconds = |text: &str, cause: &str| {
+            let line = format!("postlane_oldest_waiting_seconds{{cause=\"{cause}\"}} ");
+            let found = text.lines().find_map(|l| l.strip_prefix(&line)).map(str::to_owned);
+            found.expect(&line).parse::<f64>().expect("a number")
+        };
+        let (_, text) = server.get("/metrics").await;
+        for cause in ["ready", "paused", "throttled", "backoff", "unknown", "no_secret", "held", "scheduled"] {
+            assert_eq!(seconds(&text, cause).to_bits(), 0_f64.to_bits(), "{cause}");
+        }
+        for line in [
+            "postlane_attempts_total{outcome=\"ambiguous\"} 0",
+            "postlane_jobs_ended_total{state=\"dead\"} 0",
+            "postlane_pauses_opened_total{scope=\"endpoint\"} 0",
+            "postlane_jobs{state=\"unknown\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        // Jobs of a page each: one for each cause, in its lane or still a mark.
+        let page = |page: i64, more: &str| format!("insert into send_jobs (page_id, recipient, message, created_at, due_at{}) values
+            ('{page}', '{{\"id\":\"a\"}}', '{{\"template_type\":\"text\",\"text\":\"x\"}}', {ago}, {ago}{})",
+            if more.is_empty() { "" } else { ", send_at" }, if more.is_empty() { String::new() } else { format!(", {more}") });
+        for n in [1, 2, 3, 4, 5, 6, 9] {
+            db.run(&page(n, ""), &[]).await;
+        }
+        db.run(&page(7, &ago), &[]).await;
+        let now = db.pool.now().await.expect("now");
+        for (n, due) in [(3, (now + 60_000).to_string()), (4, (now + 60_000).to_string()), (5, "null".to_owned())] {
+            db.run(&format!("delete from send_inbox where page_id = '{n}'"), &[]).await;
+            db.run(&format!("insert into send_lanes (lane, page_id, due_at) values ('{n}/id:a', '{n}', {due})"), &[]).await;
+        }
+        for text in [
+            "insert into send_pauses (scope, who) values ('page:2', 'ann')",
+            "update send_jobs set last_status = 429 where page_id = '3'",
+            "update send_jobs set state = 'unknown' where page_id = '5'",
+            "update send_jobs set state = 'held' where page_id = '6'",
+        ] {
+            db.run(text, &[]).await;
+        }
+        let server = Server::of(&db).await;
+        let (_, text) = server.get("/metrics").await;
+        for cause in ["ready", "paused", "throttled", "backoff", "unknown", "no_secret", "held", "scheduled"] {
+            let waited = seconds(&text, cause);
+            assert!((100.0..160.0).contains(&waited), "{cause}: {waited}");
+        }
+        for line in ["postlane_jobs{state=\"held\"} 1", "postlane_jobs{state=\"scheduled\"} 1", "postlane_jobs{state=\"unknown\"} 1", "postlane_jobs{state=\"queued\"} 5"] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        let (_, page) = server.get("/?state=queued").await;
+        assert!(page.contains(">trouble<") && page.contains("1 page is paused; 1 job may have arrived and waits for a decision; jobs wait for the secret"), "{page}");
+        db.run("update send_pauses set scope = 'endpoint'", &[]).await;
+        let server = Server::of(&db).await;
+        let (_, page) = server.get("/?state=queued").await;
+        assert!(page.contains("the endpoint is paused"), "{page}");
+        let (_, text) = server.get("/metrics").await;
+        assert!(seconds(&text, "ready") < 1.0 && seconds(&text, "paused") >= 100.0, "{text}");
+        assert_eq!(server.get("/readyz").await.0, 200, "it may take work all the same");
+    }
+
+    nothing_in_a_page_is_obeyed_by_a_terminal, |db| {
+        let job = db.insert("a", "x").await;
+        db.run(&format!("update send_jobs set reason = $1, tag = $1 where id = {job}"), &["\u{1b}[31mred\u{202e}\u{9b}".into()]).await;
+        let server = Server::of(&db).await;
+        for path in ["/".to_owned(), format!("/jobs/{job}"), format!("/jobs/{job}?payload=1")] {
+            let (_, page) = server.get(&path).await;
+            assert!(page.contains("\\u{1b}[31mred"), "{page}");
+            assert!(!page.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{page}");
+        }
+    }
+
+    the_page_of_a_job_gives_all_the_reasons_that_show_does, |db| {
+        let later = db.time(db.pool.now().await.expect("now") + 100_000);
+        let scheduled = db.insert_with("a", "1", &[("send_at", &later)]).await;
+        let held = db.insert("b", "1").await;
+        let backoff = db.insert("c", "1").await;
+        db.run(&format!("update send_jobs set attempts = 4, failures = 3, due_at = {later} where id = {backoff}"), &[]).await;
+        db.run(&format!("update send_jobs set state = 'held' where id = {held}"), &[]).await;
+        db.run("insert into send_jobs (page_id, recipient, message) values ('9', '{\"id\":\"d\"}', '{\"template_type\":\"text\",\"text\":\"x\"}')", &[]).await;
+        let server = Server::of(&db).await;
+        for (job, reason) in [
+            (scheduled, "for its send_at: "),
+            (held, "postlane release"),
+            (backoff, "for its backoff after 3 of 20 failures: "),
+            (backoff + 1, "for a secret: page 9 has none in the worker&#39;s configuration"),
+        ] {
+            let (_, page) = server.get(&format!("/jobs/{job}")).await;
+            let plain = reason.replace("&#39;", "'");
+            assert!(page.contains(reason) || page.contains(&plain), "{reason}: {page}");
+        }
+    }
+
     a_waiting_job_says_what_it_waits_for, |db| {
         let first = db.insert("a", "1").await;
         let second = db.insert("a", "2").await;
         db.run("insert into send_pauses (scope, who, why) values ('lane:1/id:a', 'ann', 'asked to')", &[]).await;
         let server = Server::of(&db).await;
         let (_, page) = server.get(&format!("/jobs/{second}")).await;
-        assert!(page.contains("1 before it in its line") && page.contains(&format!("/jobs/{first}")), "{page}");
+        assert!(page.contains("1 job before it in its line") && page.contains(&format!("/jobs/{first}")), "{page}");
         assert!(page.contains("asked to"), "{page}");
     }
 
@@ -336,19 +436,6 @@ async fn before_the_database_is_connected_it_is_alive_and_not_ready() {
         "{page}"
     );
     assert_eq!(server.get("/jobs/1").await.0, 503);
-}
-
-#[tokio::test]
-async fn an_address_that_is_taken_is_named_with_its_key() {
-    let first = bind("127.0.0.1:0".parse().expect("address"))
-        .await
-        .expect("binds");
-    let at = first.local_addr().expect("address");
-    let error = bind(at).await.expect_err("taken").to_string();
-    assert!(
-        error.contains("admin.listen") && error.contains(&at.to_string()),
-        "{error}"
-    );
 }
 
 #[tokio::test]
@@ -590,7 +677,7 @@ async fn a_slow_client_is_closed_and_so_is_a_silent_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_idle_connections_64_are_served_and_the_rest_wait_their_turn() {
+async fn however_many_connections_say_nothing_the_probes_are_answered() {
     let server = Server::alone().await;
     let mut idle = Vec::new();
     for _ in 0..300 {
@@ -600,25 +687,42 @@ async fn of_many_idle_connections_64_are_served_and_the_rest_wait_their_turn() {
                 .expect("the backlog takes it"),
         );
     }
-    let mut late = TcpStream::connect(server.at)
-        .await
-        .expect("the backlog takes it");
-    late.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await
-        .expect("writes");
-    let mut answer = String::new();
-    let early =
-        tokio::time::timeout(Duration::from_secs(1), late.read_to_string(&mut answer)).await;
-    assert!(
-        early.is_err(),
-        "the 301st is not accepted while 64 are open: {answer}"
-    );
-    drop(idle);
-    tokio::time::timeout(Duration::from_secs(4), late.read_to_string(&mut answer))
-        .await
-        .expect("its turn")
-        .expect("reads");
+    let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    // Sooner than any of them runs out of time.
+    let answer = tokio::time::timeout(Duration::from_secs(3), server.raw(ask)).await;
+    let answer = answer.expect("the oldest gave way");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guesses_of_a_token_are_counted_slow_and_in_nobodys_way() {
+    let token = "a token of many words";
+    let server = Server::start("127.0.0.1:0", None, Some(token)).await;
+    let began = BootInstant::now();
+    let guesses = (0..100).map(|guess| {
+        let ask = server.client.get(server.url("/metrics"));
+        ask.bearer_auth(guess)
+            .timeout(Duration::from_millis(1500))
+            .send()
+    });
+    let guesses = futures_util::future::join_all(guesses);
+    let right = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(server.get("/healthz").await.0, 200);
+        let ask = server.client.get(server.url("/metrics")).bearer_auth(token);
+        let text = server.ask(ask).await.text().await.expect("text");
+        assert!(began.elapsed() < Duration::from_millis(1400));
+        text
+    };
+    let (guesses, text) = tokio::join!(guesses, right);
+    let answered = guesses.iter().filter(|guess| guess.is_ok()).count();
+    assert!((1..=8).contains(&answered), "{answered} in 1.5 s");
+    let counted = text
+        .lines()
+        .find_map(|line| line.strip_prefix("postlane_admin_wrong_tokens_total "))
+        .expect("a counter");
+    assert!(counted.parse::<u64>().expect("a number") >= 50, "{counted}");
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ both! {
         assert!(unknown > 0, "no kill hit a request: this test has not tested anything");
         let (code, listed, _) = setup.verb(&["list", "--state", "unknown", "--json", "--all-rows"]);
         assert_eq!((code, listed.lines().count() as u64), (0, unknown));
-        let (code, _, err) = setup.verb(&["resolve", "--state", "unknown", "--resend"]);
+        let (code, _, err) = setup.verb(&["resolve", "--state", "unknown", "--resend", "--yes"]);
         assert_eq!(code, 0, "{err}");
         sql.finished(LONG).await;
         assert_eq!(worker.stop().await, 0);

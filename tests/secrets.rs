@@ -186,6 +186,8 @@ async fn sighup_takes_the_secrets_of_pages_and_nothing_else() {
 
 fn claim() -> Claim {
     Claim {
+        ambiguous: 0,
+        since_previous: None,
         lane: "1/id:a".into(),
         token: 1,
         job: 1,

@@ -41,6 +41,8 @@ create table send_jobs (
     finished_at integer,
     -- when a job with send_at joined its line
     joined_at integer,
+    -- when an operator held it; null while it is not held
+    held_at integer,
     -- some attempt ended ambiguous: sending it again may repeat it
     ambiguous integer not null default 0,
     -- those of them that ended so while other lanes were delivered
@@ -125,6 +127,8 @@ create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'un
 -- What retention may take.
 create index send_jobs_delivered on send_jobs (finished_at, id) where state = 'delivered';
 create index send_jobs_ended on send_jobs (finished_at, id) where state in ('dead', 'cancelled');
+-- What operators hold, by when.
+create index send_jobs_held on send_jobs (held_at, id) where state = 'held';
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
 -- One row for each request, committed before its first byte.

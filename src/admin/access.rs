@@ -17,6 +17,10 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
+
+use super::listen::Connection;
+use crate::events::{Event, Events};
 
 /// Bodies are never read; one that is announced larger is refused.
 const MAX_BODY: u64 = 64 * 1024;
@@ -28,13 +32,22 @@ pub(super) struct Access {
     /// The address listened on, if only this machine can reach it.
     loopback: Option<SocketAddr>,
     token: Option<[u8; 32]>,
+    /// Wrong tokens are answered one after the other.
+    wrong: Semaphore,
+    events: Arc<Events>,
 }
 
 impl Access {
-    pub(super) fn new(local: Option<SocketAddr>, token: Option<SecretString>) -> Self {
+    pub(super) fn new(
+        local: Option<SocketAddr>,
+        token: Option<SecretString>,
+        events: Arc<Events>,
+    ) -> Self {
         Self {
             loopback: local.filter(|local| local.ip().to_canonical().is_loopback()),
             token: token.map(|token| digest(token.expose_secret().as_bytes())),
+            wrong: Semaphore::new(1),
+            events,
         }
     }
 
@@ -134,7 +147,14 @@ pub(super) async fn guard(
             Token::Right => {}
             Token::Missing => return unauthorized(),
             Token::Wrong => {
+                access.events.emit(&Event::WrongToken);
+                if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+                    connection.set_spare(true);
+                }
+                // One at a time, however many connections guess; who waits too long is answered with 503.
+                let turn = access.wrong.acquire().await;
                 tokio::time::sleep(WRONG).await;
+                drop(turn);
                 return unauthorized();
             }
         }
@@ -208,7 +228,11 @@ mod tests {
 
     #[test]
     fn an_address_that_others_reach_is_closed_without_a_token() {
-        let access = Access::new(Some("0.0.0.0:1".parse().expect("address")), None);
+        let access = Access::new(
+            Some("0.0.0.0:1".parse().expect("address")),
+            None,
+            Arc::new(Events::new()),
+        );
         assert!(matches!(
             access.token_is_right(&HeaderMap::new()),
             Token::Missing

@@ -16,6 +16,7 @@ use super::ready;
 use crate::job::{JobId, State};
 use crate::store::look::{Line, Lines, WINDOW, ended_badly, lines};
 use crate::store::read::Stats;
+use crate::store::waits::Verdict;
 
 /// Jobs in one listing.
 const ROWS: i64 = 50;
@@ -126,7 +127,7 @@ async fn badly(shown: &Shown) -> Markup {
 }
 
 async fn worker(shown: &Shown) -> Markup {
-    let ready = ready::check(shown).await;
+    let (ready, verdict) = tokio::join!(ready::check(shown), shown.look.verdict());
     let detail = match &ready {
         Ok(()) => None,
         Err(ready::NotReady::Blind(why)) => Some(why.detail()),
@@ -135,7 +136,12 @@ async fn worker(shown: &Shown) -> Markup {
     html! {
         section.worker {
             @match detail {
-                None => span class="state delivered" { "ready" },
+                // Ready is not the same as well: while all is paused nothing goes out.
+                None => @match verdict {
+                    Ok(Verdict { is_well: true, line }) => { span class="state delivered" { "ready" } " " span.muted { (line) } },
+                    Ok(Verdict { line, .. }) => { span class="state dead" { "trouble" } " " span.trouble { (line) } },
+                    Err(why) => { span class="state held" { "ready" } " " span.trouble { (why.detail()) } },
+                },
                 Some(why) => { span class="state dead" { "not ready" } " " span.trouble { (why) } },
             }
             span.muted { (number(shown.events.in_flight())) " in flight" }
@@ -169,10 +175,10 @@ fn totals(stats: &Stats) -> Markup {
         }
         dl.facts {
             dt { "lanes with work" } dd { (number(waiting.lanes)) }
-            dt { "held by a worker" } dd { (number(waiting.leased)) }
-            dt { "marks to take in" } dd { (number(waiting.inbox)) }
-            dt { "scheduled" } dd { (number(waiting.scheduled)) }
-            dt { "longest overdue" } dd { (oldest) }
+            dt { "lanes in a worker's hands" } dd { (number(waiting.leased)) }
+            dt { "changes that no worker has looked at yet" } dd { (number(waiting.inbox)) }
+            dt { "waiting for their send_at" } dd { (number(waiting.scheduled)) }
+            dt { "longest due and not taken" } dd { (oldest) }
         }
         @if by_page.len() > 1 {
             details {

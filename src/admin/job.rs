@@ -11,11 +11,12 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Shown;
 use super::page::{moment, page, sorry, span, state};
+use super::{Rules, Shown};
 use crate::clock::Millis;
-use crate::job::{JobId, State};
+use crate::job::JobId;
 use crate::store::read::{Ahead, Attempt, Job, ahead, attempts, find};
+use crate::why::{self, Known, Secret};
 
 /// Attempts shown.
 const ATTEMPTS: i64 = 100;
@@ -30,7 +31,8 @@ pub(super) struct Asked {
 struct Found {
     job: Job,
     attempts: Vec<Attempt>,
-    ahead: Option<Ahead>,
+    ahead: Ahead,
+    now: Millis,
 }
 
 pub(super) async fn show(
@@ -47,58 +49,63 @@ pub(super) async fn show(
             return Ok(None);
         };
         let attempts = attempts(&pool, id, ATTEMPTS).await?;
-        let waits = job.state == State::Queued.as_str();
-        let ahead = if waits {
-            Some(ahead(&pool, &job).await?)
-        } else {
-            None
-        };
+        let ahead = ahead(&pool, &job).await?;
+        let now = pool.now().await?;
         Ok(Some(Found {
             job,
             attempts,
             ahead,
+            now,
         }))
     });
     match found.await {
-        Ok(Some(found)) => page(StatusCode::OK, &format!("Job {id}"), &body(&found, payload)),
+        Ok(Some(found)) => {
+            let waits_for = waits_for(&found, &shown.worker);
+            let body = body(&found, &waits_for, payload);
+            page(StatusCode::OK, &format!("Job {id}"), &body)
+        }
         Ok(None) => sorry(StatusCode::NOT_FOUND, "there is no such job"),
         Err(why) => sorry(StatusCode::SERVICE_UNAVAILABLE, &why.detail()),
     }
 }
 
-fn body(found: &Found, payload: bool) -> Markup {
+/// What `show` says, too.
+fn waits_for(found: &Found, worker: &Rules) -> Vec<String> {
+    let Found {
+        job, ahead, now, ..
+    } = found;
+    let known = Known {
+        max_attempts: worker.max_attempts,
+        after_unknown: worker.after_unknown,
+        secret: match (worker.has_secret)(&job.page_id) {
+            true => Secret::There,
+            false => Secret::Missing,
+        },
+        worker: Some(true),
+        now: *now,
+        at: &|at| match at > *now {
+            true => format!("{} UTC, in {}", moment(at), span(at - now)),
+            false => format!("{} UTC, {} ago", moment(at), span(now - at)),
+        },
+    };
+    why::reasons(job, ahead, &known)
+}
+
+fn body(found: &Found, waits_for: &[String], payload: bool) -> Markup {
     let job = &found.job;
     html! {
         h1 { "Job " (job.id) " " (state(&job.state)) }
         @if let Some(reason) = &job.reason { p.reason { bdi { (reason) } } }
-        @if let Some(ahead) = &found.ahead { (waits_for(ahead)) }
+        @if !waits_for.is_empty() {
+            p.muted { "It waits" }
+            ul.waits { @for reason in waits_for { li { bdi { (reason) } } } }
+            @if let Some((head, ..)) = &found.ahead.head {
+                p { a href={ "/jobs/" (head) } { "To job " (head) ", the first before it" } }
+            }
+        }
         (columns(job))
         (producer(job, payload))
         section { h2 { "Attempts" } (timeline(&found.attempts)) }
-    }
-}
-
-fn waits_for(ahead: &Ahead) -> Markup {
-    html! {
-        ul.waits {
-            @for pause in &ahead.pauses {
-                li {
-                    "paused: " bdi { (pause.scope) }
-                    " since " (moment(pause.since)) " — " bdi { (pause.evidence()) }
-                    @if let Some(next) = pause.next(moment) { ", " (next) }
-                }
-            }
-            @if ahead.jobs > 0 {
-                li {
-                    (ahead.jobs) " before it in its line"
-                    @if let Some((head, word, reason)) = &ahead.head {
-                        ", first " a href={ "/jobs/" (head) } { (head) } " " (state(word))
-                        @if let Some(reason) = reason { " " bdi { (reason) } }
-                    }
-                }
-            }
-            @if let Some(worker) = &ahead.leased_by { li { "lane held by " bdi { (worker) } } }
-        }
     }
 }
 
@@ -141,7 +148,7 @@ fn producer(job: &Job, payload: bool) -> Markup {
                 @if let Some(metadata) = &job.metadata { h3 { "metadata" } pre { (metadata) } }
                 p { a href={ "/jobs/" (job.id) } { "hide it" } }
             } @else {
-                p.muted { "Hidden. " a href={ "/jobs/" (job.id) "?payload=1" } { "Show recipient and message" } }
+                p.muted { "Hidden. " a href={ "/jobs/" (job.id) "?payload=1" } { "Show recipient, message and metadata" } }
             }
         }
     }

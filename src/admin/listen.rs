@@ -1,13 +1,16 @@
 //! The accept loop, and how long a client may take.
 //!
 //! A loop of our own, because a server without a timer waits for ever for a slow client: at most
-//! [`CONNECTIONS`] at a time (further ones wait in the backlog), an end for the request's head, for
-//! the answer, for an answer that nobody reads, and for the connection as a whole.
+//! [`CONNECTIONS`] at a time, an end for the request's head, for the answer, for an answer that nobody
+//! reads, and for the connection as a whole. A further one takes the place of the oldest that nobody needs:
+//! the probes come through however many connections lie there and say nothing.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tower::ServiceExt as _;
@@ -37,22 +40,77 @@ const CONNECTION: Duration = Duration::from_secs(60);
 /// Largest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// A connection as the accept loop knows it.
+pub(super) struct Connection {
+    /// Nobody needs it: it has sent no head yet, waits for the next, or presented a wrong token.
+    spare: AtomicBool,
+    /// Its place is needed.
+    close: Notify,
+}
+
+impl Connection {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            spare: AtomicBool::new(true),
+            close: Notify::new(),
+        })
+    }
+
+    /// Says whether somebody needs it.
+    pub(super) fn set_spare(&self, spare: bool) {
+        self.spare.store(spare, Ordering::Relaxed);
+    }
+}
+
+/// The connections there are, oldest first.
+#[derive(Default)]
+struct Open(VecDeque<Weak<Connection>>);
+
+impl Open {
+    fn add(&mut self, connection: &Arc<Connection>) {
+        self.0.retain(|open| open.strong_count() > 0);
+        self.0.push_back(Arc::downgrade(connection));
+    }
+
+    /// Tells the oldest that nobody needs to go.
+    fn close_a_spare_one(&mut self) {
+        let spare = |open: &Weak<Connection>| {
+            let open = open.upgrade();
+            open.is_some_and(|open| open.spare.load(Ordering::Relaxed))
+        };
+        let oldest = self.0.iter().position(spare);
+        let oldest = oldest.and_then(|at| self.0.remove(at)?.upgrade());
+        if let Some(oldest) = oldest {
+            oldest.close.notify_one();
+        }
+    }
+}
+
 /// Accepts until `stop` says true, then finishes what is in hand.
 pub(super) async fn accept(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     let stopped = stop.clone();
     let accepting = async {
+        let mut open = Open::default();
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    if slots.available_permits() == 0 {
+                        open.close_a_spare_one();
+                    }
+                    let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                        return;
+                    };
                     let (router, stopped) = (router.clone(), stopped.clone());
+                    let connection = Connection::new();
+                    open.add(&connection);
                     connections.spawn(async move {
                         let _slot = slot;
-                        serve(stream, router, stopped).await;
+                        tokio::select! {
+                            () = serve(stream, router, stopped, &connection) => {}
+                            () = connection.close.notified() => {}
+                        }
                     });
                     while connections.try_join_next().is_some() {}
                 }
@@ -74,12 +132,20 @@ pub(super) async fn accept(listener: TcpListener, router: Router, mut stop: watc
     // What is left is dropped with the set.
 }
 
-async fn serve(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    connection: &Arc<Connection>,
+) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (router, connection) = (router.clone(), Arc::clone(connection));
+        connection.set_spare(false);
+        request.extensions_mut().insert(Arc::clone(&connection));
         async move {
             let answer = timeout(REQUEST, router.oneshot(request.map(Body::new))).await;
+            connection.set_spare(true);
             answer.unwrap_or_else(|_| {
                 Ok::<_, Infallible>(
                     (StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response(),

@@ -15,6 +15,7 @@ use super::{Readers, pool_of};
 use crate::clock::BootInstant;
 use crate::store::look::{Waiting, waiting};
 use crate::store::read::{Stats, stats};
+use crate::store::waits::{Verdict, Waits, verdict, waits};
 use crate::store::{Error, Pool, schema};
 
 /// How long a page waits for the database.
@@ -70,10 +71,15 @@ pub(super) struct Look {
     schema: Arc<Kept<()>>,
     totals: Arc<Kept<Arc<Stats>>>,
     waiting: Arc<Kept<Waiting>>,
+    waits: Arc<Kept<Arc<Waits>>>,
+    has_secret: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Look {
-    pub(super) fn new(readers: Readers) -> Self {
+    pub(super) fn new(
+        readers: Readers,
+        has_secret: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    ) -> Self {
         Self {
             readers,
             turn: Arc::new(Semaphore::new(1)),
@@ -81,6 +87,8 @@ impl Look {
             schema: Kept::new(Duration::from_secs(1)),
             totals: Kept::new(Duration::from_secs(5)),
             waiting: Kept::new(Duration::from_secs(5)),
+            waits: Kept::new(Duration::from_secs(2)),
+            has_secret,
         }
     }
 
@@ -116,6 +124,24 @@ impl Look {
             Ok(waiting(&pool).await?)
         };
         self.waiting.get(SHORT, count).await
+    }
+
+    /// For how long what has been waiting, if it is to be had in time.
+    pub(super) async fn waits(&self) -> Seen<Arc<Waits>> {
+        let (pool, turn) = (self.pool()?, Arc::clone(&self.counting));
+        let has_secret = Arc::clone(&self.has_secret);
+        let look = async move {
+            let _turn = turn.acquire().await;
+            Ok(Arc::new(waits(&pool, &*has_secret).await?))
+        };
+        self.waits.get(SHORT, look).await
+    }
+
+    /// How it goes, in one line. The worker is this one.
+    pub(super) async fn verdict(&self) -> Seen<Verdict> {
+        let (waits, pool) = (self.waits().await?, self.pool()?);
+        self.page(|_| async move { verdict(&pool, &waits, Some(true)).await })
+            .await
     }
 
     /// Anything else, in its turn. `look` runs to its end even if nobody waits for it any more.

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::look::Blind;
+use crate::clean::safe_lines;
 use crate::clock::Millis;
 
 /// A page as an answer.
@@ -35,7 +36,8 @@ pub(super) fn page(status: StatusCode, title: &str, body: &Markup) -> Response {
         }
     };
     let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    (status, html, text.into_string()).into_response()
+    // It may be read with curl in a terminal, which obeys control characters.
+    (status, html, safe_lines(&text.into_string())).into_response()
 }
 
 /// A page that says why there is nothing to see.

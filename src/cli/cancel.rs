@@ -14,8 +14,8 @@ use crate::store::operate::Verb;
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane cancel 12\n  \
-    postlane cancel --lane 12345/id:777 --why 'left the newsletter'\n  \
-    postlane cancel --page 12345 --until 2d --dry-run")]
+    postlane cancel --lane 12345/id:777 --why 'left the newsletter'      asks first\n  \
+    postlane cancel --page 12345 --enqueued-until 2d --dry-run")]
 pub struct Cancel {
     #[command(flatten)]
     change: Change,

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::json;
 
+use std::io::{BufRead as _, IsTerminal as _};
+
 use super::choice::{Batch, Batches, Choice};
 use super::out::progress;
 use super::{Failure, Globals, Out};
@@ -27,6 +29,9 @@ pub struct Change {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask. A script that changes more than named ids has to say it
+    #[arg(long)]
+    pub yes: bool,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -147,17 +152,54 @@ impl Change {
     pub async fn batches(&self, pool: &Pool, default_states: &[State]) -> Result<Batches, Failure> {
         if self.choice.is_empty() && !self.all {
             return Err(Failure::Usage(
-                "name ids, select with --state, --page, --lane, --reason, --since or --until, \
-                 or say --all"
+                "name ids, select with --state, --page, --lane, --reason, --since, --until, \
+                 --enqueued-since or --enqueued-until, or say --all"
                     .to_owned(),
             ));
         }
         let ids = self.choice.ids()?;
-        let mut selector = self.choice.selector(pool.now().await?);
+        let mut selector = self.choice.selector(pool.now().await?)?;
         if ids.is_none() && selector.states.is_empty() {
             selector.states = default_states.to_vec();
         }
         Batches::new(pool, ids, selector).await
+    }
+
+    /// Makes sure that somebody who changes more than the ids that were named means it: on a terminal it
+    /// shows what would be changed and asks, `--all` wants the word typed; a script says `--yes`.
+    pub async fn confirm(
+        &self,
+        pool: &Pool,
+        batches: &Batches,
+        what: &str,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
+        if batches.by_id() {
+            return Ok(());
+        }
+        let clock = self.choice.clock(pool.now().await?);
+        if let Some(clock) = clock.filter(|_| !self.json) {
+            out.note(clock);
+        }
+        if self.dry_run || self.yes {
+            return Ok(());
+        }
+        let counts = batches.count(pool).await?;
+        let total: i64 = counts.iter().map(|(_, jobs)| jobs).sum();
+        if total == 0 {
+            return Ok(());
+        }
+        let states: Vec<String> = counts
+            .iter()
+            .map(|(state, jobs)| format!("{jobs} {state}"))
+            .collect();
+        let jobs = if total == 1 { "job" } else { "jobs" };
+        let is_all = self.choice.is_empty();
+        ask(
+            &format!("{what} would change {total} {jobs} ({})", states.join(", ")),
+            if is_all { "all" } else { "yes" },
+            out,
+        )
     }
 
     /// Nothing done yet.
@@ -176,6 +218,8 @@ impl Change {
     pub async fn run(&self, globals: &Globals, rule: &Rule, out: &mut Out) -> Result<(), Failure> {
         let (_, pool) = globals.open(Use::Write, out).await?;
         let mut batches = self.batches(&pool, rule.takes).await?;
+        self.confirm(&pool, &batches, rule.verb.as_str(), out)
+            .await?;
         let operator = self.asking.operator();
         let bar = progress(batches.total, rule.verb.as_str());
         let mut tally = self.tally(batches.by_id());
@@ -257,6 +301,25 @@ impl Change {
             }
         }
         Ok(())
+    }
+}
+
+/// Says what would be done, and goes on only if `word` is typed. Where nobody can be asked it refuses.
+pub fn ask(what: &str, word: &str, out: &mut Out) -> Result<(), Failure> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Failure::Usage(format!(
+            "{what}: say --yes to do it, or --dry-run to see more"
+        )));
+    }
+    out.note(format_args!("{what}. Type {word} to go on:"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    let answer = answer.trim();
+    let means =
+        answer.eq_ignore_ascii_case(word) || word == "yes" && answer.eq_ignore_ascii_case("y");
+    match means {
+        true => Ok(()),
+        false => Err(Failure::Failed("nothing was changed".to_owned())),
     }
 }
 

@@ -48,7 +48,13 @@ impl Check {
         for warning in config.warnings() {
             self.warn(warning, out)?;
         }
-        config.require_secrets()?;
+        for warning in config.written_out() {
+            self.warn(warning, out)?;
+        }
+        for secret in config.elsewhere() {
+            self.warn(&format!("{secret}; it cannot be checked here"), out)?;
+        }
+        config.require_readable_secrets()?;
         if !self.offline {
             self.database(&config, out).await?;
         }

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::out::safe;
-use super::requests::{self, Division};
-use super::{Failure, Globals, Out, line};
+use super::{Failure, Globals, Out, line, requests};
 use crate::validate::{self, Limits, Refusal, Warning};
 
 /// Judge requests by the API's rules, offline
@@ -83,8 +82,7 @@ impl CheckMessage {
             true => validate::message(text, limits),
             false => line::parse(text, limits).map(|(_, warnings)| warnings),
         };
-        let division = Division::LinesOrOne;
-        requests::each(&self.file, division, out, judge, |out, number, judged| {
+        requests::each(&self.file, out, judge, |out, number, judged| {
             match &judged {
                 Ok(warnings) => {
                     count.valid += 1;

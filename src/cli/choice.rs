@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Failure;
-use super::time::Moment;
+use super::time::{Moment, local};
 use crate::clock::Millis;
 use crate::job::{JobId, State};
 use crate::store::select::{Chosen, Selector, choose, count};
@@ -40,12 +40,19 @@ pub struct Choice {
     /// Whose reason contains this text
     #[arg(long, help_heading = WHICH, value_name = "TEXT")]
     reason: Option<String>,
-    /// Enqueued at or after: an age (2h, 3d), a local date or an RFC 3339 time
+    /// In its state since: ended, held or unknown at or after an age (2h, 3d), a local date or an RFC
+    /// 3339 time; what waits is in its state since it was enqueued
     #[arg(long, help_heading = WHICH, value_name = "WHEN")]
     since: Option<Moment>,
-    /// Enqueued before
+    /// In its state since before this
     #[arg(long, help_heading = WHICH, value_name = "WHEN")]
     until: Option<Moment>,
+    /// Enqueued at or after
+    #[arg(long, help_heading = WHICH, value_name = "WHEN")]
+    enqueued_since: Option<Moment>,
+    /// Enqueued before
+    #[arg(long, help_heading = WHICH, value_name = "WHEN")]
+    enqueued_until: Option<Moment>,
 }
 
 /// The words of the states.
@@ -89,8 +96,17 @@ impl Choice {
     }
 
     /// The selector without its ids.
-    pub fn selector(&self, now: Millis) -> Selector {
-        Selector {
+    ///
+    /// # Errors
+    /// A page or a lane that cannot be one: it would match nothing, and look like good news.
+    pub fn selector(&self, now: Millis) -> Result<Selector, Failure> {
+        if let Some(page) = &self.page {
+            check_page(page)?;
+        }
+        if let Some(lane) = &self.lane {
+            check_lane(lane)?;
+        }
+        Ok(Selector {
             ids: Vec::new(),
             states: self.state.clone(),
             page: self.page.clone(),
@@ -98,13 +114,67 @@ impl Choice {
             reason: self.reason.clone(),
             since: self.since.map(|moment| moment.resolve(now)),
             until: self.until.map(|moment| moment.resolve(now)),
+            enqueued_since: self.enqueued_since.map(|moment| moment.resolve(now)),
+            enqueued_until: self.enqueued_until.map(|moment| moment.resolve(now)),
+        })
+    }
+
+    /// Which clock was asked, and for what, in words; none if none was.
+    pub fn clock(&self, now: Millis) -> Option<String> {
+        let mut words = Vec::new();
+        for (what, moment) in [
+            ("came into their state at or after", self.since),
+            ("came into their state before", self.until),
+            ("were enqueued at or after", self.enqueued_since),
+            ("were enqueued before", self.enqueued_until),
+        ] {
+            words.extend(moment.map(|at| format!("{what} {}", local(at.resolve(now), now))));
         }
+        (!words.is_empty()).then(|| format!("jobs that {}", words.join(" and ")))
     }
 
     /// True if neither ids nor a selector are given.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.selector(0).is_empty()
+        let Self {
+            ids,
+            state,
+            page,
+            lane,
+            reason,
+            since,
+            until,
+            enqueued_since,
+            enqueued_until,
+        } = self;
+        let moments = [since, until, enqueued_since, enqueued_until];
+        let texts = [page, lane, reason];
+        ids.is_empty()
+            && state.is_empty()
+            && moments.iter().all(|moment| moment.is_none())
+            && texts.iter().all(|text| text.is_none())
     }
+}
+
+/// Refuses what is no page's id.
+pub fn check_page(page: &str) -> Result<(), Failure> {
+    match is_page(page) {
+        true => Ok(()),
+        false => Err(Failure::Usage(format!("{page:?} is not the id of a page"))),
+    }
+}
+
+/// Refuses what is no lane.
+pub fn check_lane(lane: &str) -> Result<(), Failure> {
+    match lane.split_once('/') {
+        Some((page, key)) if is_page(page) && key.contains(':') => Ok(()),
+        _ => Err(Failure::Usage(format!(
+            "{lane:?} is not a lane: they look like 12345/id:777 or 12345/key:ORDER"
+        ))),
+    }
+}
+
+fn is_page(page: &str) -> bool {
+    !page.is_empty() && !page.starts_with('0') && page.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn id(word: &str) -> Result<JobId, Failure> {
@@ -188,6 +258,11 @@ impl Batches {
             last,
             total,
         })
+    }
+
+    /// How many jobs of each state are meant, where no ids were named.
+    pub async fn count(&self, pool: &Pool) -> Result<Vec<(State, i64)>, Failure> {
+        Ok(count(pool, &self.selector).await?)
     }
 
     /// True if ids were named.

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::out::{progress, safe};
-use super::requests::{self, Division};
-use super::{Failure, Globals, Out, line};
+use super::{Failure, Globals, Out, line, requests};
 use crate::job::JobId;
 use crate::store::enqueue::{NewJob, insert};
 use crate::store::{Error, Pool, Tx, Use};
@@ -13,11 +12,11 @@ use crate::validate::Limits;
 
 /// Validate requests and enqueue the valid ones
 ///
-/// Reads JSON lines: {page_id, recipient, message, tag, delay}, and the columns send_at,
+/// Reads what `check-message` reads, one request a line or a single one on several lines: {page_id, recipient, message, tag, delay}, and the columns send_at,
 /// expires_at (RFC 3339 or unix milliseconds), ordering_key, idempotency_key, on_ambiguous and
 /// metadata. Every line is validated in full first; then the valid ones are inserted in one
 /// transaction, and their ids printed. For each invalid line the number, the rule and the place
-/// are told, and the exit code is 1. Lines are at most 1 MiB long; blank ones are skipped.
+/// are told, and the exit code is 1; an input without any request ends with 3. Lines are at most 1 MiB long; blank ones are skipped.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane enqueue requests.jsonl\n  \
@@ -48,6 +47,9 @@ impl Enqueue {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
         let limits = globals.load()?.message;
         let (valid, invalid) = self.read(&limits, out)?;
+        if valid.is_empty() && invalid == 0 {
+            return Err(Failure::Nothing("there is nothing to enqueue".to_owned()));
+        }
         if self.dry_run {
             out.note(format_args!("{} valid, {invalid} invalid", valid.len()));
         } else if !valid.is_empty() {
@@ -67,28 +69,22 @@ impl Enqueue {
     fn read(&self, limits: &Limits, out: &mut Out) -> Result<(Vec<Line>, usize), Failure> {
         let (mut valid, mut invalid) = (Vec::new(), 0);
         let judge = |text: &[u8]| line::parse(text, limits);
-        requests::each(
-            &self.file,
-            Division::Lines,
-            out,
-            judge,
-            |out, number, judged| {
-                match judged {
-                    Ok((job, warnings)) => {
-                        for warning in warnings {
-                            let warning = safe(&warning.to_string());
-                            out.note(format_args!("line {number}: warning: {warning}"));
-                        }
-                        valid.push(Line { number, job });
+        requests::each(&self.file, out, judge, |out, number, judged| {
+            match judged {
+                Ok((job, warnings)) => {
+                    for warning in warnings {
+                        let warning = safe(&warning.to_string());
+                        out.note(format_args!("line {number}: warning: {warning}"));
                     }
-                    Err(why) => {
-                        invalid += 1;
-                        out.note(format_args!("line {number}: {}", safe(&why.to_string())));
-                    }
+                    valid.push(Line { number, job });
                 }
-                Ok(())
-            },
-        )?;
+                Err(why) => {
+                    invalid += 1;
+                    out.note(format_args!("line {number}: {}", safe(&why.to_string())));
+                }
+            }
+            Ok(())
+        })?;
         Ok((valid, invalid))
     }
 }

@@ -1,6 +1,19 @@
-//! What the system lets this process have: enough open files for the requests in flight.
+//! What the system lets this process have, enough open files for the requests in flight, and what it
+//! shall not give away.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Keeps the secrets in this process's memory out of core dumps, and from other processes of its user.
+/// Where the system does not let it, nothing else changes.
+pub(super) fn keep_memory_private() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
 
 /// Files that the worker needs beside its requests: the database, the admin server, its log.
 const OTHERS: u64 = 160;

@@ -12,8 +12,10 @@ use crate::store::{Pool, Use};
 
 /// List jobs, newest first
 ///
-/// Messages and recipients are hidden without --show-payload; the lane is shown. With --json, one
-/// object a line with the column names of send_jobs; times are in UTC.
+/// Messages, recipients and metadata are hidden without --show-payload; the lane, which names the
+/// recipient, is shown. With --json, one
+/// object a line with the column names of send_jobs; times are in UTC. --since and --until ask when a
+/// job came into the state it is in; --enqueued-since and --enqueued-until when it was enqueued.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane list\n  \
@@ -28,7 +30,7 @@ pub struct List {
     /// Without a limit
     #[arg(long, conflicts_with = "limit")]
     all_rows: bool,
-    /// Show messages and recipients
+    /// Show messages and recipients, with --json also metadata
     #[arg(long)]
     show_payload: bool,
     /// One JSON object a line
@@ -44,6 +46,11 @@ impl List {
         let (_, pool) = globals.open(Use::Read, out).await?;
         let ids = self.choice.ids()?;
         let now = pool.now().await?;
+        let chosen = self.choice.selector(now)?;
+        let clock = self.choice.clock(now).filter(|_| !self.json);
+        if let Some(clock) = &clock {
+            out.note(clock);
+        }
         let mut left = if self.all_rows { u64::MAX } else { self.limit };
         let mut shown = 0;
         // Named ids go as parameters, which are limited; newest first all the same.
@@ -53,7 +60,7 @@ impl List {
                 .collect()
         });
         for ids in named.unwrap_or_else(|| vec![Vec::new()]) {
-            let mut selector = self.choice.selector(now);
+            let mut selector = chosen.clone();
             selector.ids = ids;
             let mut before = None;
             while left > 0 && !out.is_gone() {

@@ -1,6 +1,6 @@
 //! `mock`: the sandbox API, until Ctrl-C.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ use crate::mock::{Binding, Mock as Sandbox, MockConfig, Rules};
     postlane mock --rules note                    invalid requests pass, and are shown as such\n  \
     postlane mock --listen 127.0.0.1:9000 --latency 200ms --log-file received.jsonl")]
 pub struct Mock {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Where to listen: an address, or a port on this machine (8081, :8081); port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// The secret of every page without its own; for trials, never a real one
     #[arg(long, value_name = "SECRET", default_value = "sandbox")]
@@ -89,6 +89,15 @@ pub struct Mock {
 /// How many messages are remembered, and how many bytes of them.
 const KEEP: usize = 10_000;
 const KEEP_BYTES: usize = 64 * 1024 * 1024;
+
+/// An address, or a port on loopback.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>();
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    port.map(local).or_else(|_| text.parse()).map_err(|_| {
+        "use a port such as 8081, or an IP address and a port such as 127.0.0.1:8081".to_owned()
+    })
+}
 
 fn page_secret(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

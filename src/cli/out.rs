@@ -10,6 +10,9 @@ use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, pres
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::clean::obeyed;
+pub use crate::clean::safe;
+
 /// A terminal of fewer columns breaks lines by itself.
 const NARROW: u16 = 60;
 
@@ -158,26 +161,6 @@ pub fn progress(length: u64, what: &str) -> ProgressBar {
         .with_message(what.to_owned())
 }
 
-/// Text that came from elsewhere, without anything that a terminal would obey.
-pub fn safe(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if obeyed(c) {
-            // Writing into a String cannot fail.
-            let _ = write!(safe, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
-}
-
-/// Control characters, and those that turn the direction of writing around.
-fn obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// JSON text on one line: blanks for breaks between its parts, escapes inside its strings. JSON
 /// allows raw control characters only between parts, except for DEL and those beyond ASCII.
 fn one_line(json: &str) -> String {
@@ -197,15 +180,6 @@ fn one_line(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_a_terminal_obeys_comes_through() {
-        assert_eq!(
-            safe("a\u{1b}[31mb\nc\u{202e}d"),
-            "a\\u{1b}[31mb\\u{a}c\\u{202e}d"
-        );
-        assert_eq!(safe("é ü 漢字"), "é ü 漢字");
-    }
 
     #[test]
     fn embedded_json_of_many_lines_becomes_one_line_that_means_the_same() {

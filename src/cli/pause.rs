@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::change::Asking;
+use super::choice::{check_lane, check_page};
 use super::out::safe;
 use super::{Failure, Globals, Out};
 use crate::breaker::ENDPOINT;
@@ -49,20 +50,9 @@ pub struct Scope {
 impl Scope {
     /// As it stands in `send_pauses`.
     pub fn name(&self) -> Result<String, Failure> {
-        let is_page = |page: &str| {
-            !page.is_empty() && !page.starts_with('0') && page.bytes().all(|b| b.is_ascii_digit())
-        };
         match (&self.page, &self.lane) {
-            (Some(page), _) if is_page(page) => Ok(format!("page:{page}")),
-            (Some(page), _) => Err(Failure::Usage(format!("{page:?} is not the id of a page"))),
-            (_, Some(lane)) => match lane.split_once('/') {
-                Some((page, key)) if is_page(page) && key.contains(':') => {
-                    Ok(format!("lane:{lane}"))
-                }
-                _ => Err(Failure::Usage(format!(
-                    "{lane:?} is not a lane: they look like 12345/id:777 or 12345/key:ORDER"
-                ))),
-            },
+            (Some(page), _) => check_page(page).map(|()| format!("page:{page}")),
+            (_, Some(lane)) => check_lane(lane).map(|()| format!("lane:{lane}")),
             _ if self.endpoint => Ok(ENDPOINT.to_owned()),
             _ => Ok("all".to_owned()),
         }

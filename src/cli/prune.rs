@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::change::Asking;
+use super::change::{Asking, ask};
 use super::out::progress;
 use super::{Failure, Globals, Out};
 use crate::store::prune::{self, Kind, Place};
@@ -15,12 +15,12 @@ use crate::sweep::BITE;
 /// Delete finished jobs that are older than retention keeps them
 ///
 /// `postlane run` does this all the time; use this verb to make room now, or to give up more than
-/// the configuration does. Only delivered, dead and cancelled jobs are ever deleted.
+/// the configuration does, which it asks about (`--yes` in a script). Only delivered, dead and cancelled jobs are ever deleted.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane prune --dry-run\n  \
     postlane prune\n  \
-    postlane prune --delivered 1d --dead 30d --why 'the disk is full'")]
+    postlane prune --delivered 1d --dead 30d --why 'the disk is full' --yes")]
 pub struct Prune {
     /// Delete delivered jobs older than this [default: retention.delivered]
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
@@ -28,6 +28,9 @@ pub struct Prune {
     /// Delete dead and cancelled jobs older than this [default: retention.dead]
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
     dead: Option<Duration>,
+    /// Do not ask. A script that gives up more than the configuration does has to say it
+    #[arg(long)]
+    yes: bool,
     /// Count, and delete nothing
     #[arg(long)]
     dry_run: bool,
@@ -44,6 +47,21 @@ impl Prune {
         let retention = &config.retention;
         let delivered = self.delivered.unwrap_or(retention.delivered);
         let dead = self.dead.unwrap_or(retention.dead);
+        let gives_up_more = delivered < retention.delivered || dead < retention.dead;
+        if gives_up_more && !self.dry_run && !self.yes {
+            let now = pool.now().await?;
+            let of = async |kind, age| prune::count(&pool, kind, age, now).await;
+            let (delivered, dead) = (
+                of(Kind::Delivered, delivered).await?,
+                of(Kind::Ended, dead).await?,
+            );
+            if delivered + dead > 0 {
+                let what = format!(
+                    "prune would delete {delivered} delivered and {dead} dead or cancelled jobs, for good"
+                );
+                ask(&what, "yes", out)?;
+            }
+        }
         let delivered = self.prune(&pool, Kind::Delivered, delivered).await?;
         let ended = self.prune(&pool, Kind::Ended, dead).await?;
         if self.json {

@@ -15,20 +15,15 @@ use super::out::progress;
 use super::{Failure, Out};
 use crate::validate::Refusal;
 
-/// How the input is divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Division {
-    /// One request a line.
-    Lines,
-    /// One request a line, or a single one on several lines.
-    LinesOrOne,
-}
+/// What some editors put in front of UTF-8, and what UTF-16 begins with.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// Reads `file` (`-` is standard input) and gives each request's line, from 1, and its judgement to
-/// `tell`. Blank lines are skipped.
+/// `tell`: one request a line, or a single one on several lines. Blank lines and a byte order mark are
+/// skipped.
 pub fn each<T>(
     file: &str,
-    division: Division,
     out: &mut Out,
     judge: impl Fn(&[u8]) -> Result<T, Refusal>,
     mut tell: impl FnMut(&mut Out, usize, Result<T, Refusal>) -> Result<(), Failure>,
@@ -46,29 +41,31 @@ pub fn each<T>(
         length => progress(length, "read"),
     };
     let tell = |number, judged| bar.suspend(|| tell(out, number, judged));
-    let done = read(from, division, &bar, judge, tell);
+    let done = read(from, &bar, judge, tell);
     bar.finish_and_clear();
     done
 }
 
 fn read<T>(
     mut from: impl io::Read,
-    division: Division,
     bar: &ProgressBar,
     judge: impl Fn(&[u8]) -> Result<T, Refusal>,
     mut tell: impl FnMut(usize, Result<T, Refusal>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut head = Vec::new();
-    if division == Division::LinesOrOne {
-        let longest = u64::try_from(LONGEST).unwrap_or(u64::MAX);
-        let failed = |error| Failure::Failed(format!("the input cannot be read: {error}"));
-        from.by_ref()
-            .take(longest)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
-        if serde_json::from_slice::<&RawValue>(&head).is_ok() {
-            return tell(1, judge(&head));
-        }
+    let longest = u64::try_from(LONGEST).unwrap_or(u64::MAX);
+    let failed = |error| Failure::Failed(format!("the input cannot be read: {error}"));
+    from.by_ref()
+        .take(longest)
+        .read_to_end(&mut head)
+        .map_err(failed)?;
+    if UTF_16.iter().any(|mark| head.starts_with(mark)) {
+        let why = "the input is UTF-16: save it as UTF-8";
+        return Err(Failure::Failed(why.to_owned()));
+    }
+    let head = head.strip_prefix(BOM).unwrap_or(&head);
+    if serde_json::from_slice::<&RawValue>(head).is_ok() {
+        return tell(1, judge(head));
     }
     let mut from = BufReader::with_capacity(64 * 1024, head.chain(from));
     let (mut text, mut number) = (Vec::new(), 0);

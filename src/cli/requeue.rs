@@ -22,7 +22,7 @@ use crate::store::{Pool, Use};
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane requeue 12 13\n  \
-    postlane requeue --reason 'HTTP 403' --since 2h --why 'token renewed' --dry-run\n  \
+    postlane requeue --state dead --reason 'HTTP 403' --since 2h --why 'token renewed' --dry-run\n  \
     postlane list --state dead --json | postlane requeue -")]
 pub struct Requeue {
     #[command(flatten)]
@@ -39,6 +39,7 @@ impl Requeue {
         let (_, pool) = globals.open(Use::Write, out).await?;
         let default = [State::Dead, State::Cancelled];
         let mut batches = self.change.batches(&pool, &default).await?;
+        self.change.confirm(&pool, &batches, "requeue", out).await?;
         let operator = self.change.asking.operator();
         let bar = progress(batches.total, "requeue");
         let mut tally = self.change.tally(batches.by_id());

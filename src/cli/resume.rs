@@ -42,7 +42,7 @@ impl Resume {
         match (was, self.dry_run) {
             (true, true) => out.line(format_args!("{shown} would be resumed"))?,
             (true, false) => out.line(format_args!("{shown} resumed"))?,
-            (false, _) => return Err(Failure::Nothing(format!("{shown} is not paused"))),
+            (false, _) => {}
         }
         for pause in read::pauses(&pool).await? {
             if pause.scope != scope {
@@ -57,6 +57,13 @@ impl Resume {
                 ));
             }
         }
-        Ok(())
+        match was {
+            true => Ok(()),
+            // What is paused all the same has been told, with the names that resume takes.
+            false if scope == "all" => Err(Failure::Nothing(
+                "there is no pause of everything (`pause --all`) to end".to_owned(),
+            )),
+            false => Err(Failure::Nothing(format!("{shown} is not paused"))),
+        }
     }
 }

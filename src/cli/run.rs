@@ -4,7 +4,7 @@
 //! goes on when that is mended. Only a configuration that cannot be used does, and the end of the
 //! worker's task, which a supervisor repairs by starting it again.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -18,10 +18,13 @@ use tracing::{debug, error, info, warn};
 use super::reload::Reload;
 use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
+use crate::clock::BootInstant;
 use crate::config::Config;
+use crate::deliver::Secrets as _;
 use crate::events::Events;
+use crate::keyring::Keyring;
 use crate::service::{self, Service};
-use crate::store;
+use crate::store::{self, workers};
 
 /// Deliver: the service
 ///
@@ -40,6 +43,9 @@ pub struct Run {}
 /// The waits between two looks at a database that is away.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// How often the log says what was delivered.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// How often the worker's task is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,7 +79,8 @@ impl Run {
         let mut config = globals.load()?;
         config.require_secrets()?;
         let _flushed = log::start(config.log.format, &config.log.level).map_err(Failure::Usage)?;
-        for warning in config.warnings() {
+        limits::keep_memory_private();
+        for warning in config.warnings().iter().chain(config.written_out()) {
             warn!(warning, "configuration");
         }
         let wanted = config.worker.concurrency;
@@ -86,19 +93,30 @@ impl Run {
                  low (ulimit -n; LimitNOFILE= in the unit)"
             );
         }
+        workers::call_this_process_a_worker();
         let mut signals = Signals::listen()?;
         let mut reload = Reload::listen(globals)?;
         let events = Arc::new(Events::new());
         // Before the database: /readyz says why nothing is delivered yet.
+        let secrets = Arc::new(OnceLock::new());
         let (readers, stop_admin) = (Readers::default(), watch::Sender::new(false));
-        let admin = serve_admin(&config, &events, &readers, &stop_admin).await?;
+        let admin = serve_admin(
+            &config,
+            &events,
+            &readers,
+            Arc::clone(&secrets),
+            &stop_admin,
+        )
+        .await?;
         let Some(service) = start(&config, &events, &mut signals).await? else {
             info!("stopped before the database could be used");
             return Ok(());
         };
+        let _presence = workers::announce(&service.readers);
+        let _ = secrets.set(Arc::clone(&service.secrets));
         *readers.write().unwrap_or_else(PoisonError::into_inner) = Some(service.readers.clone());
         tell(&[NotifyState::Ready]);
-        let mut pulse = Pulse::new();
+        let (mut pulse, mut report) = (Pulse::new(), Report::new());
         loop {
             let told = tokio::select! {
                 () = signals.next() => true,
@@ -124,6 +142,7 @@ impl Run {
                 break;
             }
             pulse.feed_if(may_feed(&events));
+            report.tell(&events);
         }
         let stopped = stop(service, &mut signals, &mut pulse).await;
         stop_admin.send_replace(true);
@@ -134,24 +153,51 @@ impl Run {
     }
 }
 
-/// Starts the admin server; a taken address ends the start.
+/// Starts the admin server. An address that somebody set and that cannot be had ends the start; without
+/// the default one, which a second worker on a machine finds taken, the worker runs without a server.
 async fn serve_admin(
     config: &Config,
     events: &Arc<Events>,
     readers: &Readers,
+    secrets: Arc<OnceLock<Arc<Keyring>>>,
     stop: &watch::Sender<bool>,
 ) -> Result<Option<JoinHandle<()>>, Failure> {
     let Some(address) = config.admin.listen else {
         return Ok(None);
     };
-    let failed = |error: std::io::Error| Failure::Failed(error.to_string());
-    let listener = admin::bind(address).await.map_err(failed)?;
+    let listener = match (admin::bind(address).await, &config.admin.listen_set_by) {
+        (Ok(listener), _) => listener,
+        (Err(error), None) => {
+            warn!(
+                %address,
+                %error,
+                "the worker runs without an admin server: the default address cannot be had; give it \
+                 another with admin.listen or POSTLANE_ADMIN__LISTEN, or \"\" for none"
+            );
+            return Ok(None);
+        }
+        (Err(error), Some(source)) => {
+            return Err(Failure::Failed(format!(
+                "admin.listen = \"{address}\" ({source}): cannot listen there: {error}; set another \
+                 address, or \"\" for no admin server"
+            )));
+        }
+    };
     let ready = Arc::clone(events);
     let admin = Admin {
         readers: Arc::clone(readers),
         events: Arc::clone(events),
         token: config.admin.token.clone(),
         ready: Arc::new(move || ready.is_up()),
+        worker: admin::Rules {
+            max_attempts: config.retry.max_attempts,
+            after_unknown: config.lanes.after_unknown,
+            // Until the worker has started nobody has been found to lack one.
+            has_secret: Arc::new(move |page| {
+                let secrets = secrets.get();
+                secrets.is_none_or(|secrets: &Arc<Keyring>| secrets.has(page))
+            }),
+        },
     };
     Ok(Some(admin::serve(listener, admin, stop.subscribe())))
 }
@@ -233,6 +279,33 @@ fn may_feed(events: &Events) -> bool {
     events
         .standing()
         .is_none_or(|standing| standing.is_known || standing.since < HANGS_AFTER)
+}
+
+/// Says once a minute what was delivered, if anything was tried: else nothing at `info` would tell.
+struct Report {
+    at: BootInstant,
+    told: (u64, u64),
+}
+
+impl Report {
+    fn new() -> Self {
+        Self {
+            at: BootInstant::now(),
+            told: (0, 0),
+        }
+    }
+
+    fn tell(&mut self, events: &Events) {
+        if self.at.elapsed() < REPORT {
+            return;
+        }
+        let now = events.progress();
+        if now != self.told {
+            let (delivered, failed) = (now.0 - self.told.0, now.1 - self.told.1);
+            info!(delivered, failed, "attempts in the last minute");
+        }
+        (self.at, self.told) = (BootInstant::now(), now);
+    }
 }
 
 /// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.

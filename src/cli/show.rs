@@ -7,16 +7,17 @@ use super::choice::Choice;
 use super::out::safe;
 use super::time::{local, span};
 use super::view::JobView;
-use super::{Failure, Globals, Out, waiting};
+use super::{Failure, Globals, Out};
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::job::JobId;
 use crate::store::read::{self, Attempt, Job};
-use crate::store::{Pool, Use};
+use crate::store::{Pool, Use, workers};
+use crate::why::{self, Known, Secret};
 
-/// Show jobs with their attempts and what they wait for
+/// Show jobs with their attempts and what they wait for: why has it not gone out?
 ///
-/// Messages, recipients and answers are hidden without --show-payload. With --json, one object a
+/// Messages, metadata and answers are hidden without --show-payload, and recipients but for the lane's name. With --json, one object a
 /// line: the columns of send_jobs, waits_for, and attempts_log with the columns of send_attempts.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -27,7 +28,7 @@ pub struct Show {
     /// Ids of jobs, or - to read them from standard input
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// Show messages, recipients and answers
+    /// Show messages, recipients, metadata and answers
     #[arg(long)]
     show_payload: bool,
     /// One JSON object a line
@@ -72,7 +73,21 @@ impl Show {
         let attempts = read::attempts(pool, id, i64::MAX).await?;
         let ahead = read::ahead(pool, &job).await?;
         let now = pool.now().await?;
-        let waits_for = waiting::reasons(&job, &ahead, config, now);
+        let known = Known {
+            max_attempts: config.retry.max_attempts,
+            after_unknown: config.lanes.after_unknown,
+            secret: match config.names_secret(&job.page_id) {
+                true => Secret::There,
+                false => Secret::NotHere,
+            },
+            worker: workers::seen(pool).await?,
+            now,
+            at: &|at| local(at, now),
+        };
+        let waits_for: Vec<String> = why::reasons(&job, &ahead, &known)
+            .iter()
+            .map(|reason| safe(reason))
+            .collect();
         if self.json {
             let view = JobView::new(&job, self.show_payload);
             out.json(&view.with(&attempts, waits_for, self.show_payload))?;
@@ -93,6 +108,12 @@ impl Show {
     fn columns(&self, job: &Job, now: Millis, out: &mut Out) -> Result<(), Failure> {
         let mut table = out.new_table(&["job", &job.id.to_string()]);
         let hidden = || "hidden; --show-payload shows it".to_owned();
+        // A line of their own name, kind and value of the recipient; a key of the producer's does not.
+        let recipient = match (&job.ordering_key, self.show_payload) {
+            (None, false) => "in the lane's name; --show-payload shows all of it".to_owned(),
+            (Some(_), false) => hidden(),
+            (_, true) => safe(&job.recipient),
+        };
         let text = |text: &Option<String>| text.as_deref().map(safe);
         let at = |at: Option<Millis>| at.map(|at| local(at, now));
         let payload = |text: &str| {
@@ -106,7 +127,7 @@ impl Show {
             ("reason", text(&job.reason)),
             ("lane", Some(safe(&job.lane))),
             ("page_id", Some(safe(&job.page_id))),
-            ("recipient", Some(payload(&job.recipient))),
+            ("recipient", Some(recipient)),
             ("message", Some(payload(&job.message))),
             ("tag", text(&job.tag)),
             ("delay", (job.delay > 0).then(|| format!("{}s", job.delay))),
@@ -115,7 +136,7 @@ impl Show {
             ("ordering_key", text(&job.ordering_key)),
             ("idempotency_key", text(&job.idempotency_key)),
             ("on_ambiguous", text(&job.on_ambiguous)),
-            ("metadata", text(&job.metadata)),
+            ("metadata", job.metadata.as_deref().map(payload)),
             ("attempts", Some(job.attempts.to_string())),
             ("failures", Some(job.failures.to_string())),
             (

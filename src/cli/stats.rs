@@ -7,15 +7,17 @@ use super::out::safe;
 use super::time::{local, span, utc};
 use super::{Failure, Globals, Out};
 use crate::store::read::{self, Stats as Numbers};
-use crate::store::{Pool, Use};
+use crate::store::waits::{Cause, Waits, verdict, waits};
+use crate::store::{Pool, Use, workers};
 
 /// Count jobs by page and state, and show what waits and what is paused
 ///
-/// Reads the whole of send_jobs once.
+/// The first line says whether anybody has to do something. How long the oldest job has been waiting is
+/// told by cause, since it was enqueued or its send_at came. Reads the whole of send_jobs once.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane stats\n  \
-    postlane stats --json | jq .oldest_due_ms")]
+    postlane stats --json | jq .oldest_waiting_ms")]
 pub struct Stats {
     /// One JSON object
     #[arg(long)]
@@ -24,8 +26,11 @@ pub struct Stats {
 
 impl Stats {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
-        let (_, pool) = globals.open(Use::Read, out).await?;
+        let (config, pool) = globals.open(Use::Read, out).await?;
         let numbers = read::stats(&pool).await?;
+        let waits = waits(&pool, |page| config.names_secret(page)).await?;
+        let worker = workers::seen(&pool).await?;
+        let verdict = verdict(&pool, &waits, worker).await?;
         let waiting = numbers.waiting;
         if self.json {
             let pauses = numbers.pauses.iter().map(|pause| {
@@ -37,6 +42,15 @@ impl Stats {
                     "probe_at": probe_at,
                 })
             });
+            let oldest: serde_json::Map<_, _> = Cause::ALL
+                .iter()
+                .map(|cause| {
+                    (
+                        cause.as_str().to_owned(),
+                        waits.oldest.get(cause).copied().into(),
+                    )
+                })
+                .collect();
             return Ok(out.json(&json!({
                 "jobs": numbers.jobs,
                 "lanes": waiting.lanes,
@@ -44,13 +58,25 @@ impl Stats {
                 "inbox": waiting.inbox,
                 "scheduled": waiting.scheduled,
                 "oldest_due_ms": waiting.oldest_due_ms,
+                "oldest_waiting_ms": oldest,
+                "worker_seen": worker,
+                "is_well": verdict.is_well,
+                "status": verdict.line,
                 "pauses": pauses.collect::<Vec<_>>(),
             }))?);
         }
-        self.tell(&pool, &numbers, out).await
+        let word = if verdict.is_well { "well" } else { "trouble" };
+        out.line(format_args!("{word}: {}\n", verdict.line))?;
+        self.tell(&pool, &numbers, &waits, out).await
     }
 
-    async fn tell(&self, pool: &Pool, numbers: &Numbers, out: &mut Out) -> Result<(), Failure> {
+    async fn tell(
+        &self,
+        pool: &Pool,
+        numbers: &Numbers,
+        waits: &Waits,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
         let waiting = numbers.waiting;
         let mut table = out.new_table(&["PAGE", "STATE", "JOBS"]);
         for count in &numbers.jobs {
@@ -66,13 +92,21 @@ impl Stats {
             out.table(&table)?;
         }
         out.line(format_args!(
-            "\nlanes with undelivered work: {} ({} in hand)\nnot yet taken in: {}\n\
-             waiting for their send_at: {}\nlongest due: {}",
-            waiting.lanes,
-            waiting.leased,
-            waiting.inbox,
-            waiting.scheduled,
-            span(waiting.oldest_due_ms)
+            "\nlanes with undelivered work: {} ({} in hand)\nchanges that no worker has looked at yet: {}\n\
+             waiting for their send_at: {}",
+            waiting.lanes, waiting.leased, waiting.inbox, waiting.scheduled,
+        ))?;
+        let oldest: Vec<String> = waits
+            .oldest
+            .iter()
+            .map(|(cause, waited)| format!("{} {}", cause.words(), span(*waited)))
+            .collect();
+        out.line(format_args!(
+            "oldest waiting: {}",
+            match oldest.is_empty() {
+                true => "none".to_owned(),
+                false => oldest.join(", "),
+            }
         ))?;
         let now = pool.now().await?;
         for pause in &numbers.pauses {

@@ -20,16 +20,16 @@ pub fn utc(at: Millis) -> String {
     )
 }
 
-/// For people: `14:03:22, 3m ago`, with the date if it is not today.
+/// For people: `14:03:22 UTC, 3m 10s ago`, with the zone, and the date if it is not today.
 pub fn local(at: Millis, now: Millis) -> String {
     let zoned = |at| Timestamp::from_millisecond(at).map(|at| at.to_zoned(TimeZone::system()));
     let (Ok(moment), Ok(today)) = (zoned(at), zoned(now)) else {
         return at.to_string();
     };
     let format = if moment.date() == today.date() {
-        "%H:%M:%S"
+        "%H:%M:%S %Z"
     } else {
-        "%Y-%m-%d %H:%M:%S"
+        "%Y-%m-%d %H:%M:%S %Z"
     };
     let age = if at > now {
         format!("in {}", span(at - now))
@@ -39,14 +39,18 @@ pub fn local(at: Millis, now: Millis) -> String {
     format!("{}, {age}", moment.strftime(format))
 }
 
-/// A span in its largest fitting unit: `250ms`, `3s`, `5m`, `2h`, `9d`.
+/// A span in its two largest units: `250ms`, `3s`, `5m 10s`, `2h 20m`, `9d 4h`.
 pub fn span(ms: Millis) -> String {
-    match ms {
-        ms if ms < 1_000 => format!("{ms}ms"),
-        ms if ms < 60_000 => format!("{}s", ms / 1_000),
-        ms if ms < 3_600_000 => format!("{}m", ms / 60_000),
-        ms if ms < 172_800_000 => format!("{}h", ms / 3_600_000),
-        _ => format!("{}d", ms / 86_400_000),
+    let two = |large, unit, small, sub| match small {
+        0 => format!("{large}{unit}"),
+        small => format!("{large}{unit} {small}{sub}"),
+    };
+    match ms / 1_000 {
+        0 => format!("{ms}ms"),
+        s @ ..60 => format!("{s}s"),
+        s @ 60..3_600 => two(s / 60, "m", s % 60, "s"),
+        s @ 3_600..86_400 => two(s / 3_600, "h", s % 3_600 / 60, "m"),
+        s => two(s / 86_400, "d", s % 86_400 / 3_600, "h"),
     }
 }
 
@@ -110,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_told_in_their_largest_unit() {
-        let told: Vec<String> = [250, 3_999, 61_000, 7_200_000, 864_000_000]
+    fn spans_are_told_in_their_two_largest_units() {
+        let told: Vec<String> = [250, 3_999, 61_000, 8_400_000, 878_400_000]
             .map(span)
             .into();
-        assert_eq!(told, ["250ms", "3s", "1m", "2h", "10d"]);
+        assert_eq!(told, ["250ms", "3s", "1m 1s", "2h 20m", "10d 4h"]);
     }
 }

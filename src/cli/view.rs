@@ -1,6 +1,6 @@
 //! A job as it is shown: as JSON with the columns' names, and as lines for people.
 //!
-//! Message and recipient are shown only when asked for; without, their keys are there and null.
+//! Message, recipient and metadata are shown only when asked for; without, their keys are there and null.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -72,7 +72,7 @@ impl<'a> JobView<'a> {
             ordering_key: job.ordering_key.as_deref(),
             idempotency_key: job.idempotency_key.as_deref(),
             on_ambiguous: job.on_ambiguous.as_deref(),
-            metadata: job.metadata.as_deref().map(raw),
+            metadata: job.metadata.as_deref().and_then(shown),
             lane: &job.lane,
             state: &job.state,
             attempts: job.attempts,

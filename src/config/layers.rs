@@ -5,6 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -39,6 +42,8 @@ pub(super) struct Layers {
     pub(super) environment: BTreeMap<String, OsString>,
     /// The file that was read.
     pub(super) file: Option<PathBuf>,
+    /// Its mode, if it is a regular file.
+    pub(super) mode: Option<u32>,
     pub(super) problems: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -47,8 +52,18 @@ impl Layers {
     /// Reads the file that `--config` names, else the first of `candidates` that exists.
     pub(super) fn file(&mut self, flag: Option<&Path>, candidates: &[&Path]) {
         for path in flag.map_or(candidates, |_| &[]).iter().copied().chain(flag) {
-            match std::fs::read_to_string(path) {
-                Ok(text) => return self.toml(&text, path),
+            match read(path) {
+                Ok((text, mode)) => {
+                    if let Some(mode) = mode.filter(|mode| mode & 0o002 != 0) {
+                        // Who may write it decides where messages and their signatures go.
+                        self.problems.push(format!(
+                            "others may write {} (mode {mode:04o}): chmod o-w it",
+                            path.display()
+                        ));
+                    }
+                    self.mode = mode;
+                    return self.toml(&text, path);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && flag.is_none() => {}
                 Err(error) => {
                     let named = if flag.is_some() {
@@ -232,6 +247,16 @@ impl Layers {
             _ => PathBuf::new(),
         }
     }
+}
+
+/// The text of a file, and its mode if it is a regular one.
+fn read(path: &Path) -> std::io::Result<(String, Option<u32>)> {
+    let mut file = File::open(path)?;
+    let about = file.metadata()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let mode = about.permissions().mode() & 0o7777;
+    Ok((text, about.is_file().then_some(mode)))
 }
 
 /// A value as text, and its form. A list is its strings with commas between them, as a variable

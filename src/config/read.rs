@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::layers::{Form, Layers, Setting};
+use super::secrets::Unread;
 use super::{PageSecret, Resolved, SecretFile, Source, database_url, keys, secrets};
 
 /// The longest span: added to any moment it stays far from the end of 64 bits.
@@ -26,6 +27,10 @@ pub(super) struct Reader {
     pub(super) layers: Layers,
     /// Secrets that are named but cannot be read.
     pub(super) unread: Vec<String>,
+    /// Secrets that only the service can read.
+    pub(super) elsewhere: Vec<String>,
+    /// Secrets that are written out.
+    pub(super) written_out: Vec<String>,
     /// Files that hold the secrets of pages.
     pub(super) files: Vec<SecretFile>,
 }
@@ -216,22 +221,27 @@ impl Reader {
                 set.source
             );
             let secret = SecretString::from(set.text.as_str());
-            self.layers.warnings.push(warning);
+            self.written_out.push(warning);
             return Some(secret);
         }
         let environment = &self.layers.environment;
         let read = if is_variable {
-            secrets::from_variable(&set.text, environment)
+            secrets::from_variable(&set.text, environment).map_err(Unread::Wrong)
         } else {
             secrets::path_of(&set.text, &Layers::folder(&set.source), environment).and_then(
                 |path| {
                     self.files.extend(SecretFile::of(key, &path));
-                    secrets::from_file(&path)
+                    Ok(secrets::from_file(&path)?)
                 },
             )
         };
-        read.map_err(|why| self.unread.push(format!("{key} ({}): {why}", set.source)))
-            .ok()
+        let (whose, why) = match read {
+            Ok(secret) => return Some(secret),
+            Err(Unread::Elsewhere(why)) => (&mut self.elsewhere, why),
+            Err(Unread::Wrong(why)) => (&mut self.unread, why),
+        };
+        whose.push(format!("{key} ({}): {why}", set.source));
+        None
     }
 
     /// Notes that what is set at `key` cannot be used.

@@ -39,7 +39,9 @@ pub(super) fn from_variable(
         .ok_or_else(|| format!("the variable {name} is not set"))?;
     match value.to_str() {
         Some(value) if value.trim().is_empty() => Err(format!("the variable {name} is empty")),
-        Some(value) => Ok(SecretString::from(value)),
+        Some(value) => one_line(value)
+            .map(|()| SecretString::from(value))
+            .map_err(|why| format!("the variable {name} {why}")),
         None => Err(format!("the variable {name} is not UTF-8")),
     }
 }
@@ -80,23 +82,37 @@ impl SecretFile {
     }
 }
 
+/// Why a secret cannot be read.
+pub(super) enum Unread {
+    /// It is there for the service alone, which this is not.
+    Elsewhere(String),
+    /// It cannot be used.
+    Wrong(String),
+}
+
+impl From<String> for Unread {
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
+
 /// Where a secret file is. A relative path starts at `folder`; a leading `$CREDENTIALS_DIRECTORY`
 /// is replaced, no other variable.
 pub(super) fn path_of(
     path: &str,
     folder: &Path,
     environment: &BTreeMap<String, OsString>,
-) -> Result<PathBuf, String> {
+) -> Result<PathBuf, Unread> {
     let credential = path
         .strip_prefix("$CREDENTIALS_DIRECTORY/")
         .or_else(|| path.strip_prefix("${CREDENTIALS_DIRECTORY}/"));
     match (credential, environment.get(CREDENTIALS)) {
         (Some(name), Some(folder)) => Ok(Path::new(folder).join(name)),
-        (Some(_), None) => Err(format!(
+        (Some(_), None) => Err(Unread::Elsewhere(format!(
             "{CREDENTIALS} is not set; systemd sets it for units with LoadCredential="
-        )),
+        ))),
         (None, _) if path.starts_with('$') => {
-            Err(format!("only ${CREDENTIALS} is replaced in a path"))
+            Err(format!("only ${CREDENTIALS} is replaced in a path").into())
         }
         (None, _) => Ok(folder.join(path)),
     }
@@ -127,5 +143,19 @@ pub(super) fn from_file(path: &Path) -> Result<SecretString, String> {
     if line.trim().is_empty() {
         return Err(format!("{shown} is empty"));
     }
+    one_line(line).map_err(|why| format!("{shown} {why}"))?;
     Ok(SecretString::from(line))
+}
+
+/// Refuses what an editor adds and nobody means: with it every request would be refused.
+fn one_line(secret: &str) -> Result<(), &'static str> {
+    match secret {
+        _ if secret.starts_with('\u{feff}') => {
+            Err("begins with a byte order mark: save it without one")
+        }
+        _ if secret.trim().contains(['\n', '\r']) => {
+            Err("has more than one line: leave the secret alone in it")
+        }
+        _ => Ok(()),
+    }
 }

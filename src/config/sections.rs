@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
 use tracing::level_filters::LevelFilter;
 
 use super::error::line;
@@ -23,11 +24,16 @@ use crate::validate::{Limits, WireForm};
 /// The shortest span where zero makes no sense; moments are kept in milliseconds.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
+/// The shortest token of the admin server, in bytes.
+const TOKEN_MIN: usize = 16;
+
 /// The configuration that `layers` make, and all that is wrong with it.
 pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
     let mut reader = Reader {
         layers,
         unread: Vec::new(),
+        elsewhere: Vec::new(),
+        written_out: Vec::new(),
         files: Vec::new(),
     };
     let api = reader.api();
@@ -62,6 +68,8 @@ pub(super) fn config(layers: Layers) -> (Config, Vec<String>) {
         resolved: reader.resolved(),
         warnings: lines(std::mem::take(&mut reader.layers.warnings)),
         unread: lines(reader.unread),
+        elsewhere: lines(reader.elsewhere),
+        written_out: lines(reader.written_out),
         secret_files: reader.files,
     };
     (config, lines(reader.layers.problems))
@@ -81,6 +89,20 @@ impl Reader {
         let url = self.value("database_url", Form::Text, |url| {
             url.parse::<DatabaseUrl>().map_err(|e| e.to_string())
         });
+        let set = self.layers.settings.get("database_url");
+        let in_file = set.filter(|set| {
+            matches!(set.source, Source::File(..)) && database_url::holds_password(&set.text)
+        });
+        if let (Some(set), Some(mode)) = (in_file, self.layers.mode)
+            && mode & 0o004 != 0
+        {
+            let why = format!(
+                "database_url ({}) holds a password that others may read (mode {mode:04o}): chmod \
+                 640 the file, or set POSTLANE_DATABASE_URL",
+                set.source
+            );
+            self.layers.problems.push(why);
+        }
         let flag = self
             .layers
             .settings
@@ -285,10 +307,28 @@ impl Reader {
                 }
                 None
             }
-            PageSecret::Known(token) => Some(token),
+            PageSecret::Known(token) => {
+                if token.expose_secret().len() < TOKEN_MIN {
+                    let named = |key: &&str| self.layers.settings.contains_key(*key);
+                    let key = ["admin.token_file", "admin.token_env"]
+                        .into_iter()
+                        .find(named);
+                    self.layers.problems.push(format!(
+                        "{} names a token of fewer than {TOKEN_MIN} bytes, which can be guessed: make \
+                         one with `openssl rand -hex 32`",
+                        key.unwrap_or("admin.token_file")
+                    ));
+                }
+                Some(token)
+            }
             PageSecret::Unread => None,
         };
-        Admin { listen, token }
+        let set = self.layers.settings.get("admin.listen");
+        Admin {
+            listen,
+            listen_set_by: set.map(|set| set.source.clone()),
+            token,
+        }
     }
 
     fn log(&mut self) -> Log {

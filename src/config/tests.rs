@@ -22,8 +22,7 @@ struct Folder(TempDir);
 impl Folder {
     fn with(toml: &str) -> Self {
         let folder = Self(tempfile::tempdir().expect("a folder"));
-        fs::write(folder.path("postlane.toml"), toml).expect("a file");
-        folder
+        folder.secret("postlane.toml", toml, 0o600)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -190,6 +190,8 @@ pub enum Event<'a> {
         /// How many.
         jobs: u64,
     },
+    /// Somebody presented a wrong token to the admin server.
+    WrongToken,
     /// A bug that was caught by an assertion.
     Bug {
         /// What was found.

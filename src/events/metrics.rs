@@ -18,6 +18,9 @@ use crate::breaker::ENDPOINT;
 use crate::clock::BootInstant;
 use crate::job::{Outcome, State};
 
+/// How often what others can cause at will is logged.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -49,6 +52,9 @@ pub(super) struct Metrics {
     pruned: Counter,
     prune_refused: Counter,
     bugs: Counter,
+    wrong_tokens: Counter,
+    /// When a wrong token was last told of.
+    wrong_told: Mutex<Option<BootInstant>>,
     oldest_due_seconds: Gauge<f64, AtomicU64>,
     /// How long the oldest had been due when a ledger last looked, and when that was.
     oldest_due: Mutex<(Duration, BootInstant)>,
@@ -59,38 +65,46 @@ impl Metrics {
     /// Registers every metric.
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("postlane");
-        let mut labelled = |name: &str, help: &str, label| {
+        let mut labelled = |name: &str, help: &str, label, known: &[&'static str]| {
+            // What is first seen when it counts 1 has not grown for whoever compares.
             let counters = Labelled::new(label);
+            for value in known {
+                drop(counters.of(value));
+            }
             registry.register(name, help, counters.family.clone());
             counters
         };
-        let attempts = labelled("attempts", "Attempts that ended, by outcome", "outcome");
+        let outcomes: Vec<_> = Outcome::ALL.iter().map(|o| o.as_str()).collect();
+        let attempts = labelled(
+            "attempts",
+            "Attempts that ended, by outcome",
+            "outcome",
+            &outcomes,
+        );
         let judgements = labelled(
             "judgements",
             "Attempts that ended, by the rule that judged them",
             "rule",
+            &[],
         );
         let jobs = labelled(
             "jobs_ended",
             "Jobs that left the line, by the state they went to",
             "state",
+            &ENDS,
         );
         let pauses_opened = labelled(
             "pauses_opened",
             "Pauses that workers set, by what was paused",
             "scope",
+            &["page", ENDPOINT],
         );
         let pauses_closed = labelled(
             "pauses_closed",
             "Pauses that workers ended, by what was paused",
             "scope",
+            &["page", ENDPOINT],
         );
-        // From the start: the first pause of a process must be an increase, too.
-        for counters in [&pauses_opened, &pauses_closed] {
-            for scope in ["page", ENDPOINT] {
-                counters.counter(scope);
-            }
-        }
         let attempt_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
         registry.register_with_unit(
             "attempt",
@@ -151,6 +165,10 @@ impl Metrics {
             "Jobs that retention would delete and the database refused to give up",
         );
         let bugs = counter("bugs", "Assertions that fired; must stay 0");
+        let wrong_tokens = counter(
+            "admin_wrong_tokens",
+            "Requests to the admin server with a wrong token",
+        );
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::<i64>::default();
             registry.register(name, help, gauge.clone());
@@ -188,10 +206,25 @@ impl Metrics {
             pruned,
             prune_refused,
             bugs,
+            wrong_tokens,
+            wrong_told: Mutex::default(),
             oldest_due_seconds,
             sqlite_log_bytes,
             oldest_due: Mutex::new((Duration::ZERO, BootInstant::now())),
         }
+    }
+
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let ended = Outcome::ALL
+            .iter()
+            .map(|o| self.attempts.of(o.as_str()).get());
+        let delivered = self.attempts.of(Outcome::Delivered.as_str()).get();
+        (delivered, ended.sum::<u64>().saturating_sub(delivered))
+    }
+
+    /// Counts for these rules begin at 0.
+    pub(super) fn know_rules<'a>(&self, rules: impl Iterator<Item = &'a str>) {
+        rules.for_each(|rule| drop(self.judgements.of(rule)));
     }
 
     /// Brings up to date what changes while nothing happens. While no ledger looks, what was due then
@@ -281,6 +314,18 @@ impl Metrics {
             Event::PruneRefused { jobs, .. } => drop(self.prune_refused.inc_by(jobs)),
             Event::Pruned { jobs } => drop(self.pruned.inc_by(jobs)),
             Event::Bug { .. } => drop(self.bugs.inc()),
+            Event::WrongToken => {
+                self.wrong_tokens.inc();
+                let mut told = self
+                    .wrong_told
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let is_news = told.is_none_or(|at| at.elapsed() >= MINUTE);
+                if is_news {
+                    *told = Some(BootInstant::now());
+                }
+                return is_news;
+            }
             Event::Stopping { .. }
             | Event::Stopped
             | Event::CallWaits { .. }
@@ -326,31 +371,37 @@ impl Labelled {
         }
     }
 
+    /// The counter of a value, which exists from now on.
+    fn of(&self, value: &str) -> Counter {
+        let labels = [(self.label, value.to_owned())];
+        self.family.get_or_create_owned(&labels)
+    }
+
     fn inc(&self, value: &str) {
         let mut met = self.met.iter().map_while(OnceLock::get);
         if let Some((_, counter)) = met.find(|(met, _)| met == value) {
             counter.inc();
             return;
         }
-        self.counter(value).inc();
-    }
-
-    /// Finds a counter by the lock of the family, and remembers it.
-    fn counter(&self, value: &str) -> Counter {
-        let labels = [(self.label, value.to_owned())];
-        let counter = self.family.get_or_create_owned(&labels);
+        let counter = self.of(value);
+        counter.inc();
         // Threads that meet a label at once may each remember it: the counter is the same.
-        let [(_, value)] = labels;
-        let mut new = (value, counter.clone());
+        let mut new = (value.to_owned(), counter);
         for place in &self.met {
             match place.set(new) {
-                Ok(()) => break,
+                Ok(()) => return,
                 Err(back) => new = back,
             }
         }
-        counter
     }
 }
+
+/// The states in which jobs leave their lines.
+const ENDS: [&str; 3] = [
+    State::Delivered.as_str(),
+    State::Dead.as_str(),
+    State::Unknown.as_str(),
+];
 
 fn add(counter: &Counter, count: usize) {
     counter.inc_by(u64::try_from(count).unwrap_or_default());

@@ -5,7 +5,7 @@
 //! found half open. What was left is ended on the server before the next connection works: from then on
 //! it is known what became of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -220,7 +220,23 @@ fn name() -> String {
     static BEGAN: std::sync::LazyLock<u64> =
         std::sync::LazyLock::new(|| BootInstant::now().nanos());
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!("postlane {number}/{}-{:x}", std::process::id(), *BEGAN)
+    let worker = match WORKER.load(Ordering::Relaxed) {
+        true => concat!(" worker ", env!("CARGO_PKG_VERSION")),
+        false => "",
+    };
+    format!(
+        "postlane {number}/{}-{:x}{worker}",
+        std::process::id(),
+        *BEGAN
+    )
+}
+
+/// Connections of this process are a worker's.
+static WORKER: AtomicBool = AtomicBool::new(false);
+
+/// The names of sessions say from now on that they are a worker's.
+pub fn call_this_process_a_worker() {
+    WORKER.store(true, Ordering::Relaxed);
 }
 
 impl Backend {

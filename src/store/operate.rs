@@ -60,11 +60,13 @@ impl Verb {
 }
 
 const HOLD: &str = "-- hold
-update send_jobs set state = 'held', reason = 'held by an operator'
+update send_jobs set state = 'held', held_at = {at: $1}, reason = 'held by an operator'
 from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'queued' returning id as job";
+// `is not false` hides the state from the planners: plain, it would fit the partial index of held or of
+// unknown jobs, and they could read all of it for each row.
 const RELEASE: &str = "-- release
-update send_jobs set state = 'queued', reason = null
-from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'held' returning id as job";
+update send_jobs set state = 'queued', held_at = null, reason = null
+from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'held') is not false returning id as job";
 const CANCEL: &str = "-- cancel
 update send_jobs set
     cancel_requested = (state = 'sending'),
@@ -74,8 +76,6 @@ update send_jobs set
 from {rows: job bigint}
 where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
 returning id as job";
-// `is not false` hides the state from the planners: plain, it would fit the partial index of unknown jobs,
-// and they could read all of it for each row.
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
 update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
@@ -126,7 +126,7 @@ async fn apply_once(
     let mut tx = pool.begin().await?;
     let jobs = jobs.iter().map(|job| [(*job).into()]);
     let binds = match verb {
-        Verb::Hold | Verb::Release => vec![],
+        Verb::Release => vec![],
         _ => vec![now.into()],
     };
     let rows = tx.batch(verb.sql(), &binds, jobs).await?;

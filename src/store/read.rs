@@ -104,9 +104,9 @@ pub async fn list(
     let (clause, mut binds) = selector.clause();
     binds.push(before.unwrap_or(i64::MAX).into());
     binds.push(limit.into());
-    let (before, limit) = (binds.len() - 1, binds.len());
+    let (before, limit, id) = (binds.len() - 1, binds.len(), selector.id());
     let text = format!(
-        "-- list\nselect {JOB_COLUMNS} from send_jobs where {clause} and id < ${before} order by id desc limit ${limit}"
+        "-- list\nselect {JOB_COLUMNS} from send_jobs where {clause} and {id} < ${before} order by {id} desc limit ${limit}"
     );
     pool.rows_of(text, &binds).await?.iter().map(job).collect()
 }

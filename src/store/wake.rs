@@ -328,6 +328,37 @@ async fn disarm(pool: &Pool, worker: &str) -> Result<()> {
 const LISTEN_FOR: Duration = Duration::from_secs(12);
 const TRY_FOR: Duration = Duration::from_secs(5);
 
+/// The most rings a second.
+const RINGS: u32 = 200;
+/// When a ring that was one too many is tried again.
+const RING_AGAIN: Duration = Duration::from_millis(5);
+
+/// How many rings are left: as many as [`RINGS`] at once, and as many each second.
+struct Rings {
+    left: f64,
+    at: BootInstant,
+}
+
+impl Rings {
+    fn new() -> Self {
+        Self {
+            left: f64::from(RINGS),
+            at: BootInstant::now(),
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let more = self.at.elapsed().as_secs_f64() * f64::from(RINGS);
+        self.at = BootInstant::now();
+        self.left = (self.left + more).min(f64::from(RINGS));
+        let is_left = self.left >= 1.0;
+        if is_left {
+            self.left -= 1.0;
+        }
+        is_left
+    }
+}
+
 /// Listens on a connection of its own.
 async fn listener(server: &Backends) -> Result<PgListener> {
     let Found {
@@ -361,14 +392,23 @@ async fn listener(server: &Backends) -> Result<PgListener> {
 
 /// Rings for every notification and for every new connection: what came meanwhile was missed. A
 /// connection that says nothing is tried, and replaced if it does not answer.
+///
+/// Any role may notify, as often as it likes: more than [`RINGS`] a second are drawn together. They are
+/// received all the same, for the server keeps what is not.
 async fn listen(mut listener: PgListener, server: Backends, bell: Arc<Notify>) {
+    let (mut rings, mut owed) = (Rings::new(), false);
     loop {
-        let dead = match timeout(LISTEN_FOR, listener.try_recv()).await {
-            Ok(Ok(Some(_))) => {
-                bell.notify_one();
-                false
-            }
+        let wait = if owed { RING_AGAIN } else { LISTEN_FOR };
+        let received = timeout(wait, listener.try_recv()).await;
+        owed |= matches!(received, Ok(Ok(Some(_))));
+        if owed && rings.take() {
+            bell.notify_one();
+            owed = false;
+        }
+        let dead = match received {
+            Ok(Ok(Some(_))) => false,
             Ok(Ok(None) | Err(_)) => true,
+            Err(_) if wait < LISTEN_FOR => false,
             Err(_) => {
                 let alive = sqlx::raw_sql("-- wake: still there?").execute(&mut listener);
                 !matches!(timeout(TRY_FOR, alive).await, Ok(Ok(_)))
@@ -394,6 +434,21 @@ async fn listen_again(server: &Backends) -> PgListener {
 mod tests {
     use super::*;
     use crate::store::Use;
+
+    #[tokio::test]
+    async fn rings_beyond_a_bound_are_drawn_together() {
+        let mut rings = Rings::new();
+        let began = BootInstant::now();
+        let mut taken = 0;
+        while began.elapsed() < Duration::from_millis(300) {
+            taken += u32::from(rings.take());
+            tokio::task::yield_now().await;
+        }
+        let most = RINGS + RINGS * 2;
+        assert!((RINGS..most).contains(&taken), "{taken} in 0.3 s");
+        tokio::time::sleep(RING_AGAIN * 2).await;
+        assert!(rings.take(), "there are more each second");
+    }
 
     /// Sleeps until nothing rings any more; true if that comes.
     async fn falls_silent(waker: &Waker) -> bool {

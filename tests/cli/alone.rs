@@ -99,8 +99,24 @@ fn completions_and_manual_pages_are_written() {
 fn a_secret_is_never_shown() {
     let folder = tempfile::tempdir().expect("temp folder");
     let file = folder.path().join("postlane.toml");
+    let mode = |mode| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("sets the mode");
+    };
     let text = "database_url = \"postgres://me:canary@127.0.0.1:1/x\"\n[pages.1]\nsecret = \"canary\"\n[pages.2]\nsecret_env = \"PAGE_2\"\n";
     std::fs::write(&file, text).expect("writes");
+    for (bits, why) in [
+        (0o644, "holds a password that others may read (mode 0644)"),
+        (0o602, "(mode 0602): chmod o-w it"),
+    ] {
+        mode(bits);
+        let file = file.to_str().expect("UTF-8");
+        run(&["check", "--offline", "--config", file])
+            .ends(2)
+            .tells(why);
+    }
+    mode(0o640);
     let file = file.to_str().expect("UTF-8");
     for more in [&["--offline"][..], &[], &["--json"]] {
         let mut check = postlane(&[&["check", "--config", file], more].concat());
@@ -122,6 +138,63 @@ fn a_secret_is_never_shown() {
     );
     let said = run(&["list", "--config", file]).ends(1);
     assert!(!said.err.contains("canary"), "{}", said.err);
+}
+
+#[test]
+fn a_credential_that_only_the_service_has_is_no_fault_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let file = folder.path().join("postlane.toml");
+    let text = "[pages.default]\nsecret_file = \"$CREDENTIALS_DIRECTORY/page\"\n";
+    std::fs::write(&file, text).expect("writes");
+    let file = file.to_str().expect("UTF-8");
+    run(&["check", "--offline", "--config", file])
+        .ends(0)
+        .tells("CREDENTIALS_DIRECTORY is not set")
+        .tells("cannot be checked here");
+    run(&["run", "--config", file])
+        .ends(2)
+        .tells("CREDENTIALS_DIRECTORY is not set");
+}
+
+#[test]
+fn a_secret_that_is_written_out_is_told_by_those_who_sign_or_check() {
+    let with_secret = |arguments: &[&str]| {
+        let mut command = postlane(arguments);
+        command.env("POSTLANE_PAGES__DEFAULT__SECRET", "sandbox");
+        Said::from(command.output().expect("starts"))
+    };
+    with_secret(&["check", "--offline"])
+        .ends(0)
+        .tells("written out");
+    let said = with_secret(&["check-message", "/nowhere"]).ends(1);
+    assert!(!said.err.contains("written out"), "{}", said.err);
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_refused() {
+    let mut check = postlane(&["check", "--offline"]);
+    check
+        .env("POSTLANE_ADMIN__TOKEN_ENV", "TOKEN")
+        .env("TOKEN", "123456789012345");
+    Said::from(check.output().expect("starts"))
+        .ends(2)
+        .tells("admin.token_env names a token of fewer than 16 bytes");
+    check.env("TOKEN", "1234567890123456");
+    Said::from(check.output().expect("starts")).ends(0);
+}
+
+#[test]
+fn the_sandbox_takes_a_port_alone() {
+    for (listen, why) in [("x", "use a port such as 8081"), ("70000", "use a port")] {
+        run(&["mock", "--listen", listen]).ends(2).tells(why);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = taken.local_addr().expect("address").port();
+    for listen in [port.to_string(), format!(":{port}")] {
+        run(&["mock", "--listen", &listen])
+            .ends(1)
+            .tells(&format!("127.0.0.1:{port}"));
+    }
 }
 
 #[test]
@@ -204,10 +277,30 @@ fn check_message_explains_each_refusal_and_each_warning() {
 fn check_message_takes_one_request_on_many_lines_and_messages_alone() {
     let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/joinchat/samples");
     let sample = format!("{samples}/001-receipt.json");
-    run(&["check-message", &sample]).ends(0);
-    run(&["enqueue", "--dry-run", &sample])
-        .ends(1)
-        .tells("line 1: json.syntax");
+    let file = std::fs::read_to_string(&sample).expect("reads");
+    assert!(file.lines().count() > 1);
+    // With and without the byte order mark that some editors write; and one on one line.
+    let lines = format!("{GOOD}\n\n{GOOD}\n");
+    for (text, count) in [(&file, 1), (&GOOD.to_owned(), 1), (&lines, 2)] {
+        for text in [text.clone(), format!("\u{feff}{text}")] {
+            let said = run_with_input(&["check-message"], &text).ends(0);
+            assert!(
+                said.out.contains(&format!("{count} valid, 0 invalid")),
+                "{}",
+                said.out
+            );
+            run_with_input(&["enqueue", "--dry-run"], &text)
+                .ends(0)
+                .tells(&format!("{count} valid, 0 invalid"));
+        }
+    }
+    for verb in [&["check-message"][..], &["enqueue", "--dry-run"]] {
+        let path = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(&path, [0xff, 0xfe, b'{', 0, b'}', 0]).expect("writes");
+        let path = path.path().to_str().expect("UTF-8");
+        run(&[verb, &[path]].concat()).ends(1).tells("UTF-16");
+    }
+    run_with_input(&["enqueue", "--dry-run"], "\u{feff}\n").ends(3);
     let message = r#"{"template_type":"text","text":""}"#;
     run_with_input(&["check-message"], message).ends(1);
     let said = run_with_input(&["check-message", "--message"], message).ends(1);

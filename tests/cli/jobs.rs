@@ -16,18 +16,21 @@ both! {
         assert!(jobs[0]["id"].as_i64() > jobs[1]["id"].as_i64());
         assert_eq!(jobs[0]["recipient"], Value::Null);
         assert_eq!(jobs[0]["message"], Value::Null);
-        assert_eq!(jobs[0]["metadata"], serde_json::json!([1, 2]));
+        assert_eq!(jobs[0]["metadata"], Value::Null, "it is the producer's, and may hold anything");
         assert_eq!(jobs[0]["lane"], "1/id:a");
         let created = jobs[0]["created_at"].as_str().expect("text");
         assert!(created.len() == 24 && created.ends_with('Z'), "{created}");
         assert_eq!(on(&db, &["list", "--json", "--all-rows"]).ends(0).json().len(), 60);
         let shown = on(&db, &["list", "--json", "--limit", "1", "--show-payload"]).ends(0).json();
         assert_eq!(shown[0]["message"]["text"], "x59");
+        assert_eq!(shown[0]["metadata"], serde_json::json!([1, 2]));
         assert_eq!(shown[0]["recipient"]["id"], "a");
         assert!(!on(&db, &["list"]).ends(0).out.contains("template_type"));
         on(&db, &["list", "--state", "dead"]).ends(3);
         on(&db, &["list", "--since", "1h", "--until", "2100-01-01", "--page", "1", "--lane", "1/id:a"]).ends(0);
         on(&db, &["list", "--since", "2100-01-01T00:00:00Z"]).ends(3);
+        on(&db, &["list", "--page", "abc"]).ends(2).tells("not the id of a page");
+        on(&db, &["cancel", "--lane", "777", "--yes"]).ends(2).tells("12345/id:777");
     }
 
     control_characters_of_a_job_reach_no_terminal, |db| {
@@ -57,7 +60,7 @@ both! {
         assert_eq!(keys(log), ["number", "started_at", "finished_at", "outcome", "http_status", "error", "response", "rule", "worker"]);
         assert_eq!((&log["number"], &log["http_status"], &log["outcome"]), (&1.into(), &503.into(), &"retryable".into()));
         let waits = jobs[1]["waits_for"].to_string();
-        assert!(waits.contains("page 1 has none") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
+        assert!(waits.contains("for a worker: none is seen on this database") && waits.contains("if the worker has none for page 1 either") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
         on(&db, &["pause", "--page", "1", "--why", "token"]).ends(0);
         let out = on(&db, &["show", &id(second)]).ends(0).out;
         assert!(out.contains("page:1 is paused (token; 2 jobs wait)") && out.contains("hidden"), "{out}");
@@ -100,7 +103,7 @@ both! {
         on(&db, &["pause", "--all"]).ends(3);
         on(&db, &["pause", "--lane", "1/id:a"]).ends(0);
         let stats = on(&db, &["stats", "--json"]).ends(0).json();
-        assert_eq!(keys(&stats[0]), ["jobs", "lanes", "leased", "inbox", "scheduled", "oldest_due_ms", "pauses"]);
+        assert_eq!(keys(&stats[0]), ["jobs", "lanes", "leased", "inbox", "scheduled", "oldest_due_ms", "oldest_waiting_ms", "worker_seen", "is_well", "status", "pauses"]);
         assert_eq!(stats[0]["pauses"][0]["scope"], "all");
         assert_eq!(stats[0]["pauses"][0]["why"], "maintenance");
         assert!(on(&db, &["stats"]).ends(0).out.contains("paused: lane:1/id:a"));
@@ -128,6 +131,8 @@ both! {
         let dry = on(&db, &["prune", "--dry-run", "--json"]).ends(0).json();
         assert_eq!(dry[0], serde_json::json!({"delivered": 1, "dead": 2, "dry_run": true}));
         assert_eq!(db.int("select count(*) from send_jobs").await, 6);
+        on(&db, &["prune", "--dead", "1h"]).ends(2).tells("prune would delete 1 delivered and 2 dead or cancelled jobs, for good");
+        assert_eq!(db.int("select count(*) from send_jobs").await, 6);
         on(&db, &["prune", "--dead", "200000d"]).ends(0);
         assert_eq!(db.int("select count(*) from send_jobs").await, 5);
         on(&db, &["prune"]).ends(0);
@@ -140,7 +145,7 @@ both! {
         let said = on_with_input(&db, &["enqueue", "--json"], &format!("{GOOD}\n{{}}\n{full}\n")).ends(1).tells("line 2: ").tells("1 line is invalid");
         let ids = said.json();
         assert_eq!((&ids[0]["line"], &ids[1]["line"]), (&1.into(), &3.into()));
-        let job = on(&db, &["show", "--json", &ids[1]["id"].to_string()]).ends(0).json().remove(0);
+        let job = on(&db, &["why", "--json", "--show-payload", &ids[1]["id"].to_string()]).ends(0).json().remove(0);
         assert_eq!(job["send_at"], "2100-01-01T00:00:00.000Z");
         assert_eq!(job["expires_at"], "2100-01-01T00:00:00.500Z");
         assert_eq!((&job["ordering_key"], &job["on_ambiguous"], &job["delay"]), (&"k".into(), &"hold".into(), &2.into()));
@@ -148,7 +153,7 @@ both! {
         on_with_input(&db, &["enqueue"], &format!("{GOOD}\n{full}\n")).ends(1)
             .tells("line 2: the idempotency_key \"once\" of page 1 is taken; nothing was inserted");
         assert_eq!(db.int("select count(*) from send_jobs").await, 2, "all or none");
-        on_with_input(&db, &["enqueue"], "\n\n").ends(0);
+        on_with_input(&db, &["enqueue"], "\n\n").ends(3).tells("nothing to enqueue");
         let key = |n: usize| GOOD.replace("\"page_id\"", &format!("\"idempotency_key\":\"k{n}\",\"page_id\""));
         let mut many: Vec<String> = (0..1200).map(key).collect();
         many[1100] = key(7);

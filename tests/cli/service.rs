@@ -8,7 +8,7 @@ use std::time::Duration;
 use postlane::sign::signature;
 use serde_json::Value;
 
-use crate::{GOOD, both, on, on_with_input, postlane, run, stop, support};
+use crate::{GOOD, Said, both, on, on_with_input, postlane, run, stop, support};
 
 /// A sandbox on a free port, its output after the address, and where it is.
 fn sandbox(arguments: &[&str]) -> (Child, BufReader<ChildStdout>, String) {
@@ -146,6 +146,29 @@ fn run_stops_at_once_while_it_waits_for_its_database() {
     stop(child).ends(0);
 }
 
+/// The default admin address is taken by this test or by somebody else; either will do.
+#[test]
+fn a_second_worker_on_a_machine_runs_without_the_admin_server() {
+    let _taken = std::net::TcpListener::bind("127.0.0.1:9464");
+    let folder = tempfile::tempdir().expect("temp folder");
+    let url = format!("sqlite://{}/jobs.db", folder.path().display());
+    run(&["migrate", "--database-url", &url]).ends(0);
+    let child = postlane(&["run", "--database-url", &url]);
+    let mut child = { child }.spawn().expect("starts");
+    let mut err = BufReader::new(child.stderr.take().expect("piped"));
+    let told = until(&mut err, "worker started");
+    let warned = "runs without an admin server";
+    assert_eq!(told.matches(warned).count(), 1, "{told}");
+    assert!(told.contains("POSTLANE_ADMIN__LISTEN"), "{told}");
+    stop(child).ends(0);
+    // The same address, but somebody asked for it.
+    let mut child = postlane(&["run", "--database-url", &url]);
+    child.env("POSTLANE_ADMIN__LISTEN", "127.0.0.1:9464");
+    Said::from(child.output().expect("starts"))
+        .ends(1)
+        .tells("admin.listen = \"127.0.0.1:9464\" (POSTLANE_ADMIN__LISTEN): cannot listen there");
+}
+
 /// A job that is on the wire and gets no answer, and the service that sends it.
 async fn hanging() -> (support::Db, postlane::mock::Mock, std::process::Child) {
     let db = support::Db::fresh(support::Engine::Sqlite)
@@ -220,7 +243,15 @@ both! {
         child.env("POSTLANE_PAGES__DEFAULT__SECRET_ENV", "PAGE").env("PAGE", "xxxxx");
         let child = child.spawn().expect("starts");
         assert!(sandbox.wait_for(2, Duration::from_secs(20)).await);
+        on(&db, &["pause", "--all"]).ends(0);
+        let waiting = on_with_input(&db, &["enqueue"], GOOD).ends(0).out;
+        let no_worker = "for a worker: none is seen on this database";
+        assert_eq!(on(&db, &["stats", "--json"]).ends(0).json()[0]["worker_seen"], true);
+        assert!(on(&db, &["stats"]).ends(0).out.starts_with("trouble: everything is paused\n"));
+        assert!(!on(&db, &["show", waiting.trim()]).ends(0).out.contains(no_worker));
         let said = stop(child).ends(0);
+        assert_eq!(on(&db, &["stats", "--json"]).ends(0).json()[0]["worker_seen"], false);
+        assert!(on(&db, &["why", waiting.trim()]).ends(0).out.contains(no_worker));
         assert!(!said.err.contains("xxxxx"));
         for line in said.err.lines() {
             serde_json::from_str::<Value>(line).expect(line);

@@ -27,11 +27,11 @@ fn a_page_without_its_own_keys_takes_those_of_default() {
     }
     assert!(
         config
-            .warnings()
+            .written_out()
             .iter()
             .all(|warning| warning.contains("for trials only"))
     );
-    assert_eq!(config.warnings().len(), 2);
+    assert_eq!(config.written_out().len(), 2);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_previous_secret_comes_from_where_a_secret_does_and_only_beside_one() {
         ]
     );
     config.require_secrets().expect("all are there");
-    let warnings = config.warnings().join("\n");
+    let warnings = config.written_out().join("\n");
     assert!(warnings.contains("pages.3.previous_secret ("), "{warnings}");
     assert!(!warnings.contains("POSTLANE_P "), "{warnings}");
 
@@ -216,7 +216,7 @@ fn a_secret_file_loses_one_newline_and_must_hold_something() {
 
 #[test]
 fn a_systemd_credential_is_found_in_its_folder() {
-    let credentials = Folder::with("").secret("page", "s\n", 0o440);
+    let credentials = Folder::with("").secret("page", "0123456789abcdef\n", 0o440);
     let folder = credentials.0.path().to_str().expect("a path");
     for file in [
         "$CREDENTIALS_DIRECTORY/page",
@@ -228,7 +228,7 @@ fn a_systemd_credential_is_found_in_its_folder() {
         let config = load(&toml, &[("CREDENTIALS_DIRECTORY", folder)]).expect("a configuration");
         assert_eq!(
             config.secret("1").map(|secret| secret.expose_secret()),
-            Some("s")
+            Some("0123456789abcdef")
         );
         assert_eq!(
             config
@@ -236,7 +236,7 @@ fn a_systemd_credential_is_found_in_its_folder() {
                 .token
                 .as_ref()
                 .map(|token| token.expose_secret()),
-            Some("s")
+            Some("0123456789abcdef")
         );
         let error = load(&toml, &[])
             .expect("a configuration")
@@ -266,7 +266,7 @@ fn no_secret_is_ever_shown() {
     let shown = format!(
         "{config:?}{:?}{:?}{:?}",
         config.resolved(),
-        config.warnings(),
+        [config.warnings(), config.written_out()],
         config.require_secrets()
     );
     assert!(!shown.contains(CANARY), "{shown}");
@@ -311,5 +311,21 @@ fn a_password_on_the_command_line_gets_a_warning() {
         let none: [(&str, &str); 0] = [];
         let config = Config::load_from(&[], &overrides, none).expect("a configuration");
         assert_eq!(config.warnings().len(), warnings, "{url}");
+    }
+}
+
+#[test]
+fn what_an_editor_adds_to_a_secret_is_refused() {
+    for (text, why) in [
+        ("\u{feff}secret\n", "begins with a byte order mark"),
+        ("secret\nanother\n", "has more than one line"),
+        ("secret\r\n# of page 1", "has more than one line"),
+    ] {
+        let toml = "[pages.1]\nsecret_file = \"s\"\n[pages.2]\nsecret_env = \"S\"";
+        let folder = Folder::with(toml).secret("s", text, 0o600);
+        let config = folder.load(&[("S", text)]).expect("a configuration");
+        let error = config.require_secrets().expect_err("refused").to_string();
+        assert_eq!(error.matches(why).count(), 2, "{error}");
+        assert!(!error.contains("another"), "{error}");
     }
 }

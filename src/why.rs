@@ -1,0 +1,126 @@
+//! What an unfinished job waits for, in words, the most important first: for `show` and for its page.
+//!
+//! The words hold texts of producers and receivers as they are; whoever shows them makes them safe.
+
+use crate::clock::Millis;
+use crate::job::AfterUnknown;
+use crate::store::read::{Ahead, Job};
+
+/// A job that expires within this is told so.
+const SOON: Millis = 10 * 60 * 1_000;
+
+/// What is known beside the database's rows.
+pub struct Known<'a> {
+    /// Failures after which a job is dead.
+    pub max_attempts: u32,
+    /// What an unknown job does to its line.
+    pub after_unknown: AfterUnknown,
+    /// What is known of the secret of the job's page.
+    pub secret: Secret,
+    /// Whether a worker is seen on the database, if that can be told.
+    pub worker: Option<bool>,
+    /// The database's clock.
+    pub now: Millis,
+    /// How a moment is shown.
+    pub at: &'a dyn Fn(Millis) -> String,
+}
+
+/// What is known of a page's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// There is one, or whoever asks cannot tell.
+    There,
+    /// The worker has none.
+    Missing,
+    /// The configuration of whoever asks names none; the worker's may be another.
+    NotHere,
+}
+
+/// The reasons, none for a finished job.
+pub fn reasons(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
+    let Known { now, at, .. } = *known;
+    let mut words = match job.state.as_str() {
+        "queued" => queued(job, ahead, known),
+        "sending" => vec![match &ahead.leased_by {
+            Some(worker) => format!("for the answer to its attempt, by {worker}"),
+            None => "for a worker to take over its attempt".to_owned(),
+        }],
+        "unknown" => vec![format!(
+            "for `postlane resolve {}`: it may have arrived",
+            job.id
+        )],
+        "held" => vec![format!("for `postlane release {}`", job.id)],
+        _ => return Vec::new(),
+    };
+    if let Some(expires) = job.expires_at {
+        if expires <= now {
+            words.push("it has expired, and becomes dead when its turn comes".to_owned());
+        } else if expires - now <= SOON {
+            words.push(format!("it expires soon: {}", at(expires)));
+        }
+    }
+    if known.worker == Some(false) && matches!(job.state.as_str(), "queued" | "sending") {
+        let word = "for a worker: none is seen on this database; start `postlane run`";
+        words.insert(0, word.to_owned());
+    }
+    words
+}
+
+fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
+    let Known { now, at, .. } = *known;
+    let mut words = Vec::new();
+    for pause in &ahead.pauses {
+        let scope = &pause.scope;
+        let why = match pause.evidence() {
+            why if why.is_empty() => why,
+            why => format!(" ({why})"),
+        };
+        words.push(match pause.next(at) {
+            None => format!("for `postlane resume`: {scope} is paused{why}"),
+            Some(next) => format!(
+                "until {scope} is well again, since {}{why}: {next}",
+                at(pause.since)
+            ),
+        });
+    }
+    if known.secret == Secret::Missing {
+        let page = &job.page_id;
+        words.push(format!(
+            "for a secret: page {page} has none in the worker's configuration"
+        ));
+    }
+    match job.send_at {
+        Some(join) if join > now => words.push(format!("for its send_at: {}", at(join))),
+        _ if job.due_at > now && job.attempts > 0 => words.push(format!(
+            "for its backoff after {} of {} failures: {}",
+            job.failures,
+            known.max_attempts,
+            at(job.due_at)
+        )),
+        _ if job.due_at > now => words.push(format!("for its delay: {}", at(job.due_at))),
+        _ => {}
+    }
+    if let Some((head, state, reason)) = &ahead.head {
+        let jobs = if ahead.jobs == 1 { "job" } else { "jobs" };
+        let reason = reason
+            .as_deref()
+            .map_or(String::new(), |why| format!(": {why}"));
+        let passes = state == "unknown" && known.after_unknown == AfterUnknown::Continue;
+        if !passes {
+            words.push(format!(
+                "for {} {jobs} before it in its line; {head} is {state}{reason}",
+                ahead.jobs
+            ));
+        }
+    }
+    if words.is_empty() && known.worker != Some(false) {
+        words.push("for nothing: it goes with the worker's next look".to_owned());
+    }
+    if known.secret == Secret::NotHere {
+        words.push(format!(
+            "for a secret, if the worker has none for page {} either: this configuration names none",
+            job.page_id
+        ));
+    }
+    words
+}
