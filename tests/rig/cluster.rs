@@ -59,10 +59,15 @@ impl Cluster {
 
     /// Makes this one, which does not run, a standby of another, which does.
     pub fn follow(&self, primary: &Self) {
+        self.follow_at("127.0.0.1", primary.port);
+    }
+
+    /// Makes this one, which does not run, a standby of the server there.
+    pub fn follow_at(&self, host: &str, port: u16) {
         std::fs::remove_dir_all(self.data()).expect("removes the data");
         let from = format!(
-            "host=127.0.0.1 port={} user=postgres application_name=standby_{}",
-            primary.port, self.port
+            "host={host} port={port} user=postgres application_name=standby_{}",
+            self.port
         );
         let data = self.data();
         let copied = self.run(
@@ -111,6 +116,43 @@ impl Cluster {
             &["-D", &data, "-l", &log, "-o", &options, "-w", "start"],
         );
         assert!(started, "pg_ctl start");
+    }
+
+    /// Takes connections of a network without a password.
+    pub fn trust(&self, network: &str) {
+        use std::io::Write as _;
+        let file = Path::new(&self.data()).join("pg_hba.conf");
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(file)
+            .expect("opens");
+        writeln!(file, "host all,replication all {network} trust").expect("writes");
+    }
+
+    /// Starts it in a network namespace, on all its addresses and a port of the caller's.
+    pub fn start_in(&self, space: &str, port: u16) {
+        let options = format!(
+            "-p {port} -k {} -c listen_addresses=* -c shared_buffers=16MB",
+            self.folder.path().display()
+        );
+        let log = self.folder.path().join("log").display().to_string();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", space, "runuser", "-u", "postgres", "--"]);
+        command.arg(self.bin.join("pg_ctl"));
+        command.args([
+            "-D",
+            &self.data(),
+            "-l",
+            &log,
+            "-o",
+            &options,
+            "-w",
+            "start",
+        ]);
+        assert!(
+            run(command.current_dir(self.folder.path())),
+            "pg_ctl start in {space}"
+        );
     }
 
     /// Stops it: `immediate` is a crash, `fast` ends all sessions.
