@@ -262,10 +262,7 @@ impl Target {
         }
         // A pooler has dropped them. In a session of our own they can be set now.
         if self.is_shared(options, &mut connection).await? {
-            return match about.is_safe {
-                true => Ok(connection),
-                false => Err(Refused::Fatal(TRANSACTION_MODE.to_owned())),
-            };
+            return Err(Refused::Fatal(TRANSACTION_MODE.to_owned()));
         }
         let set: Vec<String> = all
             .map(|(key, value)| format!("set {key} = '{value}'"))
