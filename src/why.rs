@@ -4,7 +4,7 @@
 
 use crate::clock::Millis;
 use crate::job::AfterUnknown;
-use crate::store::read::{Ahead, Job};
+use crate::store::read::{Ahead, Attempt, Job};
 
 /// A job that expires within this is told so.
 const SOON: Millis = 10 * 60 * 1_000;
@@ -66,6 +66,19 @@ pub fn reasons(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     words
 }
 
+/// What else to know of a job that did not end as delivered although an answer to one of its attempts said so: the
+/// answer came when another attempt had begun.
+pub fn late(job: &Job, attempts: &[Attempt]) -> Option<String> {
+    let ended_otherwise = job.state != "delivered";
+    let accepted = attempts
+        .iter()
+        .find(|attempt| attempt.outcome.as_deref() == Some("delivered"));
+    accepted.filter(|_| ended_otherwise).map(|attempt| {
+        let number = attempt.number;
+        format!("attempt {number} was accepted, but its answer came when the next had begun: it has arrived")
+    })
+}
+
 fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     let Known { now, at, .. } = *known;
     let mut words = Vec::new();
@@ -97,7 +110,9 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
             known.max_attempts,
             at(job.due_at)
         )),
-        _ if job.due_at > now => words.push(format!("for its delay: {}", at(job.due_at))),
+        _ if job.due_at > now && job.delay > 0 => {
+            words.push(format!("for its delay: {}", at(job.due_at)));
+        }
         _ => {}
     }
     if let Some((head, state, reason)) = &ahead.head {
@@ -123,4 +138,38 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
         ));
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(number: i64, outcome: &str) -> Attempt {
+        Attempt {
+            number,
+            started_at: 0,
+            finished_at: Some(1),
+            outcome: Some(outcome.to_owned()),
+            http_status: None,
+            error: None,
+            response: None,
+            rule: None,
+            worker: "w".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_came_too_late_to_count_is_told() {
+        let mut job = Job {
+            state: "dead".to_owned(),
+            ..Job::default()
+        };
+        let attempts = [attempt(1, "delivered"), attempt(2, "refused")];
+        assert!(
+            late(&job, &attempts).is_some_and(|late| late.starts_with("attempt 1 was accepted"))
+        );
+        assert_eq!(late(&job, &attempts[1..]), None);
+        job.state = "delivered".to_owned();
+        assert_eq!(late(&job, &attempts), None);
+    }
 }

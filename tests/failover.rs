@@ -2,11 +2,6 @@
 //!
 //! The producer, the receiver and the checker are of this file and know nothing of the product but its outside:
 //! what was acknowledged, what arrived, and what `send_attempts` says. `POSTLANE_PROMOTIONS=20` for the long run.
-#![expect(
-    clippy::print_stdout,
-    reason = "figures are for whoever runs the tests"
-)]
-
 mod rig;
 mod support;
 

@@ -1,4 +1,5 @@
 //! A worker behind a real PgBouncer: session mode works, transaction mode is refused with a sentence.
+#![expect(clippy::print_stderr, reason = "says what was skipped")]
 
 mod rig;
 mod support;

@@ -384,6 +384,17 @@ async fn the_rights_that_the_readme_gives_a_worker_are_enough() {
     let (_, host) = rest.split_once('@').expect("a user");
     let mock = sandbox();
     let setup = Setup::new(&format!("{scheme}://{role}@{host}"), &mock.url());
+    let (code, _, error) =
+        Setup::new(&db.url, "http://127.0.0.1:9/").verb(&["migrate", "--role", &role]);
+    assert_eq!(code, 0, "{error}");
+    let set = owner
+        .rows(&format!(
+            "select array_to_string(setconfig, ' ') from pg_db_role_setting s join pg_roles r on r.oid = s.setrole \
+             where r.rolname = '{role}' and s.setdatabase <> 0"
+        ))
+        .await;
+    let set = set[0][0].as_deref().expect("set");
+    assert!(set.contains("synchronous_commit=on"), "{set}");
     let mut worker = setup.start();
     owner.finished(std::time::Duration::from_secs(10)).await;
     assert_eq!(worker.stop().await, 0, "{}", worker.log());

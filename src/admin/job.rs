@@ -105,7 +105,11 @@ fn body(found: &Found, waits_for: &[String], payload: bool) -> Markup {
         }
         (columns(job))
         (producer(job, payload))
-        section { h2 { "Attempts" } (timeline(&found.attempts)) }
+        section {
+            h2 { "Attempts" }
+            (timeline(&found.attempts))
+            @if let Some(late) = why::late(&found.job, &found.attempts) { p { (late) } }
+        }
     }
 }
 

@@ -95,6 +95,9 @@ impl Show {
         }
         self.columns(&job, now, out)?;
         self.timeline(&attempts, now, out)?;
+        if let Some(late) = why::late(&job, &attempts) {
+            out.line(format_args!("\n{late}"))?;
+        }
         if !waits_for.is_empty() {
             out.line("\nwaits")?;
             for reason in waits_for {

@@ -54,7 +54,7 @@ struct Shared {
 struct Session {
     connection: PgConnection,
     /// How to connect to the same server.
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
     name: String,
     /// When it was last used.
     used: BootInstant,
@@ -164,7 +164,7 @@ impl Shared {
         self.end_left(&mut connection).await?;
         Ok(Session {
             connection,
-            options,
+            options: Box::new(options),
             name,
             used: BootInstant::now(),
         })

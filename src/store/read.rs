@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::job::JobId;
 
 /// A row of `send_jobs` as it is shown: every column under its own name, times as unix ms.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Job {
     /// The job.
     pub id: JobId,
