@@ -113,6 +113,7 @@ const PLAIN: &[&str] = &[
     "connect_timeout",
     "target_session_attrs",
     "passfile",
+    "options",
 ];
 
 /// True if a password, or what looks like one, stands in the URL.

@@ -206,6 +206,11 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .await
             .expect("resumes");
         let later = worker.now + 60_000;
+        let mut tx = pool.begin().await.expect("begins");
+        // As a probe does.
+        let taken = postlane::store::lanes::take(&mut tx, "1", later, 64, true).await;
+        taken.expect("takes");
+        tx.rollback().await.expect("rolls back");
         let longest = Duration::from_secs(3600);
         let healed = Healer::default().heal(pool, later, longest, 500).await;
         healed.expect("heals");
