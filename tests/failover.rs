@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::routing::post;
 use postlane::clock::BootInstant;
 use rig::cluster::Cluster;
-use rig::{Setup, Sql, until};
+use rig::{Setup, Sql, synchronise, until};
 use tokio::time::sleep;
 
 /// By when requests must go on after the promotion.
@@ -213,17 +213,7 @@ async fn promotions_of_a_synchronous_standby_lose_and_reorder_nothing() {
 async fn pair(primary: &Cluster, standby: &Cluster) {
     standby.follow(primary);
     standby.start();
-    let sql = Sql::open(&primary.url("postgres"));
-    sql.rows("alter system set synchronous_standby_names = '*'")
-        .await;
-    sql.rows("select cast(pg_reload_conf() as text)").await;
-    until("the standby is synchronous", LONG, async || {
-        sql.count("pg_stat_replication where sync_state = 'sync' and state = 'streaming'")
-            .await
-            == 1
-    })
-    .await;
-    sql.close().await;
+    synchronise(&primary.url("postgres")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use postlane::mock::Mock;
 use rig::cluster::Cluster;
-use rig::{Setup, Sql, Worker, sandbox, until};
+use rig::{Setup, Sql, Worker, sandbox, synchronise, until};
 use tokio::time::{Instant, sleep};
 
 /// By when a worker must have found out, and go on.
@@ -136,16 +136,7 @@ impl Scene {
         first.start_in(&network.space("a"), port);
         second.follow_at(&primary, port);
         second.start_in(&network.space("b"), port);
-        let sql = Sql::open(&format!("postgres://postgres@{primary}:{port}/postgres"));
-        sql.rows("alter system set synchronous_standby_names = '*'")
-            .await;
-        sql.rows("select cast(pg_reload_conf() as text)").await;
-        until("the standby is synchronous", LONG, async || {
-            sql.count("pg_stat_replication where sync_state = 'sync' and state = 'streaming'")
-                .await
-                == 1
-        })
-        .await;
+        synchronise(&format!("postgres://postgres@{primary}:{port}/postgres")).await;
         network.give_address("a");
         let url = format!("postgres://postgres@{}:{port}/postgres", network.address());
         let mock = sandbox();

@@ -64,7 +64,10 @@ impl Check {
     async fn database(&self, config: &Config, out: &mut Out) -> Result<(), Failure> {
         let opened = Pool::open(config.database_url.expose(), Use::Read, false).await;
         let fit = match opened {
-            Ok(pool) => schema::check(&pool).await,
+            Ok(pool) => match schema::check(&pool).await {
+                Ok(()) => schema::check_fit(&pool).await,
+                error => error,
+            },
             Err(error) => Err(error),
         };
         match fit {

@@ -140,76 +140,87 @@ impl Target {
     /// # Errors
     /// None is there, or none is what is wanted: each with its own reason.
     pub async fn connect(&self, settings: Settings) -> Result<Found> {
-        let mut asked: FuturesUnordered<_> = self
-            .candidates()
-            .await
-            .into_iter()
-            .map(|(place, options)| async move {
-                let found = timeout(self.0.connect, self.ask(&options, settings)).await;
-                let found = found.unwrap_or_else(|_| {
-                    let waited = self.0.connect;
-                    Err(Refused::Plain(format!("no answer within {waited:?}")))
-                });
-                (place, options, found)
-            })
+        let hosts = self.0.hosts.iter();
+        let mut asked: FuturesUnordered<_> = hosts
+            .map(|(host, port)| self.ask_host(host, *port, settings))
             .collect();
         let mut refused = Vec::new();
-        while let Some((place, options, found)) = asked.next().await {
+        while let Some(found) = asked.next().await {
             match found {
-                Ok(connection) => {
-                    return Ok(Found {
-                        connection,
-                        options,
-                    });
-                }
+                Ok(found) => return Ok(found),
                 // The same for all hosts, and nothing to try again.
                 Err(Refused::Fatal(why)) => return Err(Error::Server(why)),
-                Err(Refused::Plain(why)) => refused.push(format!("{place}: {why}")),
+                Err(Refused::Plain(why)) => refused.push(why),
             }
         }
         refused.sort_unstable();
         Err(Error::Connect(refused.join("; ")))
     }
 
-    /// Each host, and each of its addresses where TLS does not ask for the name.
-    async fn candidates(&self) -> Vec<(String, PgConnectOptions)> {
-        let Parsed { hosts, base, .. } = &*self.0;
-        let mut candidates = Vec::new();
-        for (host, port) in hosts {
-            let place = Place(host, *port).to_string();
-            let options = base.clone().port(*port);
-            let options = match self.password(host, *port) {
-                Some(password) => options.password(&password),
-                None => options,
-            };
-            match host {
-                Host::Socket(folder) => candidates.push((place, options.socket(folder))),
-                Host::Tcp { name, address } => {
-                    let asks_for_name = matches!(base.get_ssl_mode(), PgSslMode::VerifyFull);
-                    let name = address.as_ref().unwrap_or(name);
-                    let looked_up = tokio::net::lookup_host((name.as_str(), *port));
-                    let several = match asks_for_name {
-                        true => Vec::new(),
-                        false => match timeout(self.0.connect, looked_up).await {
-                            Ok(Ok(found)) => found.map(|a| a.ip().to_string()).collect(),
-                            // Connecting says why.
-                            _ => Vec::new(),
-                        },
-                    };
-                    if several.len() < 2 {
-                        candidates.push((place, options.host(name)));
-                    } else {
-                        candidates.extend(several.iter().map(|address| {
-                            (
-                                format!("{place} ({address})"),
-                                options.clone().host(address),
-                            )
-                        }));
-                    }
+    /// Asks a host: its addresses at once, if it has several and TLS does not ask for its name.
+    async fn ask_host(
+        &self,
+        host: &Host,
+        port: u16,
+        settings: Settings,
+    ) -> std::result::Result<Found, Refused> {
+        let base = &self.0.base;
+        let place = Place(host, port).to_string();
+        let mut options = base.clone().port(port);
+        if let Some(password) = self.password(host, port) {
+            options = options.password(&password);
+        }
+        let candidates = match host {
+            Host::Socket(folder) => vec![(place, options.socket(folder))],
+            Host::Tcp { name, address } => {
+                let name = address.as_ref().unwrap_or(name);
+                let looked_up = async {
+                    let found = tokio::net::lookup_host((name.as_str(), port)).await.ok()?;
+                    Some(
+                        found
+                            .map(|found| found.ip().to_string())
+                            .collect::<Vec<_>>(),
+                    )
+                };
+                let addresses = match base.get_ssl_mode() {
+                    PgSslMode::VerifyFull => None,
+                    // Connecting says why there is none.
+                    _ => timeout(self.0.connect, looked_up).await.ok().flatten(),
+                };
+                match addresses.filter(|addresses| addresses.len() > 1) {
+                    None => vec![(place, options.host(name))],
+                    Some(addresses) => addresses
+                        .iter()
+                        .map(|at| (format!("{place} ({at})"), options.clone().host(at)))
+                        .collect(),
                 }
             }
+        };
+        let ask = |(place, options): (String, PgConnectOptions)| async move {
+            match timeout(self.0.connect, self.ask(&options, settings)).await {
+                Ok(Ok(connection)) => Ok(Found {
+                    connection,
+                    options,
+                }),
+                Ok(Err(Refused::Plain(why))) => Err(Refused::Plain(format!("{place}: {why}"))),
+                Ok(Err(fatal)) => Err(fatal),
+                Err(_) => {
+                    let waited = self.0.connect;
+                    Err(Refused::Plain(format!(
+                        "{place}: no answer within {waited:?}"
+                    )))
+                }
+            }
+        };
+        let mut asked: FuturesUnordered<_> = candidates.into_iter().map(ask).collect();
+        let mut refused = Vec::new();
+        while let Some(found) = asked.next().await {
+            match found {
+                Err(Refused::Plain(why)) => refused.push(why),
+                done => return done,
+            }
         }
-        candidates
+        Err(Refused::Plain(refused.join("; ")))
     }
 
     /// The URL's own, else that of the password file, read anew each time.

@@ -186,6 +186,22 @@ impl Sql {
     }
 }
 
+/// Makes the standby of a primary a synchronous one, and waits until it is.
+pub async fn synchronise(primary: &str) {
+    let sql = Sql::open(primary);
+    sql.rows("alter system set synchronous_standby_names = '*'")
+        .await;
+    sql.rows("select cast(pg_reload_conf() as text)").await;
+    let is_sync = "pg_stat_replication where sync_state = 'sync' and state = 'streaming'";
+    until(
+        "the standby is synchronous",
+        Duration::from_secs(60),
+        async || sql.count(is_sync).await == 1,
+    )
+    .await;
+    sql.close().await;
+}
+
 fn number(text: &Option<String>) -> i64 {
     let text = text.as_deref().expect("not null");
     text.parse().expect("a number")
