@@ -198,7 +198,7 @@ impl Breaker {
         &mut self,
         now: BootInstant,
         ticket: u64,
-        scopes: impl Iterator<Item = &'s String>,
+        scopes: impl Iterator<Item = &'s str>,
     ) {
         let before = self.paused.update(ticket, scopes);
         for ended in before.pages.difference(self.paused.pages()) {

@@ -418,6 +418,25 @@ both! {
         assert_eq!(seen.len(), 2, "one job at a time");
     }
 
+    an_operators_pause_of_the_endpoint_is_ended_by_no_answer_and_pauses_no_page, |db| {
+        jobs(&db, "1", &["a", "b", "c"]).await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let mut claims = worker.claims().await;
+        assert_eq!(claims.len(), 3);
+        assert!(pause(&db.pool, "endpoint", &operator()).await.expect("pauses"));
+        worker.claims().await;
+        worker.answer(claims.remove(0), 503);
+        worker.answer(claims.remove(0), 200);
+        jobs(&db, "2", &["a"]).await;
+        worker.pass(LATER);
+        assert!(worker.claims().await.is_empty());
+        assert_eq!(scopes(&db).await, "endpoint");
+        assert_eq!(db.int("select sum(failures) from send_jobs").await, 0);
+        assert!(resume(&db.pool, "endpoint", &operator()).await.expect("resumes"));
+        worker.pass(LATER);
+        assert_eq!(worker.claims().await.len(), 2);
+    }
+
     probes_take_turns_where_all_have_failed, |db| {
         let all = jobs(&db, "1", &["a", "b", "c", "d", "e", "f"]).await;
         let mut worker = Steps::new(&db, "w1").await;

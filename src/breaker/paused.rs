@@ -58,7 +58,7 @@ impl Paused {
     pub(super) fn update<'s>(
         &mut self,
         ticket: u64,
-        scopes: impl Iterator<Item = &'s String>,
+        scopes: impl Iterator<Item = &'s str>,
     ) -> Scopes {
         let mut seen = Scopes::default();
         scopes.for_each(|scope| seen.set(scope, true));

@@ -576,7 +576,7 @@ impl World {
         }
         let now = self.now;
         let breaker = &mut self.workers[worker].breaker;
-        breaker.set_paused(at(now), ticket, seen.iter());
+        breaker.set_paused(at(now), ticket, seen.iter().map(|scope| &**scope));
         let rows = self.rows.iter();
         let pauses: HashMap<String, Option<Millis>> = rows
             .map(|(scope, row)| (scope.clone(), Some(row.probe_at)))

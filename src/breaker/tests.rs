@@ -61,8 +61,7 @@ fn survey(breaker: &mut Breaker, ms: u64, scopes: &[&str]) {
 }
 
 fn told(breaker: &mut Breaker, ms: u64, ticket: u64, scopes: &[&str]) {
-    let scopes: Vec<String> = scopes.iter().map(|&scope| scope.to_owned()).collect();
-    breaker.set_paused(at(ms), ticket, scopes.iter());
+    breaker.set_paused(at(ms), ticket, scopes.iter().copied());
 }
 
 /// Three pages fail, and no other is heard of.

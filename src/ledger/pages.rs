@@ -96,8 +96,13 @@ impl Ledger {
             self.breaker().written(change);
             changes.pop_front();
         }
-        let (now, scopes) = (BootInstant::now(), survey.pauses.keys());
-        self.breaker().set_paused(now, survey.ticket, scopes);
+        // An operator's pause of the endpoint is none that an answer ends, or that says anything of a page.
+        let scopes = survey.pauses.iter().map(|(scope, at)| match at {
+            None if scope == ENDPOINT => "all",
+            _ => scope,
+        });
+        self.breaker()
+            .set_paused(BootInstant::now(), survey.ticket, scopes);
         Ok(())
     }
 
