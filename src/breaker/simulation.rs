@@ -761,7 +761,5 @@ fn a_healthy_page_waits_for_nobody_and_a_sick_one_costs_its_probes() {
     }
     assert!(attempts > 0);
     assert!(runs < 100 || closings > 0, "the endpoint never pauses");
-    let () = println!(
-        "{runs} runs, {attempts} attempts, {closings} closings, longest wait {longest} ms"
-    );
+    println!("{runs} runs, {attempts} attempts, {closings} closings, longest wait {longest} ms");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use postlane::clock::Millis;
 use postlane::job::{AfterUnknown, JobId};
 use postlane::store::Pool;
 use postlane::store::heal::Healer;
@@ -199,6 +200,7 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .await
             .expect("requeues");
         assert_eq!(copies.len(), jobs);
+        probed(pool, worker.now).await;
         operate::pause(pool, "lane:1/id:asked0", &operator)
             .await
             .expect("pauses");
@@ -206,11 +208,6 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .await
             .expect("resumes");
         let later = worker.now + 60_000;
-        let mut tx = pool.begin().await.expect("begins");
-        // As a probe does.
-        let taken = postlane::store::lanes::take(&mut tx, "1", later, 64, true).await;
-        taken.expect("takes");
-        tx.rollback().await.expect("rolls back");
         let longest = Duration::from_secs(3600);
         let healed = Healer::default().heal(pool, later, longest, 500).await;
         healed.expect("heals");
@@ -224,6 +221,15 @@ pub async fn verbs(db: &Db, pool: &Pool) {
         // What waits still must not be in the way of the next.
         worker.deliver_all().await;
     }
+}
+
+/// Takes lanes in hand as for a probe of their page.
+async fn probed(pool: &Pool, now: Millis) {
+    let mut tx = pool.begin().await.expect("begins");
+    lanes::take(&mut tx, "1", now, 8, true)
+        .await
+        .expect("takes");
+    tx.rollback().await.expect("rolls back");
 }
 
 /// Claims jobs that have ended: on SQLite nobody can be so fast as to end them between.
