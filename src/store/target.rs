@@ -97,7 +97,7 @@ pub struct Found {
     pub options: PgConnectOptions,
 }
 
-/// What a session shall be set to, beyond [`NEEDED`].
+/// What a session shall be set to, beyond what every session is.
 pub type Settings = &'static [(&'static str, &'static str)];
 
 /// What every session is set to.
