@@ -23,7 +23,7 @@ pub const TABLES: [&str; 5] = [
 
 /// How rows are looked up: (a key or an index, the column that is given). Of jobs only what is open is in
 /// these indexes.
-const LOOK_UPS: [(&str, &str); 11] = [
+const LOOK_UPS: [(&str, &str); 12] = [
     ("send_jobs_pkey", "id"),
     ("send_jobs_line", "lane"),
     ("send_jobs_one_sending", "lane"),
@@ -53,6 +53,7 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 23] = [
     (UNTIMED, "send_jobs_scheduled", "ROWsend_at", BITE),
     (BLOCKED, "send_lanes_blocked", "page_id", BITE),
     (BLOCKED, "send_lanes_blocked", "ROWpage_id", BITE),
+    (BLOCKED, "send_inbox", WALK, "whether there are 100"),
     (WAITING, "send_lanes_due", WALK, ONE),
     (WAITING, "send_lanes_due", "page_id>", ONE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),
