@@ -23,7 +23,7 @@ pub const TABLES: [&str; 5] = [
 
 /// How rows are looked up: (a key or an index, the column that is given). Of jobs only what is open is in
 /// these indexes.
-const LOOK_UPS: [(&str, &str); 12] = [
+const LOOK_UPS: [(&str, &str); 11] = [
     ("send_jobs_pkey", "id"),
     ("send_jobs_line", "lane"),
     ("send_jobs_one_sending", "lane"),
@@ -38,7 +38,7 @@ const LOOK_UPS: [(&str, &str); 12] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 23] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 24] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
