@@ -40,7 +40,7 @@ enum Shape {
 impl Shape {
     fn recipients(self) -> usize {
         match self {
-            Self::Alone => BATCH * (CYCLES + 2),
+            Self::Alone => BATCH * (CYCLES + 3),
             Self::Lines => BATCH,
         }
     }
@@ -163,7 +163,7 @@ async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
     let recipients = shape.recipients();
     no_autovacuum(db).await;
     backlog.before(db, shape).await;
-    insert(db, "r", BATCH * (CYCLES + 2), recipients, &[]).await;
+    insert(db, "r", BATCH * (CYCLES + 3), recipients, &[]).await;
     let pool = db.connect().await;
     let mut worker = Steps::on(pool.clone(), calm("w1", shape.slots())).await;
     let mut claims = worker.cycle().await.claims;
@@ -174,6 +174,8 @@ async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
     // The first of a line were each born alone.
     claims = batch(&mut worker, claims).await;
     backlog.behind(db, shape).await;
+    // What was read ahead before that is a second old by now.
+    claims = batch(&mut worker, claims).await;
     let delivered =
         "select count(*) from send_attempts where outcome = 'delivered' and worker = 'w1'";
     let first = db.int(delivered).await;
