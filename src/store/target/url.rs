@@ -71,6 +71,13 @@ pub(super) fn parse(url: &str) -> Result<Parsed, String> {
         Some((authority, database)) => (authority, Some(database)),
         None => (before, None),
     };
+    // Else a part of a password would be told as a host and its port.
+    if database.is_some_and(|database| database.contains('@')) {
+        return Err(
+            "an @ stands behind the first /: in a user name or a password, write / as %2F"
+                .to_owned(),
+        );
+    }
     let (login, hosts) = match authority.rsplit_once('@') {
         Some((login, hosts)) => (Some(login), hosts),
         None => (None, authority),
@@ -436,6 +443,7 @@ mod tests {
         }
         for url in [
             "postgres://me:canary5/x@h/db",
+            "postgres://me:12/canary5@h/db",
             "postgres://::1/db",
             "postgres://[::1/db",
         ] {
