@@ -127,7 +127,10 @@ async fn in_session_mode_a_worker_delivers_and_has_its_settings() {
         ))
         .await;
         let mock = sandbox();
-        let setup = Setup::new(&bouncer.url(&db), &mock.url());
+        let setup = Setup {
+            lease: "30s",
+            ..Setup::new(&bouncer.url(&db), &mock.url())
+        };
         let mut worker = setup.start();
         worker.ready(true, SOON).await;
         insert(&sql, 300).await;
@@ -136,7 +139,7 @@ async fn in_session_mode_a_worker_delivers_and_has_its_settings() {
         // A worker that sleeps is woken through the pooler, too.
         tokio::time::sleep(Duration::from_secs(3)).await;
         insert(&sql, 1).await;
-        until("it is woken", Duration::from_secs(1), async || {
+        until("it is woken", Duration::from_millis(1800), async || {
             mock.count() == 301
         })
         .await;
