@@ -198,16 +198,24 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
 /// decides, unless it is certain that nothing was sent.
 fn panicked(claim: Claim, answer: &Answer) -> Ended {
     let why = "the worker failed on its answer; please report this";
-    let (judgement, state) = match answer {
-        Answer::NotSent { .. } => (Judgement::not_sent(PANIC, why), State::Queued),
-        _ => (Judgement::lost(PANIC, why), State::Unknown),
+    let (judgement, state, reason) = match answer {
+        Answer::NotSent { .. } => (
+            Judgement::not_sent(PANIC, why),
+            State::Queued,
+            why.to_owned(),
+        ),
+        _ => (
+            Judgement::lost(PANIC, why),
+            State::Unknown,
+            format!("it may have arrived: {why}"),
+        ),
     };
     let next = retry::Next {
         state,
         failed: false,
         singled_out: false,
         after: Duration::from_secs(10),
-        reason: Some(format!("it may have arrived: {why}")),
+        reason: Some(reason),
     };
     let took = claim.claimed.elapsed();
     ended(claim, &judgement, next, took, None, None)
