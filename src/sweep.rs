@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::BootInstant;
+use crate::clock::{BootInstant, Millis};
 use crate::events::{Event, Events};
 use crate::store::file::{REST as UNCHANGED, Stamp};
 use crate::store::heal::Healer;
@@ -111,22 +111,25 @@ impl Sweeper {
         if std::mem::take(&mut self.renew) {
             self.pool.renew();
         }
-        let healed = self.heal().await;
+        let now = self.pool.now().await;
+        let Some(now) = self.tell("clock", now) else {
+            return Found::Some;
+        };
+        let healed = self.heal(now).await;
         let mut found = self.tell("heal", healed).unwrap_or(Found::Some);
         let kinds = [
             (Kind::Delivered, self.retention.delivered),
             (Kind::Ended, self.retention.dead),
         ];
         for (at, (kind, age)) in kinds.into_iter().enumerate() {
-            let pruned = self.prune(at, kind, age).await;
+            let pruned = self.prune(at, kind, age, now).await;
             found = found.max(self.tell(kind.as_str(), pruned).unwrap_or(Found::Some));
         }
         found
     }
 
-    async fn heal(&mut self) -> Result<Found> {
+    async fn heal(&mut self, now: Millis) -> Result<Found> {
         let all = self.healer.is_at_start();
-        let now = self.pool.now().await?;
         let mended = self
             .healer
             .heal(&self.pool, now, self.longest, BITE)
@@ -138,12 +141,11 @@ impl Sweeper {
         Ok(if nothing { Found::Nothing } else { Found::Some })
     }
 
-    async fn prune(&mut self, at: usize, kind: Kind, age: Duration) -> Result<Found> {
+    async fn prune(&mut self, at: usize, kind: Kind, age: Duration, now: Millis) -> Result<Found> {
         let pass = &mut self.passes[at];
         if pass.refused.is_some_and(|at| at.elapsed() > REFUSED_FOR) {
             *pass = Pass::default();
         }
-        let now = self.pool.now().await?;
         let bite = prune::prune(&self.pool, kind, age, now, pass.after, BITE).await?;
         if bite.pruned > 0 {
             self.events.emit(&Event::Pruned { jobs: bite.pruned });
@@ -167,11 +169,11 @@ impl Sweeper {
     }
 
     /// Says what failed; the next step has another chance with another connection.
-    fn tell(&mut self, step: &'static str, done: Result<Found>) -> Option<Found> {
+    fn tell<T>(&mut self, step: &'static str, done: Result<T>) -> Option<T> {
         match done {
-            Ok(found) => {
+            Ok(done) => {
                 self.events.emit(&Event::Swept { step });
-                Some(found)
+                Some(done)
             }
             Err(error) => {
                 let error = &*error.to_string();

@@ -156,7 +156,7 @@ pub enum Event<'a> {
     },
     /// A step of the sweeper failed; it is tried again.
     SweepFailed {
-        /// `heal`, or the kind of jobs that retention was at.
+        /// `clock`, `heal`, or the kind of jobs that retention was at.
         step: &'static str,
         /// What the database said.
         error: &'a str,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Pool, Result, Row, Tx, intake};
+use super::{Pool, Result, Row, Tx, intake, lanes};
 use crate::clock::{Millis, millis};
 use crate::job::JobId;
 
@@ -64,16 +64,6 @@ from (
     order by page_id, lane limit $3
 ) bite";
 
-const PAGES: &str = "-- heal: pages with lanes that wait
-with recursive p (page_id) as (
-    select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
-    union all
-    select (select n.page_id from send_lanes n where n.page_id > p.page_id and n.due_at is not null
-        order by n.page_id limit 1)
-    from p where p.page_id is not null
-)
-select page_id from p where page_id is not null";
-
 // Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
 const LATE: &str = "-- heal: lanes that wait for longer than any rule says
 select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
@@ -105,6 +95,9 @@ impl Healer {
         longest: Duration,
         bite: i64,
     ) -> Result<usize> {
+        let waiting = lanes::survey(pool).await?.lanes;
+        let pages = waiting.into_iter().map(|page| [page.page.into()]);
+        let pages = pages.collect::<Vec<_>>();
         let mut tx = pool.begin().await?;
         let mut lanes = BTreeMap::new();
         let binds = [
@@ -116,9 +109,6 @@ impl Healer {
         let (page, blocked) = &self.blocked;
         let binds = [page.as_str().into(), blocked.as_str().into(), bite.into()];
         let blocked = missing(&tx.rows(BLOCKED, &binds).await?, &mut lanes)?;
-        let pages = tx.rows(PAGES, &[]).await?;
-        let pages = pages.iter().map(|row| Ok([row.text("page_id")?.into()]));
-        let pages = pages.collect::<Result<Vec<_>>>()?;
         // What was written a moment ago may be ahead of `now`.
         let late = now.saturating_add(millis(longest)).saturating_add(60_000);
         let mut found = tx.rows(SENDING, &[bite.into()]).await?;

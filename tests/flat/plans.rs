@@ -38,7 +38,7 @@ const LOOK_UPS: [(&str, &str); 11] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 24] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 22] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
@@ -54,8 +54,6 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 24] = [
     (BLOCKED, "send_lanes_blocked", "page_id", BITE),
     (BLOCKED, "send_lanes_blocked", "ROWpage_id", BITE),
     (BLOCKED, "send_inbox", WALK, "whether there are 100"),
-    (WAITING, "send_lanes_due", WALK, ONE),
-    (WAITING, "send_lanes_due", "page_id>", ONE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),
     (ORPHANS, "send_inbox", WALK, "whether there are 100"),
     (STUCK, "send_inbox", WALK, "only for a job without a lane"),
@@ -89,7 +87,6 @@ const PRUNE: &str = "prune: finished jobs that retention gives up";
 const ORPHANS: &str = "heal: jobs whose lanes are missing";
 const UNTIMED: &str = "heal: jobs whose timers are missing";
 const BLOCKED: &str = "heal: blocked lanes that nothing blocks";
-const WAITING: &str = "heal: pages with lanes that wait";
 const STUCK: &str = "heal: jobs in hand whose lanes are missing";
 
 /// One access to a table, as a plan shows it.
