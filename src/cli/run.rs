@@ -116,7 +116,7 @@ impl Run {
         let _ = secrets.set(Arc::clone(&service.secrets));
         *readers.write().unwrap_or_else(PoisonError::into_inner) = Some(service.readers.clone());
         tell(&[NotifyState::Ready]);
-        let (mut pulse, mut report) = (Pulse::new(), Report::new());
+        let (mut watchdog, mut report) = (Watchdog::new(), Report::new());
         loop {
             let told = tokio::select! {
                 () = signals.next() => true,
@@ -124,7 +124,7 @@ impl Run {
                     reload.reload(&config, &service).await;
                     false
                 }
-                () = pulse.beat() => false,
+                () = watchdog.tick() => false,
             };
             if service.has_died() {
                 error!("the worker's task has ended by itself; please report this");
@@ -141,10 +141,10 @@ impl Run {
             if told {
                 break;
             }
-            pulse.feed_if(may_feed(&events));
+            watchdog.feed_if(may_feed(&events));
             report.tell(&events);
         }
-        let stopped = stop(service, &mut signals, &mut pulse).await;
+        let stopped = stop(service, &mut signals, &mut watchdog).await;
         stop_admin.send_replace(true);
         if let Some(admin) = admin {
             let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
@@ -245,7 +245,11 @@ async fn start(
 }
 
 /// Finishes what is in flight; a second signal ends it at once.
-async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Result<(), Failure> {
+async fn stop(
+    service: Service,
+    signals: &mut Signals,
+    watchdog: &mut Watchdog,
+) -> Result<(), Failure> {
     tell(&[NotifyState::Stopping]);
     let stopping = service.stop();
     tokio::pin!(stopping);
@@ -256,7 +260,7 @@ async fn stop(service: Service, signals: &mut Signals, pulse: &mut Pulse) -> Res
                 warn!("stopped at once by a second signal; what was in flight may be sent again");
                 return Err(Failure::Failed("stopped at once by a second signal".to_owned()));
             }
-            () = pulse.beat() => pulse.feed_if(true),
+            () = watchdog.tick() => watchdog.feed_if(true),
         }
     };
     match unwritten {
@@ -309,12 +313,12 @@ impl Report {
 }
 
 /// Looks after the worker once a second, and feeds systemd's watchdog twice in its time.
-struct Pulse {
+struct Watchdog {
     ticks: tokio::time::Interval,
     watched: bool,
 }
 
-impl Pulse {
+impl Watchdog {
     fn new() -> Self {
         let watchdog = sd_notify::watchdog_enabled();
         let every = watchdog.map_or(LOOK, |span| {
@@ -328,7 +332,7 @@ impl Pulse {
         }
     }
 
-    async fn beat(&mut self) {
+    async fn tick(&mut self) {
         self.ticks.tick().await;
     }
 

@@ -43,15 +43,15 @@ pub(super) struct Allowance {
 /// Whose turn it is, of pages with due lanes and of pages with marks.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    due: Turn,
-    marks: Turn,
+    due: RoundRobin,
+    marks: RoundRobin,
 }
 
 /// The page that had the last turn.
 #[derive(Debug, Default)]
-struct Turn(String);
+struct RoundRobin(String);
 
-impl Turn {
+impl RoundRobin {
     /// At most [`PAGES`] of them, from the one behind the last.
     fn take(&mut self, mut pages: Vec<String>) -> Vec<String> {
         pages.sort_unstable();
