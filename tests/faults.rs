@@ -62,11 +62,7 @@ impl Scene {
 
     /// Requests arrive: some that are on their way, and more.
     async fn flows(&self, limit: Duration) {
-        let before = self.mock.count();
-        until("requests arrive", limit, async || {
-            self.mock.count() > before + 100
-        })
-        .await;
+        rig::flows(&self.mock, limit).await;
     }
 
     async fn is_mended(&self) {

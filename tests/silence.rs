@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postlane::clock::BootInstant;
-use postlane::config::{Config, Overrides};
 use postlane::events::Events;
 use postlane::job::OnAmbiguous;
 use postlane::service::Service;
@@ -65,17 +64,20 @@ async fn a_transaction_that_stands_still_is_ended_by_the_server() {
     let began = BootInstant::now();
     let mut tx = other.begin().await.expect("begins");
     tx.rows_of(lock(), &[]).await.expect("gets the lock");
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(8));
     tx.commit().await.expect("commits");
     suspended.commit().await.expect_err("it was ended");
     stands
         .now()
         .await
         .expect("the next call has another connection");
+}
+
+/// It has taken less than `limit` since.
+#[track_caller]
+fn within(began: BootInstant, limit: Duration) {
+    let took = began.elapsed();
+    assert!(took < limit, "{took:?}");
 }
 
 /// Collects what is told of long calls.
@@ -211,11 +213,7 @@ async fn a_transaction_that_was_left_is_given_to_nobody_and_ended_on_the_server(
         "the old one holds its locks"
     );
     tx.commit().await.expect("commits");
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,11 +227,7 @@ async fn an_idle_connection_that_died_in_silence_is_replaced() {
     proxy.silence(UP | DOWN);
     let began = BootInstant::now();
     pool.now().await.expect("answers");
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(5));
 }
 
 /// The role is nobody's superuser and sees what its own sessions wait for.
@@ -288,7 +282,7 @@ async fn a_server_that_does_not_answer_is_told_and_left() {
         let began = BootInstant::now();
         let error = told(tell, pool.now()).await.expect_err("no answer comes");
         assert!(matches!(error, Error::Silent { .. }), "{error}");
-        assert!(began.elapsed() < FOUND, "{:?}", began.elapsed());
+        within(began, FOUND);
         let heard = heard.lock().expect("not poisoned").clone();
         assert_eq!(heard.len(), 2, "{heard:?}");
         assert!(
@@ -380,11 +374,7 @@ impl Scene {
     }
 
     async fn flows(&self, limit: Duration) {
-        let before = self.mock.count();
-        until("requests arrive", limit, async || {
-            self.mock.count() > before + 100
-        })
-        .await;
+        rig::flows(&self.mock, limit).await;
     }
 
     async fn ends(mut self) -> String {
@@ -463,11 +453,7 @@ async fn a_frozen_server_is_told_and_a_worker_stops_all_the_same() {
     let began = BootInstant::now();
     scene.worker.signal(Signal::TERM);
     assert_eq!(scene.worker.ends(Duration::from_secs(10)).await, 1);
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(6));
     assert!(
         scene.worker.says("attempts could not be recorded") == 1,
         "{}",
@@ -490,11 +476,7 @@ async fn a_worker_is_stopped_in_the_first_second_of_a_silence() {
     let began = BootInstant::now();
     scene.worker.signal(Signal::TERM);
     assert_eq!(scene.worker.ends(Duration::from_secs(10)).await, 1);
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(6));
     let _ = scene.producer.stop().await;
 }
 
@@ -573,11 +555,7 @@ async fn a_worker_stops_while_a_commit_waits_for_its_standby() {
     let began = BootInstant::now();
     scene.worker.signal(Signal::TERM);
     assert_eq!(scene.worker.ends(Duration::from_secs(10)).await, 1);
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(6));
     let unrecorded = scene.worker.says("attempts could not be recorded");
     assert_eq!(unrecorded, 1, "{}", scene.worker.log());
     admin
@@ -614,7 +592,7 @@ async fn a_session_whose_process_is_frozen_is_replaced() {
         pool.now().await.is_ok()
     })
     .await;
-    assert!(began.elapsed() < FOUND, "{:?}", began.elapsed());
+    within(began, FOUND);
     signal("CONT");
 }
 
@@ -706,21 +684,12 @@ async fn a_start_that_is_given_up_half_way_leaves_nothing_behind() {
         };
         let Some(db) = db else { return };
         let mock = sandbox();
-        let folder = tempfile::tempdir().expect("temp folder");
-        let path = folder.path().join("postlane.toml");
-        let text = format!(
+        let config = support::config(&format!(
             "database_url = \"{}\"\n[api]\nurl = \"{}\"\n[pages.default]\nsecret = \"{}\"\n[admin]\nlisten = \"\"\n",
             db.url,
             mock.url(),
             rig::SECRET
-        );
-        std::fs::write(&path, text).expect("writes");
-        let overrides = Overrides {
-            config: Some(path),
-            ..Overrides::default()
-        };
-        let none: [(String, String); 0] = [];
-        let config = Config::load(&overrides, none).expect("a configuration");
+        ));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let events = Arc::new(Events::new());
         let mut given_up = 0;
@@ -821,11 +790,7 @@ async fn a_disk_that_does_not_answer_is_seen_and_a_worker_stops_all_the_same() {
     let began = BootInstant::now();
     worker.signal(Signal::TERM);
     assert_eq!(worker.ends(Duration::from_secs(10)).await, 1);
-    assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        began.elapsed()
-    );
+    within(began, Duration::from_secs(4));
     assert_eq!(mock.count(), 2, "it sends what is not committed");
     // The next one finds all there.
     std::fs::remove_file(&gate).expect("opens");

@@ -61,6 +61,15 @@ pub fn until<F: AsyncFnMut() -> bool>(
     }
 }
 
+/// Waits until requests arrive: some that are on their way, and more.
+pub async fn flows(mock: &Mock, limit: Duration) {
+    let before = mock.count();
+    until("requests arrive", limit, async || {
+        mock.count() > before + 100
+    })
+    .await;
+}
+
 /// Random numbers from a seed.
 pub struct Dice(pub u64);
 

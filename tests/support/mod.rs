@@ -284,8 +284,8 @@ pub fn wire(url: &str, timeout: Duration, breaker: &Arc<Mutex<Breaker>>) -> Arc<
     })
 }
 
-/// A service in this process, with the text of its configuration file and no environment.
-pub async fn service(text: &str) -> Service {
+/// The configuration of a file with this text, and no environment.
+pub fn config(text: &str) -> Config {
     let folder = tempfile::tempdir().expect("temp folder");
     let path = folder.path().join("postlane.toml");
     std::fs::write(&path, text).expect("writes");
@@ -294,9 +294,15 @@ pub async fn service(text: &str) -> Service {
         ..Overrides::default()
     };
     let none: [(String, String); 0] = [];
-    let config = Config::load(&overrides, none).expect("a configuration");
+    Config::load(&overrides, none).expect("a configuration")
+}
+
+/// A service in this process, with the text of its configuration file and no environment.
+pub async fn service(text: &str) -> Service {
     let events = Arc::new(Events::new());
-    Service::start(&config, &events).await.expect("starts")
+    Service::start(&config(text), &events)
+        .await
+        .expect("starts")
 }
 
 /// A ledger stepped by hand, with a clock moved by hand and answers given by hand.
