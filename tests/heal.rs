@@ -59,6 +59,7 @@ both! {
         db.sql(&format!("delete from send_jobs where id = {first}")).await.expect("deletes");
         assert!(worker.claims().await.is_empty());
         assert_eq!(heals(&db, worker.now).await, 1);
+        assert_eq!(heals(&db, worker.now).await, 0, "its mark lies there already");
         assert_eq!(worker.deliver_all().await, [second]);
     }
 

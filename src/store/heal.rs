@@ -44,7 +44,7 @@ on conflict do nothing";
 
 // What their trigger did not do either.
 const DUE_POSTGRES: &str = "-- heal: a job with a timer is due at its time
-update send_jobs set due_at = send_at + delay * interval '1 second' from {rows: job bigint}
+update send_jobs set due_at = send_at + delay::double precision * interval '1 second' from {rows: job bigint}
 where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
 /// Differs from Postgres in that times are numbers.
 const DUE_SQLITE: &str = "-- heal: a job with a timer is due at its time
@@ -56,7 +56,9 @@ const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
 select lane, page_id,
     (select 1 from send_jobs u where {key: u.lane = bite.lane} and u.state = 'unknown'
         order by u.lane, u.id limit 1) is null
-    and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null as missing
+    and (select 1 from send_pauses p where p.scope = 'lane:' || bite.lane) is null
+    and (select count(*) from (select 1 from send_inbox m where m.page_id = bite.page_id limit 101) m) <= 100
+    and (select 1 from send_inbox i where i.page_id = bite.page_id and i.lane = bite.lane limit 1) is null as missing
 from (
     select lane, page_id from send_lanes where due_at is null and (page_id, lane) > ($1, $2)
     order by page_id, lane limit $3
@@ -75,7 +77,10 @@ select page_id from p where page_id is not null";
 // Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
 const LATE: &str = "-- heal: lanes that wait for longer than any rule says
 select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
-where l.due_at > $1 and l.leased_by is null limit 0 + $2";
+where l.due_at > $1 and l.leased_by is null
+    and (select count(*) from (select 1 from send_inbox m where m.page_id = l.page_id limit 101) m) <= 100
+    and (select 1 from send_inbox i where i.page_id = l.page_id and i.lane = l.lane limit 1) is null
+limit 0 + $2";
 
 /// Where it goes on.
 #[derive(Debug, Default)]

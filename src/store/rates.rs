@@ -8,7 +8,7 @@ const SEED: &str = "-- rate: a page's first draw
 insert into send_rates (page_id, next_at) values ($1, 0) on conflict (page_id) do nothing";
 
 const READ_POSTGRES: &str = "-- rate: lock the budget
-select next_at, floor(extract(epoch from clock_timestamp()) * 1000000)::bigint as now
+select next_at, floor(extract(epoch from clock_timestamp()) * 1000000::numeric)::bigint as now
 from send_rates where page_id = $1 for update";
 /// Differs from Postgres in the clock's spelling and that the write lock is held already.
 const READ_SQLITE: &str = "-- rate: read the budget

@@ -257,14 +257,20 @@ fn token(token: &str, dialect: Dialect, out: &mut String) {
     let postgres = dialect == Dialect::Postgres;
     let (name, argument) = token.split_once(": ").unwrap_or((token, ""));
     let _ = match name {
-        "at" if postgres => write!(out, "to_timestamp(({argument})::double precision / 1000)"),
-        "ms" if postgres => write!(out, "ceil(extract(epoch from {argument}) * 1000)::bigint"),
+        "at" if postgres => write!(
+            out,
+            "to_timestamp(({argument})::double precision / 1000::double precision)"
+        ),
+        "ms" if postgres => write!(
+            out,
+            "ceil(extract(epoch from {argument}) * 1000::numeric)::bigint"
+        ),
         "bytes" if postgres => write!(out, "{argument} collate \"C\""),
         "json" if postgres => write!(out, "({argument})::json"),
         "at" | "ms" | "json" | "bytes" => write!(out, "{argument}"),
         "now" if postgres => write!(
             out,
-            "floor(extract(epoch from clock_timestamp()) * 1000)::bigint"
+            "floor(extract(epoch from clock_timestamp()) * 1000::numeric)::bigint"
         ),
         "now" => write!(
             out,
@@ -310,7 +316,7 @@ mod tests {
         );
         assert_eq!(
             render(text, Dialect::Postgres, 2).0,
-            "select ceil(extract(epoch from a.due_at) * 1000)::bigint, to_timestamp(($2)::double precision / 1000) \
+            "select ceil(extract(epoch from a.due_at) * 1000::numeric)::bigint, to_timestamp(($2)::double precision / 1000::double precision) \
              from unnest($3::text[], $4::bigint[]) as r(lane, job) \
              order by r.lane collate \"C\" for update of l"
         );

@@ -290,7 +290,7 @@ impl Waker {
 }
 
 const ARM: &str = "-- wake: ask to be notified
-insert into send_sleepers (worker, until) values ($1, clock_timestamp() + $2 * interval '1 second')
+insert into send_sleepers (worker, until) values ($1, clock_timestamp() + $2::double precision * interval '1 second')
 on conflict (worker) do update set until = excluded.until";
 const SWEEP: &str = "-- wake: forget sleepers that are gone
 delete from send_sleepers where until < clock_timestamp() - interval '10 minutes'";

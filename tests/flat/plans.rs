@@ -38,7 +38,7 @@ const LOOK_UPS: [(&str, &str); 11] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 23] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 24] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
@@ -53,6 +53,7 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 23] = [
     (UNTIMED, "send_jobs_scheduled", "ROWsend_at", BITE),
     (BLOCKED, "send_lanes_blocked", "page_id", BITE),
     (BLOCKED, "send_lanes_blocked", "ROWpage_id", BITE),
+    (BLOCKED, "send_inbox", WALK, "whether there are 100"),
     (WAITING, "send_lanes_due", WALK, ONE),
     (WAITING, "send_lanes_due", "page_id>", ONE),
     (ORPHANS, "send_jobs_line", "lane>", BITE),

@@ -360,9 +360,18 @@ impl Setup {
     }
 }
 
+/// A port of this process's own that nobody listens on, below those that the system gives to connections: one of these
+/// could take it before it is used.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-    listener.local_addr().expect("bound").port()
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let first = u64::from(std::process::id()) * 131;
+    loop {
+        let next = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + next % 10_000).expect("a port");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A running service; killed when dropped.
