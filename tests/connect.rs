@@ -94,6 +94,10 @@ async fn a_server_that_cannot_be_had_is_named_with_what_is_wrong() {
             format!("database: {at}: TLS: server does not support TLS"),
         ),
         (
+            format!("postgres://postgres@{at}/{name}?sslmode=verify-ca&sslrootcert=/no/such.crt"),
+            format!("database: {at}: sslrootcert /no/such.crt cannot be read: no such file"),
+        ),
+        (
             format!("postgres://postgres@{at}/{name}?options=-cno_such%3D1"),
             format!(
                 "database: {at}: unrecognized configuration parameter \"no_such\" (SQLSTATE 42704)"

@@ -92,6 +92,8 @@ impl FromStr for DatabaseUrl {
     type Err = UnknownDatabase;
 
     fn from_str(url: &str) -> Result<Self, UnknownDatabase> {
+        // What came out of a file ends with a line.
+        let url = url.trim();
         let engine = match url.split_once("://") {
             Some(("sqlite", file)) if file.contains(":memory:") || file.contains("mode=memory") => {
                 let why =
@@ -226,6 +228,8 @@ mod tests {
             assert_eq!(parsed.expose(), url);
             assert_eq!(holds_password(url), shown.contains("***"));
         }
+        let of_a_file: DatabaseUrl = "postgres://me@db/p\n".parse().expect("a URL");
+        assert_eq!(of_a_file.expose(), "postgres://me@db/p");
         assert_eq!(redacted("canary", true), "***");
         assert_eq!(
             redacted("https://canary@host/x?token=canary", false),

@@ -54,6 +54,8 @@ struct Parsed {
     hosts: Vec<(Host, u16)>,
     /// User, database and TLS; no host, no password.
     base: PgConnectOptions,
+    /// Files for TLS, and the parameters that name them.
+    files: Vec<(&'static str, PathBuf)>,
     /// What the URL sets for the session (`options`).
     settings: Vec<(String, String)>,
     password: Option<String>,
@@ -197,10 +199,22 @@ impl Target {
         let name = match host {
             // As libpq: there is no TLS on a socket.
             Host::Socket(folder) => {
-                return ask(place, options.socket(folder).ssl_mode(PgSslMode::Disable)).await;
+                let options = options.socket(folder).ssl_mode(PgSslMode::Disable);
+                return ask(place, options).await.map_err(|mut refused| {
+                    if refused.why.ends_with("no such file") {
+                        refused.why.push_str(": no server has its socket there");
+                    }
+                    refused
+                });
             }
             Host::Tcp { name, address } => address.as_ref().unwrap_or(name),
         };
+        for (parameter, file) in &self.0.files {
+            if let Err(error) = std::fs::File::open(file) {
+                let (file, why) = (file.display(), words::of_io(&error));
+                return Err(format!("{place}: {parameter} {file} cannot be read: {why}").into());
+            }
+        }
         let by_name = options.clone().host(name);
         let addresses = match options.get_ssl_mode() {
             PgSslMode::VerifyFull => Vec::new(),

@@ -73,6 +73,16 @@ fn of_database(error: &dyn DatabaseError) -> String {
     words
 }
 
+fn of_certificate(why: &str) -> &str {
+    match why {
+        "UnknownIssuer" => "no authority that is known has signed it (sslrootcert names one)",
+        why if why.contains("CaUsedAsEndEntity") => {
+            "it is an authority's own, not a server's (made with CA:TRUE)"
+        }
+        why => why,
+    }
+}
+
 /// What to do about a code of SQLite; the kind of an error is in the lower byte.
 fn of_sqlite(code: &str) -> Option<&'static str> {
     match code.parse::<i32>().ok()? & 0xff {
@@ -94,7 +104,7 @@ pub(super) fn of_io(error: &std::io::Error) -> String {
         }
         ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
         ErrorKind::TimedOut => "the connection timed out".to_owned(),
-        ErrorKind::NotFound => "no such file: no server has its socket there".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
         ErrorKind::HostUnreachable => "no route to the host".to_owned(),
         ErrorKind::NetworkUnreachable => "the network is unreachable".to_owned(),
@@ -102,9 +112,15 @@ pub(super) fn of_io(error: &std::io::Error) -> String {
             // "failed to lookup address information: Name or service not known", "… (os error 111)"
             let text = error.to_string();
             let text = text.split(" (os error ").next().unwrap_or_default();
-            match text.contains("lookup address") {
-                true => "the name of the host is not known".to_owned(),
-                false => text.to_owned(),
+            match text.strip_prefix("invalid peer certificate: ") {
+                Some(why) => format!(
+                    "TLS: the server's certificate is refused: {}",
+                    of_certificate(why)
+                ),
+                None if text.contains("lookup address") => {
+                    "the name of the host is not known".to_owned()
+                }
+                None => text.to_owned(),
             }
         }
     }

@@ -201,6 +201,7 @@ struct Said {
     addresses: Vec<String>,
     ports: Vec<Option<u16>>,
     base: PgConnectOptions,
+    files: Vec<(&'static str, PathBuf)>,
     settings: Vec<(String, String)>,
     password: Option<String>,
     passfile: Option<PathBuf>,
@@ -219,6 +220,7 @@ impl Said {
             // The driver reads some variables by itself. All that it reads is set again here, but for a
             // name in PGAPPNAME.
             base: PgConnectOptions::new_without_pgpass().extra_float_digits(None),
+            files: Vec::new(),
             settings: Vec::new(),
             password: None,
             passfile: None,
@@ -259,8 +261,14 @@ impl Said {
             "ssl" => return Err("ssl is true, or left out: use sslmode".to_owned()),
             "sslmode" | "ssl-mode" => self.ssl = Some(ssl_mode(&value)?),
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.root = Some(value),
-            "sslcert" | "ssl-cert" => self.base = self.base.clone().ssl_client_cert(value),
-            "sslkey" | "ssl-key" => self.base = self.base.clone().ssl_client_key(value),
+            "sslcert" | "ssl-cert" => {
+                self.base = self.base.clone().ssl_client_cert(&value);
+                self.files.push(("sslcert", value.into()));
+            }
+            "sslkey" | "ssl-key" => {
+                self.base = self.base.clone().ssl_client_key(&value);
+                self.files.push(("sslkey", value.into()));
+            }
             "options" => self.settings = options(&value)?,
             "connect_timeout" => {
                 let seconds = value
@@ -300,7 +308,7 @@ impl Said {
     }
 
     fn parsed(self) -> Result<Parsed, String> {
-        let mut base = self.base;
+        let (mut base, mut files) = (self.base, self.files);
         // As libpq: who says by which authority the server is to be known means it.
         let ssl = match (self.root.as_deref(), self.ssl) {
             (Some("system"), None | Some(PgSslMode::VerifyFull)) => PgSslMode::VerifyFull,
@@ -311,9 +319,11 @@ impl Said {
             (_, ssl) => ssl.unwrap_or_default(),
         };
         if let Some(root) = self.root.filter(|root| root != "system") {
-            base = base.ssl_root_cert(root);
+            base = base.ssl_root_cert(&root);
+            files.push(("sslrootcert", root.into()));
         }
         Ok(Parsed {
+            files,
             hosts: hosts_of(self.names, self.addresses, &self.ports)?,
             base: base.ssl_mode(ssl),
             settings: self.settings,
