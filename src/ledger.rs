@@ -554,7 +554,7 @@ impl Cycle {
     fn tx(&mut self) -> Result<&mut Tx> {
         self.tx
             .as_mut()
-            .ok_or(Error::Database(sqlx::Error::WorkerCrashed))
+            .ok_or(Error::Gone("the transaction was given up before"))
     }
 }
 

@@ -337,6 +337,9 @@ impl Service {
     }
 }
 
+const NO_THREAD: store::Error =
+    store::Error::Gone("the system gives no thread for a ledger (too many processes?)");
+
 /// Gives the ledger a thread and a connection of its own: among hundreds of senders it would wait
 /// for its turn after every statement. It connects, and waits.
 async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Waiting, Error> {
@@ -347,7 +350,7 @@ async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Waitin
     let run = move || {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return drop(opened.send(Err(store::Error::Database(error.into())))),
+            Err(_) => return drop(opened.send(Err(NO_THREAD))),
         };
         runtime.block_on(async {
             let pool = match Pool::open(&url, Use::Write, false).await {
@@ -362,12 +365,11 @@ async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Waitin
         });
         drop::<oneshot::Sender<()>>(open);
     };
-    let gone = || Error::Store(store::Error::Database(sqlx::Error::WorkerCrashed));
     let thread = std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(run)
-        .map_err(|_| gone())?;
-    connected.await.map_err(|_| gone())??;
+        .map_err(|_| NO_THREAD)?;
+    connected.await.map_err(|_| NO_THREAD)??;
     let thread = LedgerThread {
         thread,
         unrecorded,

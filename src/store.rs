@@ -45,20 +45,30 @@ use crate::clock::Millis;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database refused, is away, or answered with something unexpected.
-    #[error("database: {}", words::of(.0))]
-    Database(#[from] sqlx::Error),
+    #[error("database: {}{}", words::before(.place.as_deref()), words::of(.cause))]
+    Database {
+        /// The server or the file, where it is known.
+        place: Option<Box<str>>,
+        /// What the driver says.
+        cause: sqlx::Error,
+    },
     /// No server that may be written to; each host with its own reason.
     #[error("database: {0}")]
     Connect(String),
-    /// A server that is not fit, whoever connects.
-    #[error("database: {0}")]
-    Server(String),
     /// The SQLite file cannot be opened; says why.
     #[error("database: {0}")]
     Open(String),
+    /// All connections that this process may have are in use.
+    #[error("database: no connection was free within {} s: all that this process may have are in use", .0.as_secs())]
+    Busy(std::time::Duration),
+    /// A connection or a thread of this process that has ended, since it was given up or the process stops.
+    #[error("database: {0}")]
+    Gone(&'static str),
     /// A call was given up: no answer will come. Nobody knows what became of it.
-    #[error("database: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
+    #[error("database: {place}: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
     Silent {
+        /// The server.
+        place: String,
         /// The verb of the statement.
         verb: String,
         /// How long it was waited for.
@@ -93,14 +103,52 @@ pub enum Error {
     Schema(String),
     /// A migration failed.
     #[error("migrate: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Database { place: None, cause }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Error {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+        match error {
+            Execute(cause) | ExecuteMigration(cause, _) => cause.into(),
+            error => Self::Migrate(error),
+        }
+    }
 }
 
 impl Error {
+    /// The same, of a server or a file that it does not name yet.
+    pub(crate) fn at(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Database { place: None, cause } => Self::Database {
+                place: Some(place.to_string().into()),
+                cause,
+            },
+            error => error,
+        }
+    }
+
+    /// What the database itself said, if it is that.
+    pub(crate) fn said(&self) -> Option<&dyn sqlx::error::DatabaseError> {
+        match self {
+            Self::Database {
+                cause: sqlx::Error::Database(said),
+                ..
+            } => Some(said.as_ref()),
+            _ => None,
+        }
+    }
+
     /// True if the same transaction may succeed when it is tried again at once: a deadlock, a
     /// serialisation failure, or a lock that was not had in time.
     pub fn is_conflict(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
+        let Some(error) = self.said() else {
             return false;
         };
         matches!(
@@ -112,7 +160,7 @@ impl Error {
     /// True if it is a row that the database refuses, for whatever it says or means: a constraint, a trigger, a
     /// value that does not fit. Another row may pass.
     pub fn is_refusal(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else {
+        let Some(error) = self.said() else {
             return false;
         };
         // Postgres: data (22), constraints (23), raised by a function (P0), row level security (42501 says more
@@ -131,7 +179,7 @@ impl Error {
 
     /// True if a unique index refused the row.
     pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+        self.said().is_some_and(|said| said.is_unique_violation())
     }
 }
 
@@ -149,5 +197,5 @@ impl Pool {
 pub(crate) fn one(rows: Vec<Row>) -> Result<Row> {
     rows.into_iter()
         .next()
-        .ok_or(Error::Database(sqlx::Error::RowNotFound))
+        .ok_or_else(|| sqlx::Error::RowNotFound.into())
 }

@@ -191,6 +191,85 @@ async fn in_transaction_mode_a_worker_says_why_it_waits_and_leaves_no_settings_b
     assert_eq!(mock.count(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_url_sets_holds_behind_a_pooler_too() {
+    for settings in [
+        "pool_mode = session",
+        "pool_mode = session\nignore_startup_parameters = extra_float_digits, options",
+    ] {
+        let Some(db) = support::Db::empty(Engine::Postgres).await else {
+            return;
+        };
+        let Some(bouncer) = Bouncer::start(&db, settings).await else {
+            return;
+        };
+        let sql = Sql::open(&db.url);
+        sql.rows("create schema \"sh'op\"").await;
+        // Else the tables would be made, and looked for, in `public`.
+        let path = "options=-csearch_path%3D%22sh'op%22,public";
+        let setup = Setup::new(
+            &format!("{}?{path}", bouncer.url(&db)),
+            "http://127.0.0.1:9/",
+        );
+        let (code, _, error) = setup.verb(&["migrate"]);
+        assert_eq!(code, 0, "{error}");
+        assert_eq!(sql.count("\"sh'op\".send_jobs").await, 0, "{settings}");
+        let (code, _, error) = setup.verb(&["stats"]);
+        assert_eq!(code, 0, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_shares_sessions_is_found_out_whatever_a_role_has_set() {
+    let Some(db) = fresh().await else { return };
+    let sql = Sql::open(&db.url);
+    let name = db.url.rsplit('/').next().expect("a name");
+    // All that a session could be asked about.
+    for (key, value) in [
+        ("synchronous_commit", "on"),
+        ("statement_timeout", "60s"),
+        ("lock_timeout", "10s"),
+        ("default_transaction_isolation", "read committed"),
+    ] {
+        sql.rows(&format!("alter database {name} set {key} = '{value}'"))
+            .await;
+    }
+    let ignore = "ignore_startup_parameters = extra_float_digits, options";
+    for (settings, sentence) in [
+        (
+            format!("pool_mode = transaction\n{ignore}"),
+            "pool_mode = transaction",
+        ),
+        (
+            "pool_mode = transaction".to_owned(),
+            "pool_mode = transaction",
+        ),
+        (
+            "pool_mode = statement".to_owned(),
+            "pool_mode = transaction or statement",
+        ),
+        // One session for all: whoever has a second connection waits for ever.
+        (
+            format!("pool_mode = session\n{ignore}\ndefault_pool_size = 1"),
+            "default_pool_size",
+        ),
+        (
+            format!("pool_mode = transaction\n{ignore}\ndefault_pool_size = 1"),
+            "pool_mode must be session",
+        ),
+    ] {
+        let Some(bouncer) = Bouncer::start(&db, &settings).await else {
+            return;
+        };
+        let setup = Setup::new(&bouncer.url(&db), "http://127.0.0.1:9/");
+        let (code, _, error) = setup.verb(&["stats"]);
+        assert!(
+            code == 1 && error.contains(sentence),
+            "{settings}: {code} {error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn settings_of_a_role_are_for_sqlite_no_business() {
     let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");

@@ -32,11 +32,40 @@ impl UnknownDatabase {
     fn of(text: &str) -> Self {
         let usage = "use sqlite://FILE or postgres://USER@HOST/DATABASE";
         let file = text.strip_prefix("sqlite:").unwrap_or(text);
+        let is_list = ["host=", "hostaddr=", "dbname=", "service=", "user="]
+            .iter()
+            .any(|word| text.starts_with(word) || text.contains(&format!(" {word}")));
         Self(match is_file(text) && !file.is_empty() {
             true => format!("{usage}; did you mean sqlite://{file}?"),
+            // libpq's other spelling.
+            false if is_list && !text.contains("://") => format!(
+                "{usage}; a list of NAME=VALUE is not read, but postgres:///?NAME=VALUE&NAME=VALUE is"
+            ),
             false => usage.to_owned(),
         })
     }
+}
+
+/// Refuses the parameters of a SQLite URL that would be dropped or break what is promised.
+fn file_parameters(file: &str) -> Result<(), String> {
+    let (_, parameters) = file.split_once('?').unwrap_or((file, ""));
+    for parameter in parameters.split('&').filter(|p| !p.is_empty()) {
+        match parameter.split_once('=').unwrap_or((parameter, "")) {
+            // Which it is depends on the verb: `migrate` creates the file.
+            ("mode", "rw" | "rwc") => {}
+            ("mode", _) => return Err("mode is rw or rwc: the queue is written to".to_owned()),
+            (name @ ("cache" | "immutable" | "vfs"), _) => {
+                return Err(format!(
+                    "the parameter {name} is not supported: leave it out"
+                ));
+            }
+            _ => {
+                let why = "it has a parameter that is none (in a file's name, write ? as %3F)";
+                return Err(why.to_owned());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// True for what people write who mean a SQLite file: there is nothing secret in that.
@@ -63,13 +92,18 @@ impl FromStr for DatabaseUrl {
     type Err = UnknownDatabase;
 
     fn from_str(url: &str) -> Result<Self, UnknownDatabase> {
+        // What came out of a file ends with a line.
+        let url = url.trim();
         let engine = match url.split_once("://") {
             Some(("sqlite", file)) if file.contains(":memory:") || file.contains("mode=memory") => {
                 let why =
                     "a database in memory ends with the process that made it: use sqlite://FILE";
                 return Err(UnknownDatabase(why.to_owned()));
             }
-            Some(("sqlite", file)) if !file.is_empty() => Engine::Sqlite,
+            Some(("sqlite", file)) if !file.is_empty() => {
+                file_parameters(file).map_err(UnknownDatabase)?;
+                Engine::Sqlite
+            }
             Some(("postgres" | "postgresql", _)) => {
                 Target::parse(url).map_err(UnknownDatabase)?;
                 Engine::Postgres
@@ -194,6 +228,8 @@ mod tests {
             assert_eq!(parsed.expose(), url);
             assert_eq!(holds_password(url), shown.contains("***"));
         }
+        let of_a_file: DatabaseUrl = "postgres://me@db/p\n".parse().expect("a URL");
+        assert_eq!(of_a_file.expose(), "postgres://me@db/p");
         assert_eq!(redacted("canary", true), "***");
         assert_eq!(
             redacted("https://canary@host/x?token=canary", false),

@@ -55,6 +55,8 @@ struct Session {
     connection: PgConnection,
     /// How to connect to the same server.
     options: Box<PgConnectOptions>,
+    /// The server as errors name it.
+    place: String,
     name: String,
     /// When it was last used.
     used: BootInstant,
@@ -81,6 +83,11 @@ impl Backends {
         }))
     }
 
+    /// Where the server is or may be, and its database.
+    pub(super) fn place(&self) -> String {
+        format!("{}, database {}", self.0.target, self.0.target.database())
+    }
+
     /// A connection of the caller's own, and how to make more to the same server.
     ///
     /// # Errors
@@ -96,8 +103,8 @@ impl Backends {
     pub async fn lend(&self) -> Result<Backend> {
         let slot = match timeout(LEND, Arc::clone(&self.0.slots).acquire_owned()).await {
             Ok(Ok(slot)) => slot,
-            Ok(Err(_)) => return Err(Error::Database(sqlx::Error::PoolClosed)),
-            Err(_) => return Err(Error::Database(sqlx::Error::PoolTimedOut)),
+            Ok(Err(_)) => return Err(Error::Gone("its connections are closed: the worker stops")),
+            Err(_) => return Err(Error::Busy(LEND)),
         };
         let session = loop {
             let free = lock(&self.0.idle).pop();
@@ -147,24 +154,28 @@ impl Shared {
         let connecting = async {
             let mut found = self.target.connect(self.settings).await?;
             let rename = AssertSqlSafe(format!("set application_name = '{name}'"));
-            sqlx::raw_sql(rename).execute(&mut found.connection).await?;
+            let renamed = sqlx::raw_sql(rename).execute(&mut found.connection).await;
+            renamed.map_err(|error| Error::from(error).at(&found.place))?;
             Ok::<_, Error>(found)
         };
         let Ok(found) = timeout(CONNECT, connecting).await else {
             return Err(Error::Silent {
+                place: self.target.to_string(),
                 verb: "connect".to_owned(),
                 waited: CONNECT,
-                why: format!("{} does not answer", self.target),
+                why: "nobody answers".to_owned(),
             });
         };
         let Found {
             mut connection,
             options,
+            place,
         } = found?;
-        self.end_left(&mut connection).await?;
+        self.end_left(&mut connection, &place).await?;
         Ok(Session {
             connection,
             options: Box::new(options),
+            place,
             name,
             used: BootInstant::now(),
         })
@@ -172,7 +183,7 @@ impl Shared {
 
     /// Ends the sessions that were left, and waits until they are gone: a commit of theirs has happened
     /// then, or never will.
-    async fn end_left(&self, connection: &mut PgConnection) -> Result<()> {
+    async fn end_left(&self, connection: &mut PgConnection, place: &str) -> Result<()> {
         lock(&self.left).retain(|(_, left)| left.elapsed() < REMEMBERED);
         let names: Vec<String> = lock(&self.left)
             .iter()
@@ -196,9 +207,10 @@ impl Shared {
             Ok(Ok(())) => {}
             // It may not, where somebody has forbidden that: then it is left to the server's time-outs.
             Ok(Err(sqlx::Error::Database(_))) => {}
-            Ok(Err(error)) => return Err(error.into()),
+            Ok(Err(error)) => return Err(Error::from(error).at(place)),
             Err(_) => {
                 return Err(Error::Silent {
+                    place: place.to_owned(),
                     verb: "end a session that was left".to_owned(),
                     waited: END,
                     why: "the server still works for it".to_owned(),
@@ -253,7 +265,7 @@ impl Backend {
     pub(super) async fn rows(&mut self, verb: &str, query: PgQuery) -> Result<Vec<PgRow>> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = query.fetch_all(&mut session.connection);
-        let done = watched(verb, &session.name, &session.options, call).await;
+        let done = watched(verb, &session.place, &session.name, &session.options, call).await;
         self.keep_if_usable(done)
     }
 
@@ -261,7 +273,7 @@ impl Backend {
     pub(super) async fn change(&mut self, verb: &str, query: PgQuery) -> Result<u64> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = query.execute(&mut session.connection);
-        let done = watched(verb, &session.name, &session.options, call).await;
+        let done = watched(verb, &session.place, &session.name, &session.options, call).await;
         Ok(self.keep_if_usable(done)?.rows_affected())
     }
 
@@ -270,7 +282,7 @@ impl Backend {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = sqlx::raw_sql(text).execute(&mut session.connection);
         let verb = if text.len() < 20 { text } else { verb(text) };
-        let done = watched(verb, &session.name, &session.options, call).await;
+        let done = watched(verb, &session.place, &session.name, &session.options, call).await;
         self.keep_if_usable(done).map(drop)
     }
 
@@ -278,7 +290,14 @@ impl Backend {
     pub(super) async fn migrate(&mut self, migrator: &Migrator) -> Result<()> {
         let session = self.session.as_mut().ok_or(GONE)?;
         let call = migrator.run(&mut session.connection);
-        let done = watched("migrate", &session.name, &session.options, call).await;
+        let done = watched(
+            "migrate",
+            &session.place,
+            &session.name,
+            &session.options,
+            call,
+        )
+        .await;
         self.keep_if_usable(done)
     }
 
@@ -300,7 +319,7 @@ impl Backend {
         };
         match &done {
             Ok(_) => {}
-            Err(Error::Database(error)) if goes_on(error) => {}
+            Err(Error::Database { cause, .. }) if goes_on(cause) => {}
             Err(_) => self.leave(),
         }
         done
@@ -324,7 +343,7 @@ impl Drop for Backend {
     }
 }
 
-const GONE: Error = Error::Database(sqlx::Error::WorkerCrashed);
+const GONE: Error = Error::Gone("the connection was given up before");
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

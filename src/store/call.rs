@@ -96,6 +96,7 @@ impl Drop for Over {
 /// the call: its connection must not be used again.
 pub(super) async fn watched<T, E>(
     verb: &str,
+    place: &str,
     session: &str,
     options: &PgConnectOptions,
     call: impl Future<Output = std::result::Result<T, E>>,
@@ -103,9 +104,10 @@ pub(super) async fn watched<T, E>(
 where
     Error: From<E>,
 {
-    let mut call = pin!(call);
+    let named = async { call.await.map_err(|error| Error::from(error).at(place)) };
+    let mut call = pin!(named);
     if let Ok(done) = timeout(FIRST_LOOK, &mut call).await {
-        return Ok(done?);
+        return done;
     }
     let began = Instant::now() - FIRST_LOOK;
     let mut over = None;
@@ -113,7 +115,7 @@ where
     loop {
         let seen = tokio::select! {
             biased;
-            done = &mut call => return Ok(done?),
+            done = &mut call => return done,
             seen = look(session, options) => seen,
         };
         match seen {
@@ -124,7 +126,7 @@ where
         if over.is_none() {
             tokio::select! {
                 biased;
-                done = &mut call => return Ok(done?),
+                done = &mut call => return done,
                 () = sleep_until(began + TOLD_AFTER) => {}
             }
             over = Some(Over);
@@ -137,6 +139,7 @@ where
         }
         if silent >= 2 || refused >= REFUSALS {
             return Err(Error::Silent {
+                place: place.to_owned(),
                 verb: verb.to_owned(),
                 waited: began.elapsed(),
                 why: seen.why().to_owned(),
@@ -144,7 +147,7 @@ where
         }
         tokio::select! {
             biased;
-            done = &mut call => return Ok(done?),
+            done = &mut call => return done,
             () = sleep(BETWEEN_LOOKS) => {}
         }
     }

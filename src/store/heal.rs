@@ -163,7 +163,7 @@ async fn timers(
     let jobs = missing.iter().map(|(_, job)| [(*job).into()]);
     let due = match tx {
         Tx::Postgres(_) => DUE_POSTGRES,
-        Tx::Sqlite(_) => DUE_SQLITE,
+        Tx::Sqlite(..) => DUE_SQLITE,
     };
     tx.batch(due, &[], jobs).await?;
     Ok((missing.len(), last))

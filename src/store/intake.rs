@@ -59,7 +59,7 @@ impl Marks {
 /// Takes up to `limit` marks of a page.
 pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sqlite = matches!(tx, Tx::Sqlite(_));
+    let sqlite = matches!(tx, Tx::Sqlite(..));
     let text = if sqlite { MARKS_SQLITE } else { MARKS_POSTGRES };
     let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
     let (mut marks, mut last) = (Marks::default(), 0);
@@ -244,7 +244,7 @@ where {key: send_jobs.id = r.job} and joined_at is null returning id as job";
 pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
     let text = match tx {
         Tx::Postgres(_) => TIMERS_POSTGRES,
-        Tx::Sqlite(_) => TIMERS_SQLITE,
+        Tx::Sqlite(..) => TIMERS_SQLITE,
     };
     let due = tx.rows(text, &[now.into(), limit.into()]).await?;
     let jobs = due

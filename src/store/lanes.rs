@@ -155,7 +155,7 @@ pub async fn tokens(pool: &Pool) -> Result<i64> {
     let mut tx = pool.begin().await?;
     let text = match tx {
         Tx::Postgres(_) => TOKENS_POSTGRES,
-        Tx::Sqlite(_) => TOKENS_SQLITE,
+        Tx::Sqlite(..) => TOKENS_SQLITE,
     };
     let first = one(tx.rows(text, &[]).await?)?.int("token")?;
     tx.commit().await?;

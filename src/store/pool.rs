@@ -85,10 +85,14 @@ impl Pool {
 
     async fn open_sqlite(url: &str, purpose: Use, create: bool) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| Error::Url(format!("not a SQLite URL: {error}")))?;
-        let path = options.get_filename().to_path_buf();
+            .map_err(|error| Error::Url(format!("not a SQLite URL: {}", words::of(&error))))?;
+        // Whoever reads an error may be in another folder.
+        let path = std::path::absolute(options.get_filename())
+            .unwrap_or_else(|_| options.get_filename().to_path_buf());
+        let cannot =
+            |why: String| Error::Open(format!("{} cannot be opened: {why}", path.display()));
         if !create && !path.exists() {
-            return Err(Error::Missing(path));
+            return Err(words::of_place(&path).map_or_else(|| Error::Missing(path.clone()), cannot));
         }
         let options = options
             .create_if_missing(create)
@@ -123,7 +127,7 @@ impl Pool {
             })
             .connect_with(options)
             .await
-            .map_err(|error| Error::Open(words::of_opening(&path, &error)))?;
+            .map_err(|error| cannot(words::of_opening(&path, &error)))?;
         let synchronous: i64 = sqlx::query_scalar("pragma synchronous")
             .fetch_one(&pool)
             .await?;
@@ -157,6 +161,14 @@ impl Pool {
         }
     }
 
+    /// The server and its database, or the file, as errors name it.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Postgres(backends) => backends.place(),
+            Self::Sqlite(_, file) => file.path().display().to_string(),
+        }
+    }
+
     /// Begins a transaction that may write: SQLite takes its write lock here, not half-way.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(match self {
@@ -164,7 +176,8 @@ impl Pool {
             Self::Sqlite(pool, file) => {
                 file.check()?;
                 let begin = pool.begin_with("begin immediate");
-                Tx::Sqlite(patient("begin immediate", begin).await?)
+                let tx = on_file(file, "begin immediate", begin).await?;
+                Tx::Sqlite(tx, Box::new(file.clone()))
             }
         })
     }
@@ -176,9 +189,9 @@ impl Pool {
                 let query = postgres(template, binds)?;
                 alone(backends, verb(template), query).await
             }
-            Self::Sqlite(pool, _) => {
+            Self::Sqlite(pool, file) => {
                 let query = sqlite(template, binds)?;
-                patient(verb(template), from_sqlite(query, pool)).await
+                from_sqlite(file, verb(template), query, pool).await
             }
         }
     }
@@ -202,9 +215,9 @@ impl Pool {
             Self::Sqlite(pool, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
                     file.check()?;
-                    let mut connection = pool.acquire().await?;
-                    let call = from_sqlite(query, &mut *connection);
-                    match patient(verb(template), call).await {
+                    let mut connection = on_file(file, "connect", pool.acquire()).await?;
+                    let done = from_sqlite(file, verb(template), query, &mut *connection);
+                    match done.await {
                         Ok(rows) => out.extend(rows),
                         Err(error) => {
                             // It may have failed half-way; if not, there is nothing to roll back.
@@ -227,10 +240,10 @@ impl Pool {
                 let query = sqlx::query_with(text, to_postgres(binds)?);
                 alone(backends, verb(&template), query).await
             }
-            Self::Sqlite(pool, _) => {
+            Self::Sqlite(pool, file) => {
                 let values = to_sqlite(&order, binds, |_| None)?;
-                let call = from_sqlite(sqlx::query_with(text, values), pool);
-                patient(verb(&template), call).await
+                let query = sqlx::query_with(text, values);
+                from_sqlite(file, verb(&template), query, pool).await
             }
         }
     }
@@ -266,7 +279,7 @@ pub enum Tx {
     /// On PostgreSQL, READ COMMITTED: each statement sees what was committed before it began.
     Postgres(Backend),
     /// On SQLite, with the write lock held.
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Transaction<'static, Sqlite>, Box<DatabaseFile>),
 }
 
 impl Tx {
@@ -277,9 +290,9 @@ impl Tx {
                 let query = postgres(template, binds)?;
                 from_postgres(tx, verb(template), query).await
             }
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, file) => {
                 let query = sqlite(template, binds)?;
-                patient(verb(template), from_sqlite(query, &mut **tx)).await
+                from_sqlite(file, verb(template), query, &mut **tx).await
             }
         }
     }
@@ -298,9 +311,9 @@ impl Tx {
                 let query = postgres_batch(template, binds, rows)?;
                 out = from_postgres(tx, verb(template), query).await?;
             }
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    out.extend(patient(verb(template), from_sqlite(query, &mut **tx)).await?);
+                    out.extend(from_sqlite(file, verb(template), query, &mut **tx).await?);
                 }
             }
         }
@@ -321,9 +334,9 @@ impl Tx {
                 let query = postgres_batch(template, binds, rows)?;
                 changed += tx.change(verb(template), query).await?;
             }
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, file) => {
                 for query in sqlite_batches(template, binds, rows)? {
-                    let done = patient(verb(template), query.execute(&mut **tx)).await?;
+                    let done = on_file(file, verb(template), query.execute(&mut **tx)).await?;
                     changed += done.rows_affected();
                 }
             }
@@ -339,12 +352,12 @@ impl Tx {
                 let query = sqlx::query_with(text, to_postgres(binds)?);
                 from_postgres(tx, verb(&template), query).await
             }
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, file) => {
                 let (text, order) = render(&template, Dialect::Sqlite, 0);
                 let text = sqlx::AssertSqlSafe(text);
                 let values = to_sqlite(&order, binds, |_| None)?;
-                let call = from_sqlite(sqlx::query_with(text, values), &mut **tx);
-                patient(verb(&template), call).await
+                let query = sqlx::query_with(text, values);
+                from_sqlite(file, verb(&template), query, &mut **tx).await
             }
         }
     }
@@ -353,9 +366,9 @@ impl Tx {
     pub async fn run(&mut self, template: &'static str, binds: &[Bind]) -> Result<u64> {
         match self {
             Self::Postgres(tx) => tx.change(verb(template), postgres(template, binds)?).await,
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, file) => {
                 let query = sqlite(template, binds)?;
-                let done = patient(verb(template), query.execute(&mut **tx)).await?;
+                let done = on_file(file, verb(template), query.execute(&mut **tx)).await?;
                 Ok(done.rows_affected())
             }
         }
@@ -365,7 +378,7 @@ impl Tx {
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::Postgres(_) => Dialect::Postgres,
-            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Sqlite(..) => Dialect::Sqlite,
         }
     }
 
@@ -373,7 +386,7 @@ impl Tx {
     pub async fn commit(self) -> Result<()> {
         match self {
             Self::Postgres(tx) => end(tx, "commit").await,
-            Self::Sqlite(tx) => Ok(patient("commit", tx.commit()).await?),
+            Self::Sqlite(tx, file) => on_file(&file, "commit", tx.commit()).await,
         }
     }
 
@@ -383,7 +396,7 @@ impl Tx {
             // A connection that was left is closed, and rolled back by that.
             Self::Postgres(tx) if tx.is_left() => Ok(()),
             Self::Postgres(tx) => end(tx, "rollback").await,
-            Self::Sqlite(tx) => Ok(patient("rollback", tx.rollback()).await?),
+            Self::Sqlite(tx, file) => on_file(&file, "rollback", tx.rollback()).await,
         }
     }
 }
@@ -409,7 +422,22 @@ async fn from_postgres(on: &mut Backend, verb: &str, query: PgQuery) -> Result<V
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 
-async fn from_sqlite<'e>(query: LiteQuery, on: impl SqliteExecutor<'e>) -> Result<Vec<Row>> {
-    let rows = query.fetch_all(on).await?;
+async fn from_sqlite<'e>(
+    file: &DatabaseFile,
+    verb: &str,
+    query: LiteQuery,
+    on: impl SqliteExecutor<'e>,
+) -> Result<Vec<Row>> {
+    let rows = on_file(file, verb, query.fetch_all(on)).await?;
     Ok(rows.into_iter().map(Row::Sqlite).collect())
+}
+
+/// Waits for a call, and says of an error which file it is about.
+async fn on_file<T>(
+    file: &DatabaseFile,
+    verb: &str,
+    call: impl Future<Output = sqlx::Result<T>>,
+) -> Result<T> {
+    let done = patient(verb, call).await;
+    done.map_err(|error| Error::from(error).at(file.path().display()))
 }

@@ -73,7 +73,7 @@ pub async fn over(tx: &mut Tx, worker: &str, ended: &[Ended], of: &[usize]) -> R
     let key = |at: &usize| [(&ended[*at].lane).into(), ended[*at].token.into()];
     let text = match tx {
         Tx::Postgres(_) => OVER_POSTGRES,
-        Tx::Sqlite(_) => OVER_SQLITE,
+        Tx::Sqlite(..) => OVER_SQLITE,
     };
     let rows = tx.batch(text, &[worker.into()], of.iter().map(key)).await?;
     let places: HashMap<&str, usize> = of.iter().map(|at| (&*ended[*at].lane, *at)).collect();

@@ -50,6 +50,10 @@ begin
     execute format('alter function %I.send_jobs_mark() set search_path = %I, pg_temp', place, place);
 end $$";
 
+// SQLite begins to write in a file that it may only read, and says so with the first change.
+const WRITES: &str = "-- schema: may this process write
+update send_schema set version = version";
+
 // Asked on Postgres alone: SQLite knows no roles.
 const FIT: &str = "-- schema: what this role may see and do
 select (select string_agg(t, ', ') from unnest(array['send_jobs', 'send_attempts', 'send_lanes', 'send_inbox',
@@ -68,17 +72,20 @@ select (select string_agg(t, ', ') from unnest(array['send_jobs', 'send_attempts
         from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_proc p on p.pronamespace = n.oid
         where c.oid = to_regclass('send_jobs') and p.proname = 'send_jobs_mark') as is_pinned";
 
-/// Refuses a database in which a worker of this role would see or change less than there is.
+/// Refuses a database in which a worker of this user or role would see or change less than there is.
 ///
 /// # Errors
-/// Row level security hides rows, a right is missing, or the schema was renamed; it says what to do.
+/// A SQLite file that cannot be written, row level security that hides rows, a right that is missing, or a
+/// schema that was renamed; it says what to do.
 pub async fn check_fit(pool: &Pool) -> Result<()> {
     if let Pool::Sqlite(..) = pool {
-        return Ok(());
+        let mut tx = pool.begin().await?;
+        tx.run(WRITES, &[]).await?;
+        return tx.rollback().await;
     }
     let row = super::one(pool.rows(FIT, &[]).await?)?;
     let role = row.text("role")?;
-    let refuse = |why: String| Err(Error::Schema(why));
+    let refuse = |why: String| Err(schema_error(pool, &why));
     if let Some(tables) = row.text_opt("hidden")? {
         return refuse(format!(
             "row level security hides rows of {tables} from role {role}: \
@@ -135,26 +142,32 @@ async fn version(pool: &Pool) -> Result<i64> {
     Ok(super::one(pool.rows(SCHEMA, &[]).await?)?.int("version")?)
 }
 
+fn schema_error(pool: &Pool, why: &str) -> Error {
+    Error::Schema(format!("{}: {why}", pool.place()))
+}
+
 /// Refuses a schema that this binary cannot work on, naming what to do.
 pub async fn check(pool: &Pool) -> Result<()> {
     let rows = pool.rows(SCHEMA, &[]).await.map_err(|error| match error {
-        Error::Database(sqlx::Error::Database(cause)) if is_missing(cause.as_ref()) => {
-            Error::Schema("there are no tables yet; run `postlane migrate`".to_owned())
+        error if is_missing(&error) => {
+            schema_error(pool, "there are no tables yet; run `postlane migrate`")
         }
-        other => other,
+        error => error,
     })?;
     let row = super::one(rows)?;
     let (version, compatible_from) = (row.int("version")?, row.int("compatible_from")?);
     if version < VERSION {
-        return Err(Error::Schema(format!(
+        let why = format!(
             "version {version} is older than this binary's {VERSION}; run `postlane migrate`"
-        )));
+        );
+        return Err(schema_error(pool, &why));
     }
     if compatible_from > VERSION {
-        return Err(Error::Schema(format!(
+        let why = format!(
             "version {version} needs a binary for schema {compatible_from} or newer, this one is for {VERSION}; \
              install a newer postlane"
-        )));
+        );
+        return Err(schema_error(pool, &why));
     }
     Ok(())
 }
@@ -163,13 +176,13 @@ pub async fn check(pool: &Pool) -> Result<()> {
 pub async fn found(pool: &Pool) -> Result<Option<i64>> {
     match version(pool).await {
         Ok(version) => Ok(Some(version)),
-        Err(Error::Database(sqlx::Error::Database(cause))) if is_missing(cause.as_ref()) => {
-            Ok(None)
-        }
-        Err(other) => Err(other),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-fn is_missing(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error.code().as_deref() == Some("42P01") || error.message().contains("no such table")
+fn is_missing(error: &Error) -> bool {
+    error.said().is_some_and(|said| {
+        said.code().as_deref() == Some("42P01") || said.message().contains("no such table")
+    })
 }

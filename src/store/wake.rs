@@ -364,6 +364,7 @@ async fn listener(server: &Backends) -> Result<PgListener> {
     let Found {
         connection,
         options,
+        place,
     } = server.connect().await?;
     // The listener makes its own to the server that was found.
     let _ = timeout(TRY_FOR, connection.close()).await;
@@ -378,16 +379,18 @@ async fn listener(server: &Backends) -> Result<PgListener> {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen("postlane").await?;
-        Ok(listener)
+        Ok::<_, sqlx::Error>(listener)
     };
     let silent = || Error::Silent {
+        place: place.clone(),
         verb: "listen".to_owned(),
         waited: 2 * TRY_FOR,
         why: "the server does not answer".to_owned(),
     };
-    timeout(2 * TRY_FOR, listening)
-        .await
-        .unwrap_or_else(|_| Err(silent()))
+    match timeout(2 * TRY_FOR, listening).await {
+        Ok(listening) => listening.map_err(|error| Error::from(error).at(&place)),
+        Err(_) => Err(silent()),
+    }
 }
 
 /// Rings for every notification and for every new connection: what came meanwhile was missed. A

@@ -10,6 +10,11 @@ use std::path::Path;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
+/// Who says it, before what it says.
+pub(super) fn before(place: Option<&str>) -> String {
+    place.map_or_else(String::new, |place| format!("{place}: "))
+}
+
 /// The words of an error.
 pub(super) fn of(error: &sqlx::Error) -> String {
     match error {
@@ -19,10 +24,17 @@ pub(super) fn of(error: &sqlx::Error) -> String {
         sqlx::Error::Protocol(what) => {
             format!("the connection does not speak Postgres' protocol: {what}")
         }
-        sqlx::Error::PoolTimedOut => "no connection was free in time".to_owned(),
-        sqlx::Error::PoolClosed => "the connections are closed: the worker stops".to_owned(),
-        sqlx::Error::WorkerCrashed => "the connection was given up".to_owned(),
+        // SQLite's alone: its pool is the driver's.
+        sqlx::Error::PoolTimedOut => {
+            "no connection was free in time: all that this process may have are in use".to_owned()
+        }
+        sqlx::Error::PoolClosed => "its connections are closed: the worker stops".to_owned(),
+        sqlx::Error::WorkerCrashed => "the thread of a connection has ended".to_owned(),
         sqlx::Error::Configuration(error) => error.to_string(),
+        sqlx::Error::RowNotFound => "no row where there must be one".to_owned(),
+        sqlx::Error::ColumnDecode { index, source } => {
+            format!("the value of column {index} cannot be read: {source}")
+        }
         other => other.to_string(),
     }
 }
@@ -30,6 +42,9 @@ pub(super) fn of(error: &sqlx::Error) -> String {
 fn of_database(error: &dyn DatabaseError) -> String {
     let mut words = error.message().to_owned();
     let Some(postgres) = error.try_downcast_ref::<PgDatabaseError>() else {
+        if let Some(more) = error.code().and_then(|code| of_sqlite(&code)) {
+            let _ = write!(words, ": {more}");
+        }
         return words;
     };
     // Writing into a String cannot fail.
@@ -58,7 +73,30 @@ fn of_database(error: &dyn DatabaseError) -> String {
     words
 }
 
-fn of_io(error: &std::io::Error) -> String {
+fn of_certificate(why: &str) -> &str {
+    match why {
+        "UnknownIssuer" => "no authority that is known has signed it (sslrootcert names one)",
+        why if why.contains("CaUsedAsEndEntity") => {
+            "it is an authority's own, not a server's (made with CA:TRUE)"
+        }
+        why => why,
+    }
+}
+
+/// What to do about a code of SQLite; the kind of an error is in the lower byte.
+fn of_sqlite(code: &str) -> Option<&'static str> {
+    match code.parse::<i32>().ok()? & 0xff {
+        5 => Some("another process has written to it for longer than 10 s"),
+        8 => Some(
+            "the user of this process must be able to write to the file, to FILE-wal, FILE-shm and to their folder",
+        ),
+        10 => Some("its disk refuses to read or write (the system's log says why)"),
+        11 => Some("it is damaged; restore a copy (PRAGMA integrity_check says where)"),
+        _ => None,
+    }
+}
+
+pub(super) fn of_io(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused (nothing listens there)".to_owned(),
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
@@ -66,7 +104,7 @@ fn of_io(error: &std::io::Error) -> String {
         }
         ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
         ErrorKind::TimedOut => "the connection timed out".to_owned(),
-        ErrorKind::NotFound => "no such file: no server has its socket there".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied".to_owned(),
         ErrorKind::HostUnreachable => "no route to the host".to_owned(),
         ErrorKind::NetworkUnreachable => "the network is unreachable".to_owned(),
@@ -74,43 +112,59 @@ fn of_io(error: &std::io::Error) -> String {
             // "failed to lookup address information: Name or service not known", "… (os error 111)"
             let text = error.to_string();
             let text = text.split(" (os error ").next().unwrap_or_default();
-            match text.contains("lookup address") {
-                true => "the name of the host is not known".to_owned(),
-                false => text.to_owned(),
+            match text.strip_prefix("invalid peer certificate: ") {
+                Some(why) => format!(
+                    "TLS: the server's certificate is refused: {}",
+                    of_certificate(why)
+                ),
+                None if text.contains("lookup address") => {
+                    "the name of the host is not known".to_owned()
+                }
+                None => text.to_owned(),
             }
         }
     }
 }
 
+/// Why there can be no database of that name, or none that this process may use; from what the file system shows.
+pub(super) fn of_place(path: &Path) -> Option<String> {
+    let folder = folder(path);
+    let shown = folder.display();
+    match (std::fs::metadata(folder), std::fs::metadata(path)) {
+        (Err(error), _) if error.kind() == ErrorKind::NotFound => {
+            Some(format!("its folder {shown} does not exist"))
+        }
+        (Err(error), _) => Some(format!("its folder {shown}: {}", of_io(&error))),
+        (Ok(about), _) if !about.is_dir() => Some(format!("{shown} is no folder")),
+        (_, Ok(about)) if about.is_dir() => Some("it is a folder".to_owned()),
+        (_, Err(error)) if error.kind() == ErrorKind::PermissionDenied => Some(format!(
+            "the user of this process may not look into its folder {shown}"
+        )),
+        _ => None,
+    }
+}
+
 /// Why a SQLite file cannot be opened, from what the file system shows; else what SQLite says.
 pub(super) fn of_opening(path: &Path, error: &sqlx::Error) -> String {
-    let folder = match path.parent() {
+    of_place(path).unwrap_or_else(|| {
+        let said = of(error);
+        match said.as_str() {
+            said if said.contains("file is not a database") => {
+                "it is no SQLite database, or is encrypted".to_owned()
+            }
+            said if said.contains("unable to open") => format!(
+                "{said}: the user of this process must be able to read and write the file and its folder {} \
+                 (SQLite keeps its log there)",
+                folder(path).display()
+            ),
+            said => said.to_owned(),
+        }
+    })
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    let what = match (std::fs::metadata(folder), std::fs::metadata(path)) {
-        (Err(error), _) if error.kind() == ErrorKind::NotFound => {
-            format!("its folder {} does not exist", folder.display())
-        }
-        (Err(error), _) => format!("its folder {}: {}", folder.display(), of_io(&error)),
-        (Ok(about), _) if !about.is_dir() => format!("{} is no folder", folder.display()),
-        (_, Ok(about)) if about.is_dir() => "it is a folder".to_owned(),
-        (_, Err(error)) if error.kind() == ErrorKind::PermissionDenied => of_io(&error),
-        _ => {
-            let said = of(error);
-            match said.as_str() {
-                said if said.contains("file is not a database") => {
-                    "it is no SQLite database, or is encrypted".to_owned()
-                }
-                said if said.contains("unable to open") || said.contains("readonly") => format!(
-                    "{said}: the user of this process must be able to write to the file and to its folder {} \
-                     (SQLite keeps its log there)",
-                    folder.display()
-                ),
-                said if said.contains("full") => format!("{said}: is the disk full?"),
-                said => said.to_owned(),
-            }
-        }
-    };
-    format!("{} cannot be opened: {what}", path.display())
+    }
 }

@@ -2,25 +2,43 @@
 //!
 //! libpq's format: `host:port:database:user:password` a line, `*` for any, a backslash before `:` and `\`.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The password of the first line that fits; none if there is no file, none fits, or others may read it.
+use crate::store::words;
+
+/// The password of the first line that fits.
+///
+/// # Errors
+/// There is none: why, for the error of a server that wanted one.
 pub(super) fn find(
     file: Option<&Path>,
     host: &str,
     port: u16,
     database: &str,
     user: &str,
-) -> Option<String> {
-    let file = file.map(Path::to_path_buf).or_else(default)?;
-    // libpq ignores a file that others may read, too.
-    let about = fs::metadata(&file).ok().filter(fs::Metadata::is_file)?;
-    if about.mode() & 0o077 != 0 {
-        return None;
+) -> Result<String, String> {
+    let named = file.is_some() || std::env::var_os("PGPASSFILE").is_some();
+    let none = "no password was given (in the URL, PGPASSWORD or a password file)";
+    let file = file.map(Path::to_path_buf).or_else(default).ok_or(none)?;
+    let refused = |why: &dyn Display| format!("the password file {}: {why}", file.display());
+    let about = match fs::metadata(&file) {
+        Ok(about) => about,
+        Err(error) if named => return Err(refused(&words::of_io(&error))),
+        Err(_) => return Err(none.to_owned()),
+    };
+    if !about.is_file() {
+        return Err(refused(&"is no file"));
     }
-    let text = fs::read_to_string(&file).ok()?;
+    // As libpq.
+    if about.mode() & 0o077 != 0 {
+        return Err(refused(
+            &"is not used, since others may read it: chmod 600 it",
+        ));
+    }
+    let text = fs::read_to_string(&file).map_err(|error| refused(&words::of_io(&error)))?;
     let port = port.to_string();
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -33,6 +51,7 @@ pub(super) fn find(
                 .all(|(is, field)| field == "*" || field == is)
         })
         .map(|[.., password]| password)
+        .ok_or_else(|| refused(&"no line of it fits this host, port, database and user"))
 }
 
 fn default() -> Option<PathBuf> {
@@ -80,11 +99,12 @@ mod tests {
         )
         .expect("writes");
         let ask = |host, port| find(Some(file.path()), host, port, "db", "me");
-        assert_eq!(ask("h1", 1).as_deref(), Some("one"));
-        assert_eq!(ask("h9", 2).as_deref(), Some("two"));
-        assert_eq!(ask("h9", 9).as_deref(), Some("any"));
+        assert_eq!(ask("h1", 1).as_deref(), Ok("one"));
+        assert_eq!(ask("h9", 2).as_deref(), Ok("two"));
+        assert_eq!(ask("h9", 9).as_deref(), Ok("any"));
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         fs::set_permissions(file.path(), open).expect("changes");
-        assert_eq!(ask("h1", 1), None);
+        let refused = ask("h1", 1).expect_err("others may read it");
+        assert!(refused.ends_with("chmod 600 it"), "{refused}");
     }
 }

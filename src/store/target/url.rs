@@ -8,6 +8,9 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{CONNECT, Host, Parsed, Wanted};
 
+/// The port of a server that says none.
+const PORT: u16 = 5432;
+
 /// Parameters that say how libpq keeps a connection alive, or what this program does anyway.
 const NOT_NEEDED: &[&str] = &[
     "keepalives",
@@ -15,6 +18,8 @@ const NOT_NEEDED: &[&str] = &[
     "keepalives_interval",
     "keepalives_count",
     "tcp_user_timeout",
+    // Sessions have names of their own, by which the server is asked about them.
+    "application_name",
     "fallback_application_name",
     "load_balance_hosts",
     "sslsni",
@@ -22,6 +27,36 @@ const NOT_NEEDED: &[&str] = &[
     "pgbouncer",
     "statement_cache_size",
     "statement-cache-capacity",
+    "uselibpqcompat",
+];
+
+/// Parameters that say something that counts here.
+const HONOURED: &[&str] = &[
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "passfile",
+    "ssl",
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "options",
+    "connect_timeout",
+    "target_session_attrs",
+    "client_encoding",
+    "gssencmode",
+    "channel_binding",
+    "sslnegotiation",
+    "schema",
 ];
 
 /// Parameters that libpq or other drivers know and this program does not honour.
@@ -31,7 +66,6 @@ const REFUSED: &[&str] = &[
     "sslcrldir",
     "sslcertmode",
     "sslkeylogfile",
-    "sslnegotiation",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
     "service",
@@ -58,7 +92,37 @@ const REFUSED: &[&str] = &[
     "currentSchema",
 ];
 
-pub(super) fn parse(url: &str) -> Result<Parsed, String> {
+/// What libpq's variables mean where the URL says nothing.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PGPORT", "port"),
+    ("PGDATABASE", "dbname"),
+    ("PGUSER", "user"),
+    ("PGPASSWORD", "password"),
+    ("PGPASSFILE", "passfile"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGOPTIONS", "options"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    // Demands of security that would be dropped without a word.
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+];
+
+/// Those that say where: for a URL that names no host.
+const ENVIRONMENT_OF_HOSTS: &[(&str, &str)] = &[
+    ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
+    ("PGSERVICE", "service"),
+];
+
+pub(super) fn parse(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Parsed, String> {
     let rest = url
         .strip_prefix("postgres://")
         .or_else(|| url.strip_prefix("postgresql://"))
@@ -82,77 +146,157 @@ pub(super) fn parse(url: &str) -> Result<Parsed, String> {
         Some((login, hosts)) => (Some(login), hosts),
         None => (None, authority),
     };
-    // What the environment says (PGUSER, PGSSLMODE, …) holds where the URL says nothing.
-    let environment = PgConnectOptions::new_without_pgpass().extra_float_digits(None);
-    let mut base = environment.clone();
-    let mut password = std::env::var("PGPASSWORD").ok().filter(|p| !p.is_empty());
+    let mut said = Said::new();
+    said.environment(ENVIRONMENT, env)?;
+    let default_ports = std::mem::take(&mut said.ports);
     if let Some(login) = login {
         let (user, secret) = match login.split_once(':') {
             Some((user, secret)) => (user, Some(secret)),
             None => (login, None),
         };
         if !user.is_empty() {
-            base = base.username(&decoded("user name", user)?);
+            said.base = said.base.username(&decoded("user name", user)?);
         }
         if let Some(secret) = secret {
-            password = Some(decoded("password", secret)?);
+            said.password = Some(decoded("password", secret)?);
         }
     }
     if let Some(database) = database.filter(|database| !database.is_empty()) {
-        base = base.database(&decoded("database", database)?);
+        // Else what stands before it, the beginning of a password, would be taken for a host.
+        if database.contains('@') {
+            return Err(
+                "an @ stands behind the first / (in a password, write / as %2F)".to_owned(),
+            );
+        }
+        said.base = said.base.database(&decoded("database", database)?);
     }
-    let (mut names, mut ports) = authority_hosts(hosts)?;
-    let mut addresses = Vec::new();
-    let (mut wanted, mut connect, mut passfile) = (Wanted::ReadWrite, CONNECT, None);
+    (said.names, said.ports) = authority_hosts(hosts)?;
     let parameters = query
         .unwrap_or_default()
         .split('&')
         .filter(|p| !p.is_empty());
     for (at, parameter) in parameters.enumerate() {
+        let number = at + 1;
         let (name, value) = parameter
             .split_once('=')
-            .ok_or_else(|| format!("its parameter number {} has no value", at + 1))?;
-        let value = decoded(name_of(name, at).as_str(), value)?;
-        match name {
-            "host" => names = list(&value),
-            "hostaddr" => addresses = list(&value),
-            "port" => {
-                ports = list(&value)
-                    .iter()
-                    .map(|p| port(p))
-                    .collect::<Result<_, _>>()?
+            .ok_or_else(|| format!("its parameter number {number} has no value"))?;
+        if !is_known(name) {
+            // Its name is not told either: it could be the rest of a password with a & in it.
+            return Err(format!(
+                "its parameter number {number} is none that is known (in a password, write & as %26)"
+            ));
+        }
+        said.parameter(name, decoded(name, value)?)?;
+    }
+    if said
+        .names
+        .iter()
+        .chain(&said.addresses)
+        .all(String::is_empty)
+    {
+        said.environment(ENVIRONMENT_OF_HOSTS, env)?;
+    }
+    if said.ports.iter().all(Option::is_none) {
+        said.ports = default_ports;
+    }
+    said.parsed()
+}
+
+/// What has been said so far; the last word holds.
+struct Said {
+    names: Vec<String>,
+    addresses: Vec<String>,
+    ports: Vec<Option<u16>>,
+    base: PgConnectOptions,
+    files: Vec<(&'static str, PathBuf)>,
+    settings: Vec<(String, String)>,
+    password: Option<String>,
+    passfile: Option<PathBuf>,
+    wanted: Wanted,
+    connect: Duration,
+    ssl: Option<PgSslMode>,
+    root: Option<String>,
+}
+
+impl Said {
+    fn new() -> Self {
+        Self {
+            names: Vec::new(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            // The driver reads some variables by itself. All that it reads is set again here, but for a
+            // name in PGAPPNAME.
+            base: PgConnectOptions::new_without_pgpass().extra_float_digits(None),
+            files: Vec::new(),
+            settings: Vec::new(),
+            password: None,
+            passfile: None,
+            wanted: Wanted::ReadWrite,
+            connect: CONNECT,
+            ssl: None,
+            root: None,
+        }
+    }
+
+    fn environment(
+        &mut self,
+        variables: &[(&str, &str)],
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), String> {
+        for (variable, parameter) in variables {
+            if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
+                self.parameter(parameter, value)
+                    .map_err(|why| format!("the environment's {variable}: {why}"))?;
             }
-            "dbname" => base = base.database(&value),
-            "user" => base = base.username(&value),
-            "password" => password = Some(value),
-            "passfile" => passfile = Some(PathBuf::from(value)),
-            "sslmode" | "ssl-mode" => base = base.ssl_mode(ssl_mode(&value)?),
-            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => base = base.ssl_root_cert(value),
-            "sslcert" | "ssl-cert" => base = base.ssl_client_cert(value),
-            "sslkey" | "ssl-key" => base = base.ssl_client_key(value),
-            // Sessions have names of their own, by which the server is asked about them.
-            "application_name" => {}
-            "options" => base = options(base, &value)?,
+        }
+        Ok(())
+    }
+
+    fn parameter(&mut self, name: &str, value: String) -> Result<(), String> {
+        match name {
+            "host" => self.names = list(&value),
+            "hostaddr" => self.addresses = list(&value),
+            "port" => {
+                let ports = list(&value);
+                self.ports = ports.iter().map(|p| port(p)).collect::<Result<_, _>>()?;
+            }
+            "dbname" => self.base = self.base.clone().database(&value),
+            "user" => self.base = self.base.clone().username(&value),
+            "password" => self.password = Some(value),
+            "passfile" => self.passfile = Some(PathBuf::from(value)),
+            "ssl" if value == "true" => self.ssl = Some(PgSslMode::Require),
+            "ssl" => return Err("ssl is true, or left out: use sslmode".to_owned()),
+            "sslmode" | "ssl-mode" => self.ssl = Some(ssl_mode(&value)?),
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.root = Some(value),
+            "sslcert" | "ssl-cert" => {
+                self.base = self.base.clone().ssl_client_cert(&value);
+                self.files.push(("sslcert", value.into()));
+            }
+            "sslkey" | "ssl-key" => {
+                self.base = self.base.clone().ssl_client_key(&value);
+                self.files.push(("sslkey", value.into()));
+            }
+            "options" => self.settings = options(&value)?,
             "connect_timeout" => {
                 let seconds = value
                     .parse()
                     .map_err(|_| "connect_timeout is no number of seconds")?;
                 // As libpq: 0 is no limit, and less than 2 is 2.
-                connect = match seconds {
+                self.connect = match seconds {
                     0 => CONNECT,
                     1 => Duration::from_secs(2),
                     seconds => Duration::from_secs(seconds).min(CONNECT),
                 };
             }
-            "target_session_attrs" => wanted = session(&value)?,
+            "target_session_attrs" => self.wanted = session(&value)?,
             "client_encoding"
                 if matches!(&*value.to_ascii_lowercase(), "utf8" | "utf-8" | "auto") => {}
             "client_encoding" => return Err("client_encoding must be utf8".to_owned()),
-            "gssencmode" if value != "require" => {}
-            "channel_binding" if value != "require" => {}
+            "gssencmode" | "channel_binding" if value != "require" => {}
             "gssencmode" | "channel_binding" => {
                 return Err(format!("{name}=require is not supported"));
             }
+            "sslnegotiation" if value == "postgres" => {}
             "schema" => {
                 return Err(
                     "schema is no parameter of Postgres: use options=-csearch_path%3DNAME"
@@ -160,30 +304,46 @@ pub(super) fn parse(url: &str) -> Result<Parsed, String> {
                 );
             }
             name if NOT_NEEDED.contains(&name) => {}
-            name if REFUSED.contains(&name) => {
+            name => {
                 return Err(format!(
                     "the parameter {name} is not supported: leave it out (settings of the session go into \
                      options=-cNAME%3DVALUE)"
                 ));
             }
-            // Its name is not told either: it could be the rest of a password with a & in it.
-            _ => {
-                return Err(format!(
-                    "its parameter number {} is none that is known (in a password, write & as %26)",
-                    at + 1
-                ));
-            }
         }
+        Ok(())
     }
-    let hosts = hosts_of(names, addresses, &ports, &environment)?;
-    Ok(Parsed {
-        hosts,
-        base,
-        password,
-        passfile,
-        wanted,
-        connect,
-    })
+
+    fn parsed(self) -> Result<Parsed, String> {
+        let (mut base, mut files) = (self.base, self.files);
+        // As libpq: who says by which authority the server is to be known means it.
+        let ssl = match (self.root.as_deref(), self.ssl) {
+            (Some("system"), None | Some(PgSslMode::VerifyFull)) => PgSslMode::VerifyFull,
+            (Some("system"), _) => {
+                return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+            }
+            (Some(_), Some(PgSslMode::Require)) => PgSslMode::VerifyCa,
+            (_, ssl) => ssl.unwrap_or_default(),
+        };
+        if let Some(root) = self.root.filter(|root| root != "system") {
+            base = base.ssl_root_cert(&root);
+            files.push(("sslrootcert", root.into()));
+        }
+        Ok(Parsed {
+            files,
+            hosts: hosts_of(self.names, self.addresses, &self.ports)?,
+            base: base.ssl_mode(ssl),
+            settings: self.settings,
+            password: self.password,
+            passfile: self.passfile,
+            wanted: self.wanted,
+            connect: self.connect,
+        })
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    HONOURED.contains(&name) || NOT_NEEDED.contains(&name) || REFUSED.contains(&name)
 }
 
 /// Hosts and ports as they stand before the database.
@@ -217,7 +377,6 @@ fn hosts_of(
     names: Vec<String>,
     addresses: Vec<String>,
     ports: &[Option<u16>],
-    environment: &PgConnectOptions,
 ) -> Result<Vec<(Host, u16)>, String> {
     let count = names.len().max(addresses.len()).max(1);
     for (what, len) in [
@@ -234,7 +393,7 @@ fn hosts_of(
             .get(at)
             .or(ports.first().filter(|_| ports.len() == 1))
             .copied();
-        let port = port.flatten().unwrap_or(environment.get_port());
+        let port = port.flatten().unwrap_or(PORT);
         let address = addresses.get(at).filter(|a| !a.is_empty());
         let host = match (names.get(at).filter(|name| !name.is_empty()), address) {
             (Some(folder), _) if folder.starts_with('/') => Host::Socket(PathBuf::from(folder)),
@@ -246,24 +405,23 @@ fn hosts_of(
                 name: address.clone(),
                 address: None,
             },
-            // PGHOST, the folder of a server on this machine, or localhost.
-            (None, None) => match environment.get_host() {
-                folder if folder.starts_with('/') => Host::Socket(PathBuf::from(folder)),
-                name => Host::Tcp {
-                    name: name.to_owned(),
-                    address: None,
-                },
-            },
+            (None, None) => here(port),
         };
         (host, port)
     };
     Ok((0..count).map(host).collect())
 }
 
-fn name_of(name: &str, at: usize) -> String {
-    match name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') && name.len() < 24 {
-        true => name.to_owned(),
-        false => format!("parameter number {}", at + 1),
+/// The server of this machine: its socket where one is, else `localhost`.
+fn here(port: u16) -> Host {
+    let folders = ["/var/run/postgresql", "/private/tmp", "/tmp"].map(PathBuf::from);
+    let has_socket = |folder: &PathBuf| folder.join(format!(".s.PGSQL.{port}")).exists();
+    match folders.into_iter().find(has_socket) {
+        Some(folder) => Host::Socket(folder),
+        None => Host::Tcp {
+            name: "localhost".to_owned(),
+            address: None,
+        },
     }
 }
 
@@ -291,9 +449,16 @@ fn decoded(what: &str, text: &str) -> Result<String, String> {
 }
 
 fn ssl_mode(value: &str) -> Result<PgSslMode, String> {
-    value.to_ascii_lowercase().parse().map_err(|_| {
-        "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full".to_owned()
-    })
+    match value.to_ascii_lowercase().parse() {
+        // The driver takes it for `disable`, and a server that wants TLS would not be reached.
+        Ok(PgSslMode::Allow) => {
+            Err("sslmode=allow is not supported: use prefer or require".to_owned())
+        }
+        Ok(mode) => Ok(mode),
+        Err(_) => {
+            Err("sslmode is one of disable, prefer, require, verify-ca, verify-full".to_owned())
+        }
+    }
 }
 
 fn session(value: &str) -> Result<Wanted, String> {
@@ -308,7 +473,7 @@ fn session(value: &str) -> Result<Wanted, String> {
 }
 
 /// `-c NAME=VALUE` and `--NAME=VALUE`, as the server reads them; a backslash keeps a blank.
-fn options(base: PgConnectOptions, value: &str) -> Result<PgConnectOptions, String> {
+fn options(value: &str) -> Result<Vec<(String, String)>, String> {
     let mut words = vec![String::new()];
     let mut escaped = false;
     for c in value.chars() {
@@ -335,9 +500,10 @@ fn options(base: PgConnectOptions, value: &str) -> Result<PgConnectOptions, Stri
         let (name, value) = setting
             .split_once('=')
             .ok_or("options is -cNAME%3DVALUE, several with a blank (%20) between")?;
-        settings.push((name.to_owned(), value.to_owned()));
+        // `--work-mem` is `work_mem`.
+        settings.push((name.replace('-', "_"), value.to_owned()));
     }
-    Ok(base.options(settings))
+    Ok(settings)
 }
 
 #[cfg(test)]
@@ -451,6 +617,46 @@ mod tests {
             assert!(
                 why.starts_with("! ") && !why.contains(CANARY),
                 "{url}: {why}"
+            );
+        }
+    }
+
+    #[test]
+    fn tls_is_as_strict_as_libpqs() {
+        use sqlx::postgres::PgSslMode::{self, Prefer, Require, VerifyCa, VerifyFull};
+        let mode = |parameters: &str, env: &[(&str, &str)]| -> Option<PgSslMode> {
+            let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
+            let url = format!("postgres://me@h/db?{parameters}");
+            let parsed = super::parse(&url, &|name| env.get(name).map(|&v| v.to_owned())).ok()?;
+            Some(parsed.base.get_ssl_mode())
+        };
+        for (parameters, env, wanted) in [
+            ("", &[][..], Some(Prefer)),
+            ("ssl=true", &[], Some(Require)),
+            ("sslmode=require", &[], Some(Require)),
+            // Who names an authority wants it asked.
+            ("sslmode=require&sslrootcert=/ca", &[], Some(VerifyCa)),
+            (
+                "sslmode=require",
+                &[("PGSSLROOTCERT", "/ca")],
+                Some(VerifyCa),
+            ),
+            (
+                "sslrootcert=/ca",
+                &[("PGSSLMODE", "require")],
+                Some(VerifyCa),
+            ),
+            ("sslmode=verify-full&sslrootcert=/ca", &[], Some(VerifyFull)),
+            ("sslrootcert=system", &[], Some(VerifyFull)),
+            ("sslmode=verify-ca&sslrootcert=system", &[], None),
+            ("sslmode=allow", &[], None),
+            ("", &[("PGSSLMODE", "verify_full")], None),
+        ] {
+            let found = mode(parameters, env).map(|mode| format!("{mode:?}"));
+            assert_eq!(
+                found,
+                wanted.map(|mode| format!("{mode:?}")),
+                "{parameters}"
             );
         }
     }
