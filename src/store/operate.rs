@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::bind::SQLITE_BATCH;
 use super::{Pool, Result, Tx};
 use crate::job::JobId;
 
@@ -135,7 +136,14 @@ async fn apply_once(
         moved.push(row.int("job")?);
     }
     super::intake::look_again_for(&mut tx, &rows).await?;
-    audit(&mut tx, operator, verb.as_str(), &ids(&moved), moved.len()).await?;
+    audit(
+        &mut tx,
+        operator,
+        verb.as_str(),
+        &ids(&moved, " "),
+        moved.len(),
+    )
+    .await?;
     wake(&mut tx).await?;
     tx.commit().await?;
     moved.sort_unstable();
@@ -147,15 +155,75 @@ select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id
 order by r.job {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
-// delay, no times and no idempotency key.
-const REQUEUE: &str = "-- requeue
-insert into send_jobs (page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, requeued_from)
-select j.page_id, j.recipient, j.message, j.tag, j.ordering_key, j.on_ambiguous, j.metadata, j.id
-from {rows: job bigint} join send_jobs j on {key: j.id = r.job}
-where j.state in ('dead', 'cancelled', 'delivered')
+// delay, no times and no idempotency key; with what the user has added to the table, or it could be refused.
+/// The columns of `send_jobs` that are not the user's own.
+const COLUMNS: [&str; 28] = [
+    "id",
+    "page_id",
+    "recipient",
+    "message",
+    "tag",
+    "delay",
+    "send_at",
+    "expires_at",
+    "ordering_key",
+    "idempotency_key",
+    "on_ambiguous",
+    "metadata",
+    "lane",
+    "state",
+    "attempts",
+    "failures",
+    "possible_duplicate",
+    "requeued_from",
+    "due_at",
+    "reason",
+    "last_status",
+    "created_at",
+    "finished_at",
+    "joined_at",
+    "held_at",
+    "ambiguous",
+    "ambiguous_attempts",
+    "cancel_requested",
+];
+const COLUMNS_POSTGRES: &str = "-- requeue: the columns that can be written
+select attname::text as name from pg_attribute where attrelid = 'send_jobs'::regclass and attnum > 0
+    and not attisdropped and attgenerated = '' and attidentity = '' order by attnum";
+/// Differs from Postgres in where the columns are asked for.
+const COLUMNS_SQLITE: &str = "-- requeue: the columns that can be written
+select name from pragma_table_info('send_jobs') order by cid";
+
+/// The user's own columns of `send_jobs`, quoted, each behind a comma.
+async fn own_columns(tx: &mut Tx) -> Result<String> {
+    let columns = match tx {
+        Tx::Postgres(_) => COLUMNS_POSTGRES,
+        Tx::Sqlite(..) => COLUMNS_SQLITE,
+    };
+    let mut own = String::new();
+    for row in tx.rows(columns, &[]).await? {
+        let name = row.text("name")?;
+        // A brace or a dollar in it would be read as this program's own.
+        if !COLUMNS.contains(&name.as_str()) && !name.contains(['{', '$']) {
+            own = format!("{own}, \"{}\"", name.replace('"', "\"\""));
+        }
+    }
+    Ok(own)
+}
+
+/// The text that requeues these jobs.
+fn requeue_text(jobs: &[JobId], own: &str) -> String {
+    let jobs = ids(jobs, ", ");
+    format!(
+        "-- requeue
+insert into send_jobs (page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, requeued_from{own})
+select page_id, recipient, message, tag, ordering_key, on_ambiguous, metadata, id{own} from send_jobs j
+where j.id in ({jobs}) and j.state in ('dead', 'cancelled', 'delivered')
     and ($1 = 1 or not exists (select 1 from send_jobs q where q.requeued_from = j.id))
-order by r.job
-returning id, requeued_from";
+order by j.id
+returning id, requeued_from"
+    )
+}
 
 /// A job and the new row that repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -183,9 +251,14 @@ async fn requeue_once(
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
-    let jobs = jobs.iter().map(|job| [(*job).into()]);
-    tx.batch(LOCK, &[], jobs.clone()).await?;
-    let rows = tx.batch(REQUEUE, &[again.into()], jobs).await?;
+    tx.batch(LOCK, &[], jobs.iter().map(|job| [(*job).into()]))
+        .await?;
+    let own = own_columns(&mut tx).await?;
+    let mut rows = Vec::with_capacity(jobs.len());
+    for jobs in jobs.chunks(SQLITE_BATCH) {
+        let text = requeue_text(jobs, &own);
+        rows.extend(tx.rows_of(text, &[again.into()]).await?);
+    }
     let mut requeued = rows
         .iter()
         .map(|row| {
@@ -197,7 +270,7 @@ async fn requeue_once(
         .collect::<Result<Vec<_>>>()?;
     requeued.sort_unstable_by_key(|r| r.id);
     let old: Vec<JobId> = requeued.iter().map(|r| r.requeued_from).collect();
-    audit(&mut tx, operator, "requeue", &ids(&old), old.len()).await?;
+    audit(&mut tx, operator, "requeue", &ids(&old, " "), old.len()).await?;
     wake(&mut tx).await?;
     tx.commit().await?;
     Ok(requeued)
@@ -266,11 +339,11 @@ pub async fn audit(
     Ok(())
 }
 
-fn ids(jobs: &[JobId]) -> String {
+fn ids(jobs: &[JobId], between: &str) -> String {
     jobs.iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
-        .join(" ")
+        .join(between)
 }
 
 const NOTIFY: &str = "-- wake: workers that sleep\nselect pg_notify('postlane', '')";
