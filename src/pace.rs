@@ -158,8 +158,9 @@ pub fn allowance(rate: f64, next_at: i64, now: i64, wanted: usize) -> (usize, i6
         reason = "saturating; a rate of 1e-7 is bounded by the configuration"
     )]
     let gap = ((1e6 / rate) as i64).max(1);
-    // What was not used in the last second is lost.
-    let from = next_at.max(now - (SECOND - gap).max(0));
+    // What was not used in the last second is lost. A time that is further ahead than one request was written
+    // before the clock was set back.
+    let from = next_at.min(now + gap).max(now - (SECOND - gap).max(0));
     let allowed = if from > now {
         0
     } else {
@@ -330,6 +331,15 @@ mod tests {
             1,
             "half a request a second: one, none saved up"
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_stops_a_page_for_one_request_at_most() {
+        let (now, hour) = (10_000_000_000, 3_600_000_000);
+        let (granted, next) = allowance(10.0, now + hour, now, 5);
+        assert_eq!((granted, next), (0, now + 100_000));
+        assert_eq!(allowance(10.0, now + hour, now + 100_000, 5).0, 0);
+        assert_eq!(allowance(10.0, next, now + 100_000, 5).0, 1);
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub async fn draw(pool: &Pool, page: &str, rate: f64, wanted: usize) -> Result<D
     };
     let row = one(tx.rows(read, &[page.into()]).await?)?;
     let now = row.int("now")?;
-    let (granted, next_at) = pace::allowance(rate, row.int("next_at")?, now, wanted);
-    if granted > 0 {
+    let before = row.int("next_at")?;
+    let (granted, next_at) = pace::allowance(rate, before, now, wanted);
+    if next_at != before {
         tx.run(WRITE, &[page.into(), next_at.into()]).await?;
     }
     tx.commit().await?;
