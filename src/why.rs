@@ -104,6 +104,11 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     }
     match job.send_at {
         Some(join) if join > now => words.push(format!("for its send_at: {}", at(join))),
+        Some(_) if job.is_scheduled => words.push(
+            "to join its line: its send_at has passed, and a worker lets it in; within two minutes if its row in \
+             send_timers is missing"
+                .to_owned(),
+        ),
         _ if job.due_at > now && job.attempts > 0 => words.push(format!(
             "for its backoff after {} of {} failures: {}",
             job.failures,

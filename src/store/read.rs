@@ -59,12 +59,15 @@ pub struct Job {
     pub created_at: Millis,
     /// When it ended.
     pub finished_at: Option<Millis>,
+    /// Its `send_at` keeps it out of its line.
+    pub is_scheduled: bool,
 }
 
 const JOB_COLUMNS: &str = "id, page_id, cast(recipient as text) as recipient, cast(message as text) as message, tag, delay,
     {ms: send_at} as send_at, {ms: expires_at} as expires_at, ordering_key, idempotency_key, on_ambiguous,
     cast(metadata as text) as metadata, lane, state, attempts, failures, possible_duplicate, requeued_from,
-    {ms: due_at} as due_at, reason, last_status, {ms: created_at} as created_at, {ms: finished_at} as finished_at";
+    {ms: due_at} as due_at, reason, last_status, {ms: created_at} as created_at, {ms: finished_at} as finished_at,
+    (state = 'queued' and send_at is not null and joined_at is null) as is_scheduled";
 
 fn job(row: &Row) -> Result<Job> {
     Ok(Job {
@@ -91,6 +94,7 @@ fn job(row: &Row) -> Result<Job> {
         last_status: row.int_opt("last_status")?,
         created_at: row.int("created_at")?,
         finished_at: row.int_opt("finished_at")?,
+        is_scheduled: row.flag("is_scheduled")?,
     })
 }
 
