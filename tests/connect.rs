@@ -149,7 +149,7 @@ async fn a_url_that_cannot_be_used_says_what_to_write_and_shows_no_secret() {
         ),
         (
             "postgres://me:12/canary@h/x",
-            "an @ stands behind the first / (in a password, write / as %2F)",
+            "an @ stands behind the first /: in a user name or a password, write / as %2F",
         ),
         (
             "postgres://me@h/x?schema=canary",

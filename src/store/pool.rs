@@ -99,7 +99,8 @@ impl Pool {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10))
-            .foreign_keys(false)
+            // What refers to a job holds here as on Postgres.
+            .foreign_keys(true)
             .statement_cache_capacity(512)
             // A batch's rows in one go: else the threads take turns every 50 rows.
             .row_buffer_size(1024)

@@ -162,12 +162,6 @@ pub(super) fn parse(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<P
         }
     }
     if let Some(database) = database.filter(|database| !database.is_empty()) {
-        // Else what stands before it, the beginning of a password, would be taken for a host.
-        if database.contains('@') {
-            return Err(
-                "an @ stands behind the first / (in a password, write / as %2F)".to_owned(),
-            );
-        }
         said.base = said.base.database(&decoded("database", database)?);
     }
     (said.names, said.ports) = authority_hosts(hosts)?;
