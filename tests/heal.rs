@@ -9,7 +9,9 @@ use postlane::events::Events;
 use postlane::judge::Answer;
 use postlane::store::Pool;
 use postlane::store::heal::Healer;
+use postlane::store::operate::{self, Operator};
 use postlane::store::prune::{self, Kind, Place};
+use postlane::store::rates;
 use postlane::sweep::{Retention, sweep};
 use support::{Db, Engine, Steps};
 use tokio::sync::watch;
@@ -96,6 +98,64 @@ both! {
         assert!(heals(&db, now).await > 0);
         assert_eq!(worker.deliver_all().await, [third]);
         assert_eq!(heals(&db, now).await, 0);
+    }
+
+    a_rate_that_is_ahead_of_a_clock_that_was_set_back_waits_for_one_request, |db| {
+        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        assert_eq!(drawn.granted, 1);
+        db.sql("update send_rates set next_at = next_at + 3600000000").await.expect("updates");
+        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        assert!(drawn.granted == 0 && drawn.wait <= 100, "{drawn:?}");
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        assert_eq!(drawn.granted, 1);
+    }
+
+    a_lane_whose_pause_was_deleted_by_hand_goes_on, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let by = Operator { who: "me".to_owned(), why: None };
+        let job = db.insert("a", "1").await;
+        assert!(operate::pause(&db.pool, "lane:1/id:a", &by).await.expect("pauses"));
+        assert!(worker.claims().await.is_empty());
+        assert_eq!(heals(&db, worker.now).await, 0, "it is blocked for a reason");
+        db.sql("delete from send_pauses").await.expect("deletes");
+        assert_eq!(heals(&db, worker.now).await, 1);
+        assert_eq!(worker.deliver_all().await, [job]);
+    }
+
+    what_refers_to_a_job_keeps_it_and_no_other, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        for n in 0..30 {
+            db.insert(&format!("r{n}"), "x").await;
+        }
+        assert_eq!(worker.deliver_all().await.len(), 30);
+        db.sql("create table ours (job bigint references send_jobs (id))").await.expect("creates");
+        db.sql("insert into ours select id from send_jobs where id % 10 = 3").await.expect("inserts");
+        let bite = prune::prune(&db.pool, Kind::Delivered, Duration::ZERO, worker.now + 60_000, Place::default(), 100);
+        let bite = bite.await.expect("prunes");
+        assert_eq!(bite.pruned, 27);
+        assert_eq!(bite.refused.map(|(jobs, _)| jobs), Some(3));
+        assert_eq!(db.int("select count(*) from send_attempts").await, 3);
+    }
+
+    what_the_user_added_to_the_table_is_requeued_along, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        db.sql("alter table send_jobs add column \"their \"\"order\"\"\" text").await.expect("alters");
+        if db.engine == Engine::Postgres {
+            db.sql("alter table send_jobs add column tenant integer not null").await.expect("alters");
+        } else {
+            db.sql("alter table send_jobs add column tenant integer not null default 0").await.expect("alters");
+        }
+        let job = db.insert_with("a", "1", &[("tenant", "7"), ("\"their \"\"order\"\"\"", "'x'")]).await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer(claim, 400);
+        worker.claims().await;
+        let by = Operator { who: "me".to_owned(), why: None };
+        let done = operate::requeue(&db.pool, &[job], false, &by).await.expect("requeues");
+        let new = done[0].id;
+        let copied = format!("select tenant || \"their \"\"order\"\"\" from send_jobs where id = {new}");
+        assert_eq!(db.text(&copied).await, "7x");
+        assert_eq!(worker.deliver_all().await, [new]);
     }
 
     rows_that_the_database_refuses_to_give_up_keep_no_others, |db| {

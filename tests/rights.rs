@@ -357,6 +357,77 @@ async fn insert_works_after_a_restore_with_another_owner_and_in_a_renamed_schema
     admin.rows(&format!("drop role {role}")).await;
 }
 
+/// Runs the block of the README that creates this role, under another name.
+async fn create_as_in_the_readme(owner: &Sql, role: &str, name: &str) {
+    let readme = include_str!("../README.md");
+    let create = format!("CREATE ROLE {role} LOGIN;");
+    let (_, block) = readme.split_once(&create).expect("a block");
+    let (block, _) = block.split_once("```").expect("it ends");
+    owner.rows(&format!("create role {name} login")).await;
+    for text in block.split(';').filter(|text| !text.trim().is_empty()) {
+        let to = |role: &str| format!("TO {role}");
+        owner.rows(&text.replace(&to(role), &to(name))).await;
+    }
+}
+
+/// The same database as another role.
+fn as_role(url: &str, role: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (_, host) = rest.split_once('@').expect("a user");
+    format!("{scheme}://{role}@{host}")
+}
+
+#[tokio::test]
+async fn the_rights_that_the_readme_gives_operators_and_readers_are_enough() {
+    let Some(db) = Db::fresh(Engine::Postgres).await else {
+        return;
+    };
+    let owner = Sql::open(&db.url);
+    for n in 0..8 {
+        db.insert(&format!("r{n}"), "x").await;
+    }
+    owner
+        .rows("update send_jobs set state = 'unknown' where id in (5, 6, 7)")
+        .await;
+    let looks: [&[&str]; 3] = [&["list"], &["show", "1"], &["stats"]];
+    let changes: [&[&str]; 13] = [
+        &["hold", "1", "2"],
+        &["release", "1"],
+        &["cancel", "3"],
+        &["requeue", "3"],
+        &["resolve", "5", "--delivered"],
+        &["resolve", "6", "--dead"],
+        &["resolve", "7", "--resend"],
+        &["pause", "--page", "1"],
+        &["resume", "--page", "1"],
+        &["pause", "--all"],
+        &["resume", "--all"],
+        &["cancel", "--page", "1", "--yes"],
+        &["prune", "--delivered", "0s", "--yes"],
+    ];
+    for (role, verbs, may) in [
+        ("reader", &looks[..], true),
+        ("reader", &changes[..1], false),
+        ("operator", &looks[..], true),
+        ("operator", &changes[..], true),
+    ] {
+        let name = format!("readme_{role}_{}_{may}_{}", std::process::id(), verbs.len());
+        create_as_in_the_readme(&owner, role, &name).await;
+        let setup = Setup::new(&as_role(&db.url, &name), "http://127.0.0.1:9/");
+        for verb in verbs {
+            let (code, out, error) = setup.verb(verb);
+            assert_eq!(code == 0, may, "{role} {verb:?}: {out} {error}");
+            assert_eq!(
+                error.contains("permission denied"),
+                !may,
+                "{role} {verb:?}: {error}"
+            );
+        }
+        owner.rows(&format!("drop owned by {name}")).await;
+        owner.rows(&format!("drop role {name}")).await;
+    }
+}
+
 #[tokio::test]
 async fn the_rights_that_the_readme_gives_a_worker_are_enough() {
     let Some(db) = Db::fresh(Engine::Postgres).await else {
@@ -364,26 +435,14 @@ async fn the_rights_that_the_readme_gives_a_worker_are_enough() {
     };
     let owner = Sql::open(&db.url);
     let role = format!("readme_{}", std::process::id());
-    let readme = include_str!("../README.md");
-    let (_, block) = readme
-        .split_once("CREATE ROLE worker LOGIN;")
-        .expect("a block");
-    let (block, _) = block.split_once("```").expect("it ends");
-    owner.rows(&format!("create role {role} login")).await;
-    for text in block.split(';').filter(|text| !text.trim().is_empty()) {
-        owner
-            .rows(&text.replace("TO worker", &format!("TO {role}")))
-            .await;
-    }
+    create_as_in_the_readme(&owner, "worker", &role).await;
     for n in 0..20 {
         owner
             .rows(&INSERT.replace("\"x\"}'", &format!("\"r{n}\"}}'")))
             .await;
     }
-    let (scheme, rest) = db.url.split_once("://").expect("a URL");
-    let (_, host) = rest.split_once('@').expect("a user");
     let mock = sandbox();
-    let setup = Setup::new(&format!("{scheme}://{role}@{host}"), &mock.url());
+    let setup = Setup::new(&as_role(&db.url, &role), &mock.url());
     let (code, _, error) =
         Setup::new(&db.url, "http://127.0.0.1:9/").verb(&["migrate", "--role", &role]);
     assert_eq!(code, 0, "{error}");
