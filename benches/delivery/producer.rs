@@ -1,7 +1,7 @@
 //! Producers: processes that insert single rows at a fixed pace, whatever becomes of the last.
 //!
 //! An open loop: each INSERT has its moment, and a late one is late, so a database that stalls
-//! cannot hide the stall by slowing its producers down. Each job has a recipient of its own.
+//! cannot hide the stall by slowing its producers down.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
 use crate::process::{self, Process};
+use crate::receiver::Arrivals;
 use crate::sql::{Safety, Sql};
 
 /// What one producer does.
@@ -24,6 +25,8 @@ pub struct Task {
     pub inserts: u32,
     /// From one to the next, in microseconds.
     pub every_us: u64,
+    /// Over how many recipients, in turn.
+    pub recipients: u32,
 }
 
 /// One INSERT; nanoseconds of the boot clock.
@@ -31,6 +34,8 @@ pub struct Task {
 pub struct Insert {
     /// The recipient.
     pub recipient: String,
+    /// The number of the message among those of its recipient, from 1.
+    pub number: u64,
     /// When it was to begin.
     pub scheduled_ns: u64,
     /// When it began.
@@ -56,14 +61,19 @@ pub fn produce() -> Result<()> {
         if now < scheduled {
             std::thread::sleep(Duration::from_nanos(scheduled - now));
         }
-        let recipient = format!("{{\"id\":\"{}{n}\"}}", task.prefix);
-        let message = "{\"template_type\":\"text\",\"text\":\"Hello World #1\"}";
+        let (name, number) = (n % task.recipients, n / task.recipients + 1);
+        let recipient = format!("{{\"id\":\"{}{name}\"}}", task.prefix);
+        let message = format!("{{\"template_type\":\"text\",\"text\":\"Hello World #{number}\"}}");
         let began = BootInstant::now().nanos();
-        runtime.block_on(sql.enqueue("1", &recipient, message))?;
-        done.push((n, scheduled, began, BootInstant::now().nanos()));
+        runtime.block_on(sql.enqueue("1", &recipient, &message))?;
+        let confirmed = BootInstant::now().nanos();
+        done.push((name, number, scheduled, began, confirmed));
     }
-    for (n, scheduled, began, done) in done {
-        println!("{}{n} {scheduled} {began} {done}", task.prefix);
+    for (name, number, scheduled, began, confirmed) in done {
+        println!(
+            "{}{name} {number} {scheduled} {began} {confirmed}",
+            task.prefix
+        );
     }
     runtime.block_on(sql.close())
 }
@@ -77,6 +87,8 @@ pub struct Pace {
     pub rate: u32,
     /// For so long.
     pub span: Duration,
+    /// Over how many recipients of all of them; none: each job has its own.
+    pub recipients: Option<u32>,
 }
 
 impl Pace {
@@ -104,6 +116,10 @@ impl Producers {
                 prefix: format!("{prefix}{producer}x"),
                 inserts: pace.each(),
                 every_us: 1_000_000 / u64::from(pace.rate),
+                recipients: pace
+                    .recipients
+                    .map_or(pace.each(), |all| all / pace.producers)
+                    .max(1),
             };
             processes.push(Process::role("producer", &task, None)?);
         }
@@ -135,14 +151,28 @@ impl Producers {
 }
 
 impl Insert {
+    /// When its request arrived, by the receiver's record.
+    pub fn arrived(&self, arrivals: &Arrivals) -> Result<u64> {
+        let arrived = arrivals.get(&(self.recipient.clone(), self.number));
+        arrived
+            .copied()
+            .with_context(|| format!("{} #{} did not arrive", self.recipient, self.number))
+    }
+
+    /// Milliseconds from the moment it was due to its confirmed commit.
+    pub fn took_ms(&self) -> f64 {
+        (self.done_ns - self.scheduled_ns) as f64 / 1e6
+    }
+
     fn read(line: &str) -> Option<Self> {
-        let (recipient, times) = line.split_once(' ')?;
-        let mut times = times.split(' ').map(str::parse);
+        let (recipient, numbers) = line.split_once(' ')?;
+        let mut numbers = numbers.split(' ').map(str::parse);
         Some(Self {
             recipient: recipient.to_owned(),
-            scheduled_ns: times.next()?.ok()?,
-            began_ns: times.next()?.ok()?,
-            done_ns: times.next()?.ok()?,
+            number: numbers.next()?.ok()?,
+            scheduled_ns: numbers.next()?.ok()?,
+            began_ns: numbers.next()?.ok()?,
+            done_ns: numbers.next()?.ok()?,
         })
     }
 }

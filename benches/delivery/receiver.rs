@@ -54,8 +54,12 @@ pub struct Receiver {
 #[derive(Deserialize)]
 struct Arrival {
     recipient: String,
+    number: Option<u64>,
     head_ns: u64,
 }
+
+/// When the first byte for each recipient and number arrived, nanoseconds of the boot clock.
+pub type Arrivals = HashMap<(String, u64), u64>;
 
 impl Receiver {
     /// Starts one and waits until it listens.
@@ -85,12 +89,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// When the first byte for each recipient arrived, nanoseconds of the boot clock.
-    pub async fn arrivals(&self) -> Result<HashMap<String, u64>> {
-        let mut arrivals = HashMap::new();
+    /// What has arrived, of what is kept.
+    pub async fn arrivals(&self) -> Result<Arrivals> {
+        let mut arrivals = Arrivals::new();
         for line in self.get("/received").await?.lines() {
-            let Arrival { recipient, head_ns } = serde_json::from_str(line)?;
-            arrivals.entry(recipient).or_insert(head_ns);
+            let arrival: Arrival = serde_json::from_str(line)?;
+            let key = (arrival.recipient, arrival.number.unwrap_or_default());
+            arrivals.entry(key).or_insert(arrival.head_ns);
         }
         Ok(arrivals)
     }

@@ -1,4 +1,4 @@
-//! The scenarios, S1 to S15: which there are, how often each runs, and who runs it.
+//! The scenarios, S1 to S16: which there are, how often each runs, and who runs it.
 
 mod backlog;
 mod held;
@@ -7,6 +7,7 @@ mod produce;
 mod rest;
 mod several;
 mod sick;
+mod steady;
 mod wake;
 
 use std::time::Duration;
@@ -57,6 +58,8 @@ enum Kind {
     Several,
     /// A transaction stays open.
     Held,
+    /// Single jobs come at a steady pace.
+    Steady,
 }
 
 /// One scenario.
@@ -82,7 +85,7 @@ const fn scenario(id: &'static str, runs: usize, kind: Kind, about: &'static str
     }
 }
 
-use Kind::{Backlog, Held, Produce, Rest, Several, Sick, Wake};
+use Kind::{Backlog, Held, Produce, Rest, Several, Sick, Steady, Wake};
 
 /// All of them.
 #[rustfmt::skip]
@@ -102,6 +105,7 @@ pub const ALL: &[Scenario] = &[
     scenario("s13", 3, Backlog(plans::s13), "one request in five answered 500"),
     scenario("s14", 1, Backlog(plans::s14), "while retention prunes"),
     scenario("s15", 5, Backlog(plans::s15), "one single lane"),
+    scenario("s16", 3, Steady, "a steady 50, 300 and 1,000 jobs a second"),
 ];
 
 impl Scenario {
@@ -124,6 +128,7 @@ impl Scenario {
             Produce => vec![produce::felt(context, engine, runs).await?],
             Several => vec![several::workers(context, runs).await?],
             Held => vec![held::open(context).await?],
+            Steady => steady::streams(context, engine, runs).await?,
         })
     }
 }

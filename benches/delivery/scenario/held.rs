@@ -35,6 +35,7 @@ pub async fn open(context: &mut Context) -> Result<Outcome> {
         producers: 4,
         rate: 250,
         span,
+        recipients: None,
     };
     let bare = context.bare().await?;
     let database = prepare(&mut context.house, Engine::Postgres, &Load::new(0, 1)).await?;
@@ -117,8 +118,7 @@ async fn trips(receiver: &Receiver, inserts: &[Insert]) -> Result<Vec<Trip>> {
     let begin = begin.context("no producer inserted anything")?;
     let seconds = |at: u64| (at as f64 - begin as f64) / 1e9;
     let trip = |insert: &Insert| {
-        let arrived = arrivals.get(&insert.recipient);
-        let arrived = *arrived.with_context(|| format!("{} did not arrive", insert.recipient))?;
+        let arrived = insert.arrived(&arrivals)?;
         Ok(Trip {
             due: seconds(insert.scheduled_ns),
             arrived: seconds(arrived),

@@ -29,6 +29,8 @@ pub struct Sizes {
     pub held: u64,
     /// Seconds of the leases in S11.
     pub lease: u64,
+    /// Seconds of each part of S16.
+    pub steady: u64,
 }
 
 impl Sizes {
@@ -45,6 +47,7 @@ impl Sizes {
         produce: 10,
         held: 120,
         lease: 15,
+        steady: 20,
     };
     /// For a look.
     pub const QUICK: Self = Self {
@@ -59,6 +62,7 @@ impl Sizes {
         produce: 4,
         held: 15,
         lease: 4,
+        steady: 6,
     };
 }
 

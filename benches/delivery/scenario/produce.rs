@@ -40,6 +40,7 @@ pub async fn felt(context: &mut Context, engine: Engine, runs: usize) -> Result<
         producers: 4,
         rate: 500,
         span: Duration::from_secs(context.sizes.produce),
+        recipients: None,
     };
     let mut rounds = Vec::new();
     for run in 1..=runs {
@@ -169,9 +170,8 @@ fn rate(inserts: &[Insert]) -> f64 {
 }
 
 /// Milliseconds from the moment each INSERT was due to its confirmed commit, sorted.
-fn times(inserts: &[Insert]) -> Vec<f64> {
-    let time = |insert: &Insert| (insert.done_ns - insert.scheduled_ns) as f64 / 1e6;
-    let mut times: Vec<f64> = inserts.iter().map(time).collect();
+pub fn times(inserts: &[Insert]) -> Vec<f64> {
+    let mut times: Vec<f64> = inserts.iter().map(Insert::took_ms).collect();
     times.sort_by(f64::total_cmp);
     times
 }

@@ -110,6 +110,7 @@ async fn once(context: &mut Context, engine: Engine, script: Option<&str>) -> Re
         producers: 2,
         rate: 100,
         span: Duration::from_secs(context.sizes.produce),
+        recipients: None,
     };
     let found = tokio::time::timeout(context.limit, measure(&database, &load, pace)).await;
     found.with_context(|| format!("void: not done within {:?}", context.limit))?

@@ -21,6 +21,7 @@ pub async fn idle(context: &mut Context, engine: Engine, runs: usize) -> Result<
         producers: 1,
         rate: 20,
         span: Duration::from_secs_f64(f64::from(context.sizes.wakes) / 20.0),
+        recipients: None,
     };
     let (mut bares, mut middles, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=runs {
@@ -85,9 +86,8 @@ pub async fn first_bytes(
 ) -> Result<Vec<f64>> {
     let arrivals = receiver.arrivals().await?;
     let wait = |insert: &Insert| {
-        let arrived = arrivals.get(&insert.recipient);
-        let arrived = arrived.with_context(|| format!("{} did not arrive", insert.recipient))?;
-        Ok((*arrived as f64 - from(insert) as f64) / 1e6)
+        let arrived = insert.arrived(&arrivals)?;
+        Ok((arrived as f64 - from(insert) as f64) / 1e6)
     };
     let mut waits = inserts.iter().map(wait).collect::<Result<Vec<f64>>>()?;
     waits.sort_by(f64::total_cmp);
