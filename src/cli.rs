@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::store::{self, Pool, Use, schema};
 
+mod bench;
 mod cancel;
 mod change;
 mod check;
@@ -103,6 +104,7 @@ enum Verb {
     Stats(stats::Stats),
     Prune(prune::Prune),
     Mock(mock::Mock),
+    Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -149,6 +151,7 @@ impl Cli {
             Verb::Stats(verb) => verb.run(globals, out).await,
             Verb::Prune(verb) => verb.run(globals, out).await,
             Verb::Mock(verb) => verb.run(out).await,
+            Verb::Bench(verb) => verb.run(globals, out).await,
             Verb::Run(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
         }
     }

@@ -26,6 +26,7 @@ pub mod read;
 pub mod record;
 pub mod rows;
 pub mod schema;
+pub mod scratch;
 pub mod select;
 pub mod sql;
 pub mod target;

@@ -7,6 +7,8 @@
 mod passfile;
 mod url;
 
+pub(super) use url::with_schema;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -70,6 +70,7 @@ fn help_names_every_verb_and_each_verb_has_examples() {
         "stats",
         "prune",
         "mock",
+        "bench",
         "completions",
         "man",
     ] {

@@ -258,4 +258,31 @@ both! {
         }
         assert_eq!(on(&db, &["list", "--json", "--state", "delivered"]).ends(0).json().len(), 2);
     }
+
+    the_benchmark_leaves_nothing_behind_and_touches_no_job, |db| {
+        let job = db.insert("a", "1").await;
+        let said = on(&db, &["bench", "--jobs", "300", "--recipients", "30", "--json"]).ends(0);
+        let found = &said.json()[0];
+        let count = |key: &str| found[key].as_u64().expect("a count");
+        assert_eq!((count("jobs"), count("duplicates"), count("order_violations")), (300, 0, 0));
+        for key in ["deliveries_per_second", "insert_p50_ms", "to_request_p50_ms", "to_request_p99_ms"] {
+            assert!(found[key].as_f64().is_some_and(|figure| figure > 0.0), "{key}: {found}");
+        }
+        assert!(on(&db, &["bench", "--jobs", "100"]).ends(0).out.contains("100 jobs for 100 recipients delivered in"));
+        assert_eq!(db.state(job).await, "queued");
+        match db.engine {
+            support::Engine::Sqlite => {
+                let file = db.url.strip_prefix("sqlite://").expect("a file");
+                let folder = std::path::Path::new(file).parent().expect("a folder");
+                let left = std::fs::read_dir(folder).expect("reads").filter(|entry| {
+                    entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains(".bench-"))
+                });
+                assert_eq!(left.count(), 0);
+            }
+            support::Engine::Postgres => {
+                let schemas = "select count(*) from pg_namespace where nspname like 'postlane\\_bench%'";
+                assert_eq!(db.int(schemas).await, 0);
+            }
+        }
+    }
 }

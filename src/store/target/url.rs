@@ -467,6 +467,22 @@ fn session(value: &str) -> Result<Wanted, String> {
 }
 
 /// `-c NAME=VALUE` and `--NAME=VALUE`, as the server reads them; a backslash keeps a blank.
+/// The same URL for sessions that find their tables in this schema.
+pub(in crate::store) fn with_schema(url: &str, schema: &str) -> String {
+    let setting = format!("-csearch_path%3D{schema}");
+    let (before, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut parameters: Vec<String> = query
+        .split('&')
+        .filter(|parameter| !parameter.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match parameters.iter_mut().find(|p| p.starts_with("options=")) {
+        Some(options) => *options = format!("{options}%20{setting}"),
+        None => parameters.push(format!("options={setting}")),
+    }
+    format!("{before}?{}", parameters.join("&"))
+}
+
 fn options(value: &str) -> Result<Vec<(String, String)>, String> {
     let mut words = vec![String::new()];
     let mut escaped = false;
@@ -505,6 +521,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Target;
+
+    #[test]
+    fn a_schema_joins_what_a_url_says_of_its_sessions() {
+        for (url, with) in [
+            ("postgres://h/x", "postgres://h/x?options=-csearch_path%3Ds"),
+            (
+                "postgres://h/x?sslmode=require",
+                "postgres://h/x?sslmode=require&options=-csearch_path%3Ds",
+            ),
+            (
+                "postgres://h/x?options=-cwork_mem%3D1MB&user=me",
+                "postgres://h/x?options=-cwork_mem%3D1MB%20-csearch_path%3Ds&user=me",
+            ),
+        ] {
+            assert_eq!(super::with_schema(url, "s"), with);
+        }
+    }
 
     fn hosts(url: &str) -> String {
         match Target::parse(url) {
