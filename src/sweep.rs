@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{BootInstant, Millis};
+use crate::clock::{BootInstant, Millis, millis};
 use crate::events::{Event, Events};
 use crate::store::file::{REST as UNCHANGED, Stamp};
 use crate::store::heal::Healer;
@@ -25,7 +25,10 @@ pub struct Retention {
 
 /// Jobs deleted in one transaction.
 pub const BITE: i64 = 500;
+/// The shortest time between two bites of retention.
 const REST: Duration = Duration::from_millis(50);
+/// How far retention may be behind without hurrying: what is delivered in a busy hour can wait for a quiet one.
+const BEHIND: Millis = 3_600_000;
 const EVERY: Duration = Duration::from_secs(30);
 /// How long jobs that the database refused to give up are left alone.
 const REFUSED_FOR: Duration = Duration::from_secs(3600);
@@ -55,12 +58,12 @@ pub async fn sweep(
     while !is_stopped(&stop) {
         let now = sweeper.pool.file().map(|file| file.stamp());
         large_log = watch_log(&sweeper.pool, &sweeper.events, large_log);
+        let began = BootInstant::now();
         let rests =
             |(at, then): &(BootInstant, Stamp)| at.elapsed() < UNCHANGED && now == Some(*then);
         let found = match clean.as_ref().is_some_and(rests) {
             true => Found::Nothing,
             false => {
-                let began = BootInstant::now();
                 let found = sweeper.once().await;
                 clean = now
                     .map(|now| (began, now))
@@ -68,7 +71,10 @@ pub async fn sweep(
                 found
             }
         };
-        let rest = if found == Found::Much { REST } else { EVERY };
+        let rest = match found {
+            Found::Much => sweeper.pace().rest(began.elapsed()),
+            _ => EVERY,
+        };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
             () = stopped(&mut stop) => {}
@@ -86,6 +92,29 @@ enum Found {
     Much,
 }
 
+/// How much of the database's time retention takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// A twentieth, beside requests in flight.
+    Yielding,
+    /// A quarter.
+    Quiet,
+    /// Half: more jobs end than it gives up otherwise.
+    Hurried,
+}
+
+impl Pace {
+    /// How long to rest after a sweep that took so long.
+    fn rest(self, took: Duration) -> Duration {
+        let times = match self {
+            Self::Yielding => 19,
+            Self::Quiet => 3,
+            Self::Hurried => 1,
+        };
+        (took * times).clamp(REST, EVERY)
+    }
+}
+
 struct Sweeper {
     pool: Pool,
     retention: Retention,
@@ -101,11 +130,36 @@ struct Sweeper {
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
     after: Place,
+    /// For how long the jobs that it comes to should have been gone: the least that was seen, and now.
+    behind: Option<(Millis, Millis)>,
     /// Jobs that were refused are asked for again only after a while: there may be very many.
     refused: Option<BootInstant>,
 }
 
+impl Pass {
+    /// It has come to jobs that should have been gone for so long; none: it has come to the end.
+    fn is_behind(&mut self, behind: Option<Millis>) {
+        let least = |(least, _): (Millis, Millis)| least;
+        self.behind = behind.map(|now| (self.behind.map_or(now, least).min(now), now));
+    }
+
+    /// True if it falls further behind. What was there when it began (a shorter retention, a worker that did
+    /// not run) is no reason to hurry.
+    fn falls_behind(&self) -> bool {
+        self.behind
+            .is_some_and(|(least, now)| now > least.saturating_add(BEHIND))
+    }
+}
+
 impl Sweeper {
+    fn pace(&self) -> Pace {
+        match self.events.in_flight() {
+            _ if self.passes.iter().any(Pass::falls_behind) => Pace::Hurried,
+            0 => Pace::Quiet,
+            _ => Pace::Yielding,
+        }
+    }
+
     /// Heals first: a retention that fails must not keep it from that.
     async fn once(&mut self) -> Found {
         if std::mem::take(&mut self.renew) {
@@ -155,6 +209,11 @@ impl Sweeper {
             let (jobs, error) = (*jobs, &*error.to_string());
             self.events.emit(&Event::PruneRefused { jobs, error });
         }
+        let limit = now.saturating_sub(millis(age));
+        pass.is_behind(
+            bite.next
+                .map(|(finished, _)| limit.saturating_sub(finished)),
+        );
         match (bite.next, pass.refused) {
             (Some(next), _) => pass.after = next,
             // Who was refused stays behind until it is asked again.
@@ -199,5 +258,37 @@ fn watch_log(pool: &Pool, events: &Events, limit: u64) -> u64 {
         }
         _ if bytes < LARGE_LOG / 2 => LARGE_LOG,
         _ => limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_takes_its_share_and_no_more() {
+        let took = Duration::from_millis(40);
+        assert_eq!(Pace::Yielding.rest(took), Duration::from_millis(760));
+        assert_eq!(Pace::Quiet.rest(took), Duration::from_millis(120));
+        assert_eq!(Pace::Hurried.rest(took), REST);
+        assert_eq!(Pace::Yielding.rest(Duration::from_secs(9)), EVERY);
+    }
+
+    #[test]
+    fn retention_hurries_when_it_falls_behind_and_not_for_what_was_there() {
+        let mut pass = Pass::default();
+        for (behind, hurries) in [
+            (Some(24 * BEHIND), false),
+            (Some(12 * BEHIND), false),
+            (Some(13 * BEHIND), false),
+            (Some(13 * BEHIND + 1), true),
+            (Some(BEHIND), false),
+            (Some(2 * BEHIND + 1), true),
+            (None, false),
+            (Some(3 * BEHIND), false),
+        ] {
+            pass.is_behind(behind);
+            assert_eq!(pass.falls_behind(), hurries, "{behind:?}");
+        }
     }
 }
