@@ -255,7 +255,7 @@ async fn a_pooler_that_shares_sessions_is_found_out_whatever_a_role_has_set() {
         ),
         (
             format!("pool_mode = transaction\n{ignore}\ndefault_pool_size = 1"),
-            "pool_mode must be session",
+            "use pool_mode = session",
         ),
     ] {
         let Some(bouncer) = Bouncer::start(&db, &settings).await else {

@@ -158,7 +158,8 @@ pub(super) fn holds_password(url: &str) -> bool {
 /// The URL with `***` for a password and for parameters that are not known to be harmless; the
 /// user name too, unless `user` says to keep it.
 ///
-/// It rather hides too much: up to the *last* `@`, since people forget to escape passwords.
+/// It rather hides too much: up to the *last* `@`, since people forget to escape passwords, and everything where a
+/// `?` stands before that.
 pub(super) fn redacted(url: &str, user: bool) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return match url.is_empty() || is_file(url) {
@@ -166,6 +167,12 @@ pub(super) fn redacted(url: &str, user: bool) -> String {
             false => "***".to_owned(),
         };
     };
+    if rest
+        .rsplit_once('@')
+        .is_some_and(|(before, _)| before.contains('?'))
+    {
+        return format!("{scheme}://***");
+    }
     let (login, place) = rest
         .rsplit_once('@')
         .map_or((None, rest), |(login, place)| (Some(login), place));
@@ -217,6 +224,12 @@ mod tests {
                 "postgres://db/p?user=me&password=canary",
                 "postgres://db/p?user=me&password=***",
             ),
+            ("postgres://me@db/p?password=can@ary", "postgres://***"),
+            (
+                "postgres://db/p?user=me@corp&password=canary",
+                "postgres://***",
+            ),
+            ("postgres://me@h:5432/db?password=can@ary", "postgres://***"),
             (
                 "postgresql://me@h1:1,[::1]:2/p?target_session_attrs=primary",
                 "postgresql://me@h1:1,[::1]:2/p?target_session_attrs=primary",

@@ -5,6 +5,7 @@
 //! found half open. What was left is ended on the server before the next connection works: from then on
 //! it is known what became of it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,7 +51,6 @@ struct Shared {
 }
 
 /// A connection and the name by which the server knows it.
-#[derive(Debug)]
 struct Session {
     connection: PgConnection,
     /// How to connect to the same server.
@@ -60,6 +60,13 @@ struct Session {
     name: String,
     /// When it was last used.
     used: BootInstant,
+}
+
+// Its options hold the password.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({} at {})", self.name, self.place)
+    }
 }
 
 /// A connection that was lent. Dropped without [`Backend::give_back`], it is closed.
@@ -99,7 +106,7 @@ impl Backends {
     /// Lends a connection: one that is free, else a new one.
     ///
     /// # Errors
-    /// A server that cannot be reached in 5 s or refuses; all are lent for longer than 3 s.
+    /// A server that cannot be reached in 8 s or refuses; all are lent for longer than 3 s.
     pub async fn lend(&self) -> Result<Backend> {
         let slot = match timeout(LEND, Arc::clone(&self.0.slots).acquire_owned()).await {
             Ok(Ok(slot)) => slot,

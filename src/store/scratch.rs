@@ -4,8 +4,10 @@
 use super::target::with_schema;
 use super::{Error, Pool, Result, Use, schema};
 
+const SCHEMA: &str = "-- scratch: where tables are made
+select current_schema()::text as schema";
+
 /// Tables that nobody else uses; gone with [`Scratch::remove`].
-#[derive(Debug)]
 pub struct Scratch {
     url: String,
     name: String,
@@ -42,14 +44,30 @@ impl Scratch {
                 }
             }
         };
-        match schema::migrate(&scratch.url).await {
-            Ok(_) => Ok(scratch),
+        match scratch.fill().await {
+            Ok(()) => Ok(scratch),
             Err(error) => {
                 // The first error says more.
                 let _ = scratch.remove().await;
                 Err(error)
             }
         }
+    }
+
+    /// Makes its tables, where nobody else has any.
+    async fn fill(&self) -> Result<()> {
+        if !self.of.starts_with("sqlite:") {
+            let pool = Pool::open(&self.url, Use::Read, false).await?;
+            let rows = pool.rows(SCHEMA, &[]).await;
+            pool.close().await;
+            let found = super::one(rows?)?.text_opt("schema")?;
+            if found.as_deref() != Some(&*self.name) {
+                return Err(Error::Url(
+                    "its options set another search_path than the one asked for: leave it out to measure".to_owned(),
+                ));
+            }
+        }
+        schema::migrate(&self.url).await.map(drop)
     }
 
     /// Its URL.

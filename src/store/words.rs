@@ -1,7 +1,7 @@
 //! What a driver's error says, in words for people: the thing and what is wrong with it.
 //!
-//! Never the driver's plumbing (a line of the server's source, "error communicating with"), and never a row:
-//! what a server calls the detail of an error quotes messages.
+//! Never the driver's plumbing (a line of the server's source, "error communicating with"), and never what a
+//! server calls the detail of an error: that quotes rows.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;

@@ -20,7 +20,7 @@ pub(super) fn find(
     database: &str,
     user: &str,
 ) -> Result<String, String> {
-    let named = file.is_some() || std::env::var_os("PGPASSFILE").is_some();
+    let named = file.is_some();
     let none = "no password was given (in the URL, PGPASSWORD or a password file)";
     let file = file.map(Path::to_path_buf).or_else(default).ok_or(none)?;
     let refused = |why: &dyn Display| format!("the password file {}: {why}", file.display());
@@ -38,7 +38,8 @@ pub(super) fn find(
             &"is not used, since others may read it: chmod 600 it",
         ));
     }
-    let text = fs::read_to_string(&file).map_err(|error| refused(&words::of_io(&error)))?;
+    let text = fs::read(&file).map_err(|error| refused(&words::of_io(&error)))?;
+    let text = String::from_utf8_lossy(&text);
     let port = port.to_string();
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -55,8 +56,7 @@ pub(super) fn find(
 }
 
 fn default() -> Option<PathBuf> {
-    let of = |name| std::env::var_os(name).map(PathBuf::from);
-    of("PGPASSFILE").or_else(|| Some(of("HOME")?.join(".pgpass")))
+    Some(PathBuf::from(std::env::var_os("HOME")?).join(".pgpass"))
 }
 
 fn fields(line: &str) -> Option<[String; 5]> {
@@ -71,6 +71,9 @@ fn fields(line: &str) -> Option<[String; 5]> {
                 escaped = false;
             }
         }
+    }
+    if escaped {
+        fields[at].push('\\');
     }
     (at == 4).then_some(fields)
 }
@@ -87,6 +90,10 @@ mod tests {
             Some("h|5432|db|me|pa:ss\\w")
         );
         assert_eq!(read("*:*:*:me:a:b").as_deref(), Some("*|*|*|me|a:b"));
+        assert_eq!(
+            read("h:5432:db:me:pass\\").as_deref(),
+            Some("h|5432|db|me|pass\\")
+        );
         assert_eq!(read("h:5432:db:me"), None);
     }
 

@@ -8,6 +8,14 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{CONNECT, Host, Parsed, Wanted};
 
+/// Where servers of this machine have their sockets.
+pub(super) const SOCKETS: [&str; 4] = [
+    "/var/run/postgresql",
+    "/run/postgresql",
+    "/private/tmp",
+    "/tmp",
+];
+
 /// The port of a server that says none.
 const PORT: u16 = 5432;
 
@@ -103,7 +111,6 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PGSSLROOTCERT", "sslrootcert"),
     ("PGSSLCERT", "sslcert"),
     ("PGSSLKEY", "sslkey"),
-    ("PGOPTIONS", "options"),
     ("PGCONNECT_TIMEOUT", "connect_timeout"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
     // Demands of security that would be dropped without a word.
@@ -113,6 +120,11 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PGSSLCRL", "sslcrl"),
     ("PGSSLCRLDIR", "sslcrldir"),
     ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGREQUIRESSL", "requiressl"),
 ];
 
 /// Those that say where: for a URL that names no host.
@@ -146,6 +158,17 @@ pub(super) fn parse(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<P
         Some((login, hosts)) => (Some(login), hosts),
         None => (None, authority),
     };
+    // The driver reads these by itself, and cannot be told otherwise.
+    if env("PGOPTIONS").is_some_and(|options| !options.is_empty()) {
+        return Err(
+            "the environment's PGOPTIONS is not supported: write options=… into the URL".to_owned(),
+        );
+    }
+    for variable in ["PGUSER", "PGSSLCERT", "PGSSLKEY"] {
+        if env(variable).is_some_and(|value| value.is_empty()) {
+            return Err(format!("the environment's {variable} is empty: unset it"));
+        }
+    }
     let mut said = Said::new();
     said.environment(ENVIRONMENT, env)?;
     let default_ports = std::mem::take(&mut said.ports);
@@ -158,7 +181,7 @@ pub(super) fn parse(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<P
             said.base = said.base.username(&decoded("user name", user)?);
         }
         if let Some(secret) = secret {
-            said.password = Some(decoded("password", secret)?);
+            said.parameter("password", decoded("password", secret)?)?;
         }
     }
     if let Some(database) = database.filter(|database| !database.is_empty()) {
@@ -202,7 +225,6 @@ struct Said {
     addresses: Vec<String>,
     ports: Vec<Option<u16>>,
     base: PgConnectOptions,
-    files: Vec<(&'static str, PathBuf)>,
     settings: Vec<(String, String)>,
     password: Option<String>,
     passfile: Option<PathBuf>,
@@ -210,6 +232,8 @@ struct Said {
     connect: Duration,
     ssl: Option<PgSslMode>,
     root: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
 }
 
 impl Said {
@@ -218,10 +242,9 @@ impl Said {
             names: Vec::new(),
             addresses: Vec::new(),
             ports: Vec::new(),
-            // The driver reads some variables by itself. All that it reads is set again here, but for a
-            // name in PGAPPNAME.
+            // The driver reads some variables by itself. All that it reads is refused or set again here, but for
+            // a name in PGAPPNAME.
             base: PgConnectOptions::new_without_pgpass().extra_float_digits(None),
-            files: Vec::new(),
             settings: Vec::new(),
             password: None,
             passfile: None,
@@ -229,6 +252,8 @@ impl Said {
             connect: CONNECT,
             ssl: None,
             root: None,
+            cert: None,
+            key: None,
         }
     }
 
@@ -247,6 +272,10 @@ impl Said {
     }
 
     fn parameter(&mut self, name: &str, value: String) -> Result<(), String> {
+        // Other drivers take the text of a key there, and files are named in errors.
+        if name.starts_with("ssl") && (value.contains("-----") || value.contains('\n')) {
+            return Err(format!("{name} is the name of a file, not its text"));
+        }
         match name {
             "host" => self.names = list(&value),
             "hostaddr" => self.addresses = list(&value),
@@ -256,20 +285,16 @@ impl Said {
             }
             "dbname" => self.base = self.base.clone().database(&value),
             "user" => self.base = self.base.clone().username(&value),
+            // As libpq: an empty one is none.
+            "password" | "passfile" if value.is_empty() => {}
             "password" => self.password = Some(value),
             "passfile" => self.passfile = Some(PathBuf::from(value)),
             "ssl" if value == "true" => self.ssl = Some(PgSslMode::Require),
             "ssl" => return Err("ssl is true, or left out: use sslmode".to_owned()),
             "sslmode" | "ssl-mode" => self.ssl = Some(ssl_mode(&value)?),
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.root = Some(value),
-            "sslcert" | "ssl-cert" => {
-                self.base = self.base.clone().ssl_client_cert(&value);
-                self.files.push(("sslcert", value.into()));
-            }
-            "sslkey" | "ssl-key" => {
-                self.base = self.base.clone().ssl_client_key(&value);
-                self.files.push(("sslkey", value.into()));
-            }
+            "sslcert" | "ssl-cert" => self.cert = Some(value),
+            "sslkey" | "ssl-key" => self.key = Some(value),
             "options" => self.settings = options(&value)?,
             "connect_timeout" => {
                 let seconds = value
@@ -309,7 +334,7 @@ impl Said {
     }
 
     fn parsed(self) -> Result<Parsed, String> {
-        let (mut base, mut files) = (self.base, self.files);
+        let (mut base, mut files) = (self.base, Vec::new());
         // As libpq: who says by which authority the server is to be known means it.
         let ssl = match (self.root.as_deref(), self.ssl) {
             (Some("system"), None | Some(PgSslMode::VerifyFull)) => PgSslMode::VerifyFull,
@@ -319,9 +344,31 @@ impl Said {
             (Some(_), Some(PgSslMode::Require)) => PgSslMode::VerifyCa,
             (_, ssl) => ssl.unwrap_or_default(),
         };
-        if let Some(root) = self.root.filter(|root| root != "system") {
-            base = base.ssl_root_cert(&root);
-            files.push(("sslrootcert", root.into()));
+        let both = !self.names.is_empty() && !self.addresses.is_empty();
+        if both && matches!(ssl, PgSslMode::VerifyFull) {
+            return Err(
+                "hostaddr is not supported with sslmode=verify-full: the certificate would have to be the address's"
+                    .to_owned(),
+            );
+        }
+        // Without one the driver would take that of PGSSLROOTCERT, which may say "system".
+        base = match self.root.filter(|root| root != "system") {
+            None => base.ssl_root_cert_from_pem(Vec::new()),
+            Some(root) => {
+                files.push(("sslrootcert", PathBuf::from(&root)));
+                base.ssl_root_cert(&root)
+            }
+        };
+        if let Some(cert) = self.cert {
+            base = base.ssl_client_cert(&cert);
+            files.push(("sslcert", cert.into()));
+        }
+        if let Some(key) = self.key {
+            base = base.ssl_client_key(&key);
+            files.push(("sslkey", key.into()));
+        }
+        if matches!(ssl, PgSslMode::Disable) {
+            files.clear();
         }
         Ok(Parsed {
             files,
@@ -408,7 +455,7 @@ fn hosts_of(
 
 /// The server of this machine: its socket where one is, else `localhost`.
 fn here(port: u16) -> Host {
-    let folders = ["/var/run/postgresql", "/private/tmp", "/tmp"].map(PathBuf::from);
+    let folders = SOCKETS.map(PathBuf::from);
     let has_socket = |folder: &PathBuf| folder.join(format!(".s.PGSQL.{port}")).exists();
     match folders.into_iter().find(has_socket) {
         Some(folder) => Host::Socket(folder),
@@ -476,7 +523,7 @@ pub(in crate::store) fn with_schema(url: &str, schema: &str) -> String {
         .filter(|parameter| !parameter.is_empty())
         .map(str::to_owned)
         .collect();
-    match parameters.iter_mut().find(|p| p.starts_with("options=")) {
+    match parameters.iter_mut().rfind(|p| p.starts_with("options=")) {
         Some(options) => *options = format!("{options}%20{setting}"),
         None => parameters.push(format!("options={setting}")),
     }
@@ -686,6 +733,59 @@ mod tests {
                 "{parameters}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_environment_says_is_honoured_or_refused_and_no_key_is_told() {
+        let said = |parameters: &str, env: &[(&str, &str)]| {
+            let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
+            let url = format!("postgres://me@h/db?{parameters}");
+            super::parse(&url, &|name| env.get(name).map(|&v| v.to_owned()))
+        };
+        for (parameters, env, word) in [
+            (
+                "",
+                ("PGOPTIONS", "-cwork_mem=1MB"),
+                "write options=… into the URL",
+            ),
+            ("", ("PGSSLKEY", ""), "PGSSLKEY is empty: unset it"),
+            ("", ("PGUSER", ""), "PGUSER is empty: unset it"),
+            (
+                "",
+                ("PGREQUIREPEER", "me"),
+                "PGREQUIREPEER: the parameter requirepeer is not supported",
+            ),
+            (
+                "",
+                ("PGSSLKEY", "-----BEGIN zQ7canary"),
+                "sslkey is the name of a file",
+            ),
+            (
+                "sslkey=-----BEGIN%20zQ7canary",
+                ("X", ""),
+                "sslkey is the name of a file",
+            ),
+            (
+                "sslmode=verify-full&hostaddr=10.0.0.1",
+                ("X", ""),
+                "hostaddr is not supported with sslmode=verify-full",
+            ),
+        ] {
+            let why = said(parameters, &[env]).err().expect(word);
+            assert!(why.contains(word) && !why.contains("zQ7canary"), "{why}");
+        }
+        let env = [
+            ("PGSSLCERT", "/gone"),
+            ("PGSSLROOTCERT", "system"),
+            ("PGSSLMODE", "verify-full"),
+        ];
+        let files = said("sslcert=/good", &env).expect("a URL").files;
+        assert_eq!(
+            files,
+            [("sslcert", "/good".into())],
+            "what the URL overrides is not read"
+        );
+        assert_eq!(said("password=", &[]).expect("a URL").password, None);
     }
 
     proptest! {
