@@ -119,11 +119,19 @@ fn tell(
     );
 }
 
+/// However often a worker is killed, no job is singled out for it.
+fn patient(db: &support::Db, mock: &Mock) -> Setup {
+    let mut setup = Setup::new(&db.url, &mock.url());
+    let most = ("POSTLANE_RETRY__MAX_AMBIGUOUS", "1000000");
+    setup.env.push((most.0.to_owned(), most.1.to_owned()));
+    setup
+}
+
 both! {
     a_killed_worker_loses_nothing_keeps_order_and_repeats_only_what_was_in_flight, |db| {
         let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
         let sql = Sql::open(&db.url);
-        let setup = Setup::new(&db.url, &mock.url());
+        let setup = patient(&db, &mock);
         let producer = Producer::start(sql.clone(), Arc::clone(&mock), Load::default(), dice.roll());
         let (mut worker, in_flight) = killed(&setup, kills(), &mut dice, &mock, &sql).await;
         let accepted = producer.stop().await;
@@ -143,7 +151,7 @@ both! {
     one_of_two_workers_is_killed_and_the_other_takes_its_lanes_over, |db| {
         let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
         let sql = Sql::open(&db.url);
-        let setup = Setup::new(&db.url, &mock.url());
+        let setup = patient(&db, &mock);
         let setups = [setup.named("a"), setup.named("b")];
         let producer = Producer::start(sql.clone(), Arc::clone(&mock), Load::default(), dice.roll());
         let mut in_flight = HashSet::new();
@@ -173,7 +181,7 @@ both! {
     with_hold_a_job_is_received_once_at_most_until_an_operator_decides, |db| {
         let (began, mut dice, mock) = (Instant::now(), dice(), sandbox());
         let sql = Sql::open(&db.url);
-        let setup = Setup { on_ambiguous: "hold", ..Setup::new(&db.url, &mock.url()) };
+        let setup = Setup { on_ambiguous: "hold", ..patient(&db, &mock) };
         let faults = kills().div_ceil(2);
         // What waits behind unknown jobs counts as ahead of the receiver.
         let load = Load { recipients: 5000, ahead: 200 + 50 * faults, ..Load::default() };
@@ -225,7 +233,7 @@ async fn stall(db: &support::Db, on_ambiguous: &'static str) -> (rig::Verdict, u
     let sql = Sql::open(&db.url);
     let setup = Setup {
         on_ambiguous,
-        ..Setup::new(&db.url, &mock.url())
+        ..patient(&db, &mock)
     };
     let setups = [setup.named("a"), setup.named("b")];
     let faults = kills().div_ceil(4);

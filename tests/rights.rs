@@ -189,6 +189,120 @@ async fn an_operator_in_the_schema_of_the_tables_is_not_taken_for_ours() {
     scene.ends().await;
 }
 
+/// An operator for each pair of types for which Postgres has none: whoever writes `a = b` with types that do not
+/// fit exactly gets one of these.
+const OPERATORS: &str = "do $do$
+declare o text; l text; r text; gives text;
+    types constant text[] := array['integer', 'bigint', 'numeric', 'double precision', 'text', 'varchar', 'boolean',
+        'timestamptz', 'timestamp', 'interval', 'json', 'bigint[]', 'text[]'];
+begin
+    foreach o in array array['=', '<>', '<', '<=', '>', '>=', '+', '-', '*', '/', '||', '->', '->>'] loop
+        foreach l in array types loop foreach r in array types loop
+            if not exists (select from pg_operator where oprname = o and oprleft = l::regtype and oprright = r::regtype
+                and oprnamespace = 'pg_catalog'::regnamespace) and not (o = '||' and (l like '%[]' or r like '%[]'))
+            then
+                gives := case when o in ('=', '<>', '<', '<=', '>', '>=') then 'boolean' else l end;
+                execute format('create or replace function public.evil_%s(a %s, b %s) returns %s language plpgsql as
+                    $f$ begin raise exception ''an operator of somebody else was called''; end $f$',
+                    md5(o || l || r), l, r, gives);
+                execute format('create operator public.%s (leftarg = %s, rightarg = %s, function = public.evil_%s)',
+                    o, l, r, md5(o || l || r));
+            end if;
+        end loop; end loop;
+    end loop;
+end $do$";
+
+#[tokio::test]
+async fn no_statement_of_ours_takes_an_operator_of_somebody_else() {
+    let Some(db) = Db::fresh(Engine::Postgres).await else {
+        return;
+    };
+    let owner = Sql::open(&db.url);
+    owner.rows(OPERATORS).await;
+    let mock = sandbox();
+    for (recipient, script) in [
+        ("fails", "500 x2, ok"),
+        ("hangs", "hang, ok"),
+        ("no", "400 *"),
+    ] {
+        mock.script(recipient, script.parse().expect("a script"));
+    }
+    let mut setup = Setup::new(&db.url, &mock.url());
+    setup.pages = format!("[pages.default]\nsecret = \"{}\"\nrate = 500", rig::SECRET);
+    for (key, value) in [
+        ("RETENTION__DEAD", "1s"),
+        ("RETRY__FIRST", "100ms"),
+        ("RETRY__MAX", "200ms"),
+    ] {
+        setup
+            .env
+            .push((format!("POSTLANE_{key}"), value.to_owned()));
+    }
+    let insert = |recipient: &str, more: &str, values: &str| {
+        format!(
+            "insert into send_jobs (page_id, recipient, message{more}) values ('1', '{{\"id\":\"{recipient}\"}}', \
+             '{{\"template_type\":\"text\",\"text\":\"x\"}}'{values})"
+        )
+    };
+    let mut worker = setup.start();
+    for recipient in ["fails", "hangs", "no", "a", "a", "a", "b"] {
+        owner.rows(&insert(recipient, "", "")).await;
+    }
+    owner.rows(&insert("c", ", delay", ", 1")).await;
+    owner
+        .rows(&insert(
+            "d",
+            ", send_at, delay",
+            ", now() + interval '1 s', 1",
+        ))
+        .await;
+    owner
+        .rows(&insert("e", ", expires_at", ", now() - interval '1 s'"))
+        .await;
+    // What heals: a lane and a timer are missing.
+    owner.finished(std::time::Duration::from_secs(20)).await;
+    let _ = worker.stop().await;
+    let job = &*db.insert("f", "x").await.to_string();
+    let other = &*db.insert("g", "x").await.to_string();
+    owner
+        .rows(&format!(
+            "update send_jobs set state = 'unknown' where id = {other}"
+        ))
+        .await;
+    let verbs: [&[&str]; 13] = [
+        &["check"],
+        &["list", "--since", "1h", "--state", "delivered"],
+        &["stats"],
+        &["show", job],
+        &["hold", job],
+        &["release", job],
+        &["pause", "--lane", "1/id:f"],
+        &["resume", "--lane", "1/id:f"],
+        &["cancel", job],
+        &["requeue", job],
+        &["resolve", other, "--resend"],
+        &["list", "--enqueued-since", "1h", "--reason", "cancelled"],
+        &["prune", "--dead", "0s", "--yes"],
+    ];
+    for verb in verbs {
+        let (code, out, error) = setup.verb(verb);
+        assert!(
+            code == 0 && !error.contains("somebody else"),
+            "{verb:?}: {code} {out} {error}"
+        );
+    }
+    let mut second = setup.start();
+    owner.finished(std::time::Duration::from_secs(20)).await;
+    let _ = second.stop().await;
+    for worker in [&worker, &second] {
+        let log = worker.log();
+        assert!(
+            !log.contains("somebody else") && !log.contains("not unique"),
+            "{log}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_producer_can_do_nothing_but_insert() {
     let Some(scene) = Scene::producer("producer").await else {
