@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use postlane::mock::{Binding, Mock, MockConfig, MockStats};
+use sandbox::{Binding, Mock, MockConfig, MockStats};
 use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Process};
