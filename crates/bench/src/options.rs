@@ -19,7 +19,7 @@ use crate::sql::Engine;
 /// folder, from /usr/lib/postgresql or the PATH; without either, Postgres is left out. Databases are
 /// in TMPDIR, which should be on a real disk (S5 needs some 10 GB there).
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench --bench delivery --", after_long_help = teach())]
+#[command(name = "cargo run --release -p postlane-bench --", after_long_help = teach())]
 pub struct Options {
     /// What to run: scenarios (s1, s2, …) and engines (sqlite, postgres); none: all
     #[arg(value_name = "SCENARIO|ENGINE", value_parser = word)]
@@ -46,9 +46,6 @@ pub struct Options {
     /// Allow databases in memory (TMPDIR on a tmpfs): the figures then say nothing about a disk
     #[arg(long)]
     pub in_memory: bool,
-    /// What cargo says to every benchmark
-    #[arg(long, hide = true)]
-    pub bench: bool,
 }
 
 /// What to run.
@@ -69,7 +66,7 @@ fn word(text: &str) -> Result<Word, String> {
         .iter()
         .position(|scenario| scenario.id == text);
     named.map(Word::Scenario).ok_or_else(|| {
-        "no scenario and no engine; use s1 to s15, sqlite, postgres, or --help".to_owned()
+        "no scenario and no engine; use s1 to s16, sqlite, postgres, or --help".to_owned()
     })
 }
 
@@ -80,9 +77,9 @@ fn teach() -> String {
     }
     text.push_str(
         "\nExamples:\n  \
-         cargo bench --bench delivery -- --quick\n  \
-         cargo bench --bench delivery -- s1 s2 postgres --runs=3\n  \
-         cargo bench --bench delivery -- s4 --huge --json=s4.json --svg=s4.svg",
+         cargo run --release -p postlane-bench -- --quick\n  \
+         cargo run --release -p postlane-bench -- s1 s2 postgres --runs=3\n  \
+         cargo run --release -p postlane-bench -- s4 --huge --json=s4.json --svg=s4.svg",
     );
     text
 }

@@ -51,6 +51,34 @@ impl Settings {
     }
 }
 
+/// Builds the binary, if cargo runs this program: cargo has built this one alone.
+pub fn build() -> Result<()> {
+    ensure!(
+        !cfg!(debug_assertions),
+        "a build for debugging says nothing about speed: use cargo run --release"
+    );
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let built = Command::new(cargo)
+            .args(["build", "--release", "--package", "postlane"])
+            .args(["--bin", "postlane", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .status()?;
+        ensure!(built.success(), "cargo could not build the worker");
+    }
+    let binary = binary()?;
+    ensure!(
+        binary.exists(),
+        "there is no worker at {}",
+        binary.display()
+    );
+    Ok(())
+}
+
+/// The worker's binary, beside this program.
+fn binary() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("postlane"))
+}
+
 #[derive(Serialize, Deserialize)]
 struct Task {
     folder: PathBuf,
@@ -61,7 +89,7 @@ struct Task {
 pub fn become_worker() -> Result<()> {
     let task: Task = process::task()?;
     process::raise_open_files()?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postlane"));
+    let mut command = Command::new(binary()?);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("POSTLANE_") {
             command.env_remove(name);

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::measure::proc;
 use crate::sql::{Safety, Sql};
 
-#[path = "../../tests/rig/cluster.rs"]
+#[path = "../../../tests/rig/cluster.rs"]
 #[expect(dead_code, reason = "tests also crash it")]
 mod cluster;
 

@@ -1,8 +1,8 @@
 //! The benchmark: named scenarios on SQLite and on Postgres, each beside a bare loop in the same run.
 //!
-//! `cargo bench --bench delivery -- --help` says what there is. This program is also the receiver, the
-//! bare loop and the producers: it starts itself again in a role, so that each is a process of its
-//! own. The worker is the real binary.
+//! `cargo run --release -p postlane-bench -- --help` says what there is. This program is also the
+//! receiver, the bare loop and the producers: it starts itself again in a role, so that each is a
+//! process of its own. The worker is the real binary, which lies beside this one.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -72,6 +72,7 @@ fn play() -> Result<ExitCode> {
 
 /// Children and databases end with what is dropped here, also after a signal.
 fn harness(options: &Options) -> Result<ExitCode> {
+    worker::build()?;
     process::raise_open_files()?;
     let runtime = Runtime::new()?;
     runtime.block_on(async {
