@@ -45,5 +45,4 @@ pub mod admin;
 pub mod clean;
 pub mod cli;
 pub mod config;
-pub mod mock;
 pub mod service;

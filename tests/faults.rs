@@ -13,12 +13,12 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::mock::{Mock, MockConfig, Script};
 use rig::cluster::Cluster;
 use rig::{
     Dice, Load, Producer, SECRET, Setup, Sql, Verdict, Worker, check, path_of, sandbox, until,
 };
 use rustix::process::Signal;
+use sandbox::{Mock, MockConfig, Script};
 use tokio::time::{Instant, sleep};
 
 /// How soon the service must be itself again.

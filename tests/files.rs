@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::mock::Mock;
 use rig::{Setup, Sql, Worker, sandbox, until};
+use sandbox::Mock;
 
 const SOON: Duration = Duration::from_secs(5);
 /// README: an INSERT wakes an idle worker, or is found within two seconds.

@@ -15,9 +15,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::mock::Mock;
 use rig::{Dice, Load, Producer, Setup, Sql, Worker, check, sandbox, until};
 use rustix::process::Signal;
+use sandbox::Mock;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than the lease of these workers (1.4 s).

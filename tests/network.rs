@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postlane::mock::Mock;
 use rig::cluster::Cluster;
 use rig::{Setup, Sql, Worker, sandbox, synchronise, until};
+use sandbox::Mock;
 use tokio::time::{Instant, sleep};
 
 /// By when a worker must have found out, and go on.

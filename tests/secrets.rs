@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(5);
 struct Stage {
     db: Db,
     sql: Sql,
-    mock: Arc<postlane::mock::Mock>,
+    mock: Arc<sandbox::Mock>,
     setup: Setup,
 }
 

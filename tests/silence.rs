@@ -345,7 +345,7 @@ async fn a_file_that_is_locked_for_long_is_told() {
 /// A worker under load that nobody takes over from.
 struct Scene {
     sql: Sql,
-    mock: Arc<postlane::mock::Mock>,
+    mock: Arc<sandbox::Mock>,
     worker: Worker,
     producer: Producer,
 }

@@ -3,7 +3,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postlane::mock;
 use postlane::validate::{self, Limits, WireForm};
 
 /// Rules of Postlane alone: the vendor has none of them, so the sandbox lets these pass. (Of a key
@@ -18,7 +17,7 @@ const OURS: [&str; 6] = [
 ];
 
 fuzz_target!(|line: &[u8]| {
-    let theirs = mock::check(line);
+    let theirs = sandbox::check(line);
     if let Err(breach) = &theirs {
         assert!(!breach.to_string().is_empty());
     }
@@ -26,7 +25,7 @@ fuzz_target!(|line: &[u8]| {
         Ok(document) => {
             assert_eq!(theirs, Ok(()), "the product accepts it");
             let body = validate::body(&document.request(), WireForm::default());
-            assert_eq!(mock::check(&body), Ok(()), "the product sends it");
+            assert_eq!(sandbox::check(&body), Ok(()), "the product sends it");
         }
         Err(refusal) => {
             // What a host may be the product asks a URL parser; the sandbox only sees that there is one.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postlane::mock::{Binding, Script, ScriptError, Target};
+use sandbox::{Binding, Script, ScriptError, Target};
 
 fuzz_target!(|text: &str| {
     let told = |error: ScriptError| assert!(!error.to_string().is_empty());

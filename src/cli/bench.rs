@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use sandbox::{Mock, MockConfig};
 use serde::Serialize;
 
 use super::out::progress;
@@ -12,7 +13,6 @@ use super::{Failure, Globals, Out};
 use crate::clock::BootInstant;
 use crate::config::{Config, Overrides};
 use crate::events::Events;
-use crate::mock::{Mock, MockConfig};
 use crate::service::Service;
 use crate::store::enqueue::{self, NewJob};
 use crate::store::scratch::Scratch;

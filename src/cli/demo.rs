@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use sandbox::{Mock, MockConfig, MockStats, Rules, ScriptError};
 
 use super::out::safe;
 use super::run::Signals;
@@ -19,7 +20,6 @@ use crate::clock::BootInstant;
 use crate::config::{Config, Overrides};
 use crate::events::Events;
 use crate::job::State;
-use crate::mock::{Mock, MockConfig, MockStats, Rules, ScriptError};
 use crate::service::Service;
 use crate::store::read::{self, Job};
 use crate::store::select::Selector;

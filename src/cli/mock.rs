@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use sandbox::{Binding, Mock as Sandbox, MockConfig, Rules};
 use serde_json::json;
 
 use super::{Failure, Out};
-use crate::mock::{Binding, Mock as Sandbox, MockConfig, Rules};
 
 /// Run the sandbox API: it checks signatures, order, duplicates and messages, and answers by script
 ///

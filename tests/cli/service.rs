@@ -170,16 +170,16 @@ fn a_second_worker_on_a_machine_runs_without_the_admin_server() {
 }
 
 /// A job that is on the wire and gets no answer, and the service that sends it.
-async fn hanging() -> (support::Db, postlane::mock::Mock, std::process::Child) {
+async fn hanging() -> (support::Db, sandbox::Mock, std::process::Child) {
     let db = support::Db::fresh(support::Engine::Sqlite)
         .await
         .expect("sqlite is built in");
-    let config = postlane::mock::MockConfig {
+    let config = sandbox::MockConfig {
         default_secrets: vec!["xxxxx".to_owned()],
         scripts: vec!["*=hang *".parse().expect("a script")],
         ..Default::default()
     };
-    let sandbox = postlane::mock::Mock::start(config).expect("starts");
+    let sandbox = sandbox::Mock::start(config).expect("starts");
     on_with_input(&db, &["enqueue"], GOOD).ends(0);
     let mut child = postlane(&["--database-url", &db.url, "run"]);
     child
@@ -233,7 +233,7 @@ fn the_service_manager_is_told_when_it_delivers_lives_and_stops() {
 
 both! {
     run_delivers_what_was_enqueued_and_stops_with_0, |db| {
-        let sandbox = postlane::mock::Mock::start(postlane::mock::MockConfig {
+        let sandbox = sandbox::Mock::start(sandbox::MockConfig {
             default_secrets: vec!["xxxxx".to_owned()],
             ..Default::default()
         }).expect("starts");

@@ -1,9 +1,9 @@
 //! The sandbox's own rules and the product's agree, though neither knows the other's.
 
-use postlane::mock::{Breach, check};
 use postlane::validate::{self, Limits};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use sandbox::{Breach, check};
 use serde_json::{Value, json};
 
 use super::bounds::{NO_URLS, URLS, linked};

@@ -17,9 +17,9 @@ use postlane::clock::BootInstant;
 use postlane::deliver::{Claim, SecretId, Secrets, Signed, deliver, report, sign_with};
 use postlane::job::{Outcome, State};
 use postlane::judge::Answer;
-use postlane::mock::{Mock, MockConfig, Script, Step};
 use postlane::store::record::Ended;
 use rig::{SECRET, Setup, Sql, sandbox};
+use sandbox::{Mock, MockConfig, Script, Step};
 use stage::{LONG, Stage, answer, receiver, script, sqlite};
 use tokio::time::Instant;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use postlane::mock::{Mock, MockConfig, Received, Script, Step};
 use postlane::service::Service;
+use sandbox::{Mock, MockConfig, Received, Script, Step};
 
 use crate::rig::{SECRET, Sql, until};
 use crate::support::{Db, Engine, service};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postlane::mock::{Script, Step};
+use sandbox::{Script, Step};
 use tokio::time::Instant;
 
 use crate::both;
