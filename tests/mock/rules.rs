@@ -1,5 +1,5 @@
 //! The rules over HTTP: refused, noted, or not looked at. The rules themselves are tried in
-//! `tests/messages`, where the product's are.
+//! `tests/sandbox.rs`, beside the product's.
 
 use postlane::mock::{Mock, MockConfig, Rules};
 use serde_json::Value;

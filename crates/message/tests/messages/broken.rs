@@ -1,13 +1,13 @@
 //! Generated messages: valid ones pass, one broken rule is the one that is named, and no bytes
 //! at all make the rules panic.
 
-use postlane::validate::{self, Limits, Request, WireForm};
+use postlane_message::validate::{self, Limits, Request, WireForm};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::breaks::breaks;
-use super::generate::request;
 use super::judge;
+use super::support::breaks::breaks;
+use super::support::generate::request;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
