@@ -27,12 +27,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postlane_message::validate::Limits;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
-use crate::validate::Limits;
 
 pub use api::{Api, Delay};
 pub use database_url::{DatabaseUrl, Engine};

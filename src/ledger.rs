@@ -14,6 +14,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postlane_message::validate::Limits;
+
 use advance::{Ahead, View};
 use pages::{Allowance, Pages, Probes, Turns};
 
@@ -29,7 +31,6 @@ use crate::retry::Policy;
 use crate::store::lanes::{self, Lease, Locked, Survey};
 use crate::store::record::{self, Ended};
 use crate::store::{Error, Pool, Result, Tx, intake};
-use crate::validate::Limits;
 
 /// What a ledger needs to know.
 #[derive(Clone)]

@@ -2,9 +2,10 @@
 //!
 //! The path of a job, each step a module:
 //!
-//! 1. a producer inserts a row into `send_jobs` ([`job`], [`message`]);
+//! 1. a producer inserts a row into `send_jobs` ([`job`], and [`postlane_message`] for one in Rust);
 //! 2. the ledger takes the mark of that row in, leases the job's lane and writes an attempt
-//!    row, all in one commit ([`ledger`], [`store`]), after the rules agreed ([`validate`]);
+//!    row, all in one commit ([`ledger`], [`store`]), after the rules agreed
+//!    ([`postlane_message::validate`]);
 //! 3. a sender signs and sends it ([`deliver`], [`sign`], [`http`]);
 //! 4. the answer is judged and the next step decided ([`judge`], [`retry`]);
 //! 5. the ledger records that in its next commit, and the lane goes on ([`ledger`]).
@@ -15,7 +16,6 @@
 // nouns: plain data, no I/O
 pub mod clock;
 pub mod job;
-pub mod message;
 
 // rules: pure, synchronous, no logging
 pub mod breaker;
@@ -24,7 +24,6 @@ pub mod pace;
 pub mod retry;
 pub mod sign;
 pub mod turn;
-pub mod validate;
 
 // edges: I/O, and they do not know each other
 pub mod http;

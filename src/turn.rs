@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use postlane_message::validate::{self, Limits, Request};
+
 use crate::clock::{Millis, millis};
 use crate::job::{Head, Line, State};
-use crate::validate::{self, Limits, Request};
 
 /// What to do with a lane.
 #[derive(Debug, PartialEq, Eq)]

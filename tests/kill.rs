@@ -233,7 +233,7 @@ async fn stall(db: &support::Db, on_ambiguous: &'static str) -> (rig::Verdict, u
     let sql = Sql::open(&db.url);
     let setup = Setup {
         on_ambiguous,
-        ..patient(&db, &mock)
+        ..patient(db, &mock)
     };
     let setups = [setup.named("a"), setup.named("b")];
     let faults = kills().div_ceil(4);

@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use postlane::config::{Config, ConfigError, Overrides};
 use postlane::job::Outcome;
 use postlane::judge::{Answer, judge};
-use postlane::validate::{self, Limits};
+use postlane_message::validate::{self, Limits};
 
 /// What `FUZZ_SECRET` holds, and the file `secret`.
 const SECRET: &str = "Zq7-hush-hush-91x";

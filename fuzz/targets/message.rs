@@ -3,8 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postlane::message;
-use postlane::validate::{
+use postlane_message::validate::{
     self, Limits, PageForm, PayloadForm, Refusal, Request, Warning, WireForm,
 };
 
@@ -15,7 +14,7 @@ fuzz_target!(|line: &[u8]| {
     let limits = Limits::default();
     as_document(line, &limits);
     as_row(line, &limits);
-    if let Ok(typed) = serde_json::from_slice::<message::Request>(line) {
+    if let Ok(typed) = serde_json::from_slice::<postlane_message::Request>(line) {
         let _ = typed.check(&limits).map_err(|refusal| told(&refusal));
     }
 });

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postlane::validate::{self, Limits, WireForm};
+use postlane_message::validate::{self, Limits, WireForm};
 
 /// Rules of Postlane alone: the vendor has none of them, so the sandbox lets these pass. (Of a key
 /// that is given twice the sandbox, like PHP, reads the last.)

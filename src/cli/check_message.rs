@@ -1,11 +1,11 @@
 //! `check-message`: says what the rules think of requests, without a database.
 
 use clap::Args;
+use postlane_message::validate::{self, Limits, Refusal, Warning};
 use serde_json::json;
 
 use super::out::safe;
 use super::{Failure, Globals, Out, line, requests};
-use crate::validate::{self, Limits, Refusal, Warning};
 
 /// Judge requests by the API's rules, offline
 ///

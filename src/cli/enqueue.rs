@@ -1,6 +1,7 @@
 //! `enqueue`: requests from a file or a pipe, each validated in full, inserted in one transaction.
 
 use clap::Args;
+use postlane_message::validate::Limits;
 use serde_json::json;
 
 use super::out::{progress, safe};
@@ -8,7 +9,6 @@ use super::{Failure, Globals, Out, line, requests};
 use crate::job::JobId;
 use crate::store::enqueue::{NewJob, insert};
 use crate::store::{Error, Pool, Tx, Use};
-use crate::validate::Limits;
 
 /// Validate requests and enqueue the valid ones
 ///

@@ -6,11 +6,11 @@
 use std::io::{self, BufRead};
 
 use jiff::Timestamp;
+use postlane_message::validate::{Limits, Refusal, Warning, document};
 use serde_json::value::RawValue;
 
 use crate::clock::Millis;
 use crate::store::enqueue::NewJob;
-use crate::validate::{Limits, Refusal, Warning, document};
 
 /// The longest line, in bytes.
 pub const LONGEST: usize = 1024 * 1024;

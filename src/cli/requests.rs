@@ -8,12 +8,12 @@ use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 
 use indicatif::ProgressBar;
+use postlane_message::validate::Refusal;
 use serde_json::value::RawValue;
 
 use super::line::{self, LONGEST, Read};
 use super::out::progress;
 use super::{Failure, Out};
-use crate::validate::Refusal;
 
 /// What some editors put in front of UTF-8, and what UTF-16 begins with.
 const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use postlane_message::validate::{PageForm, PayloadForm};
 use reqwest::Url;
 use reqwest::header::{self, HeaderName};
 
@@ -11,7 +12,6 @@ use super::layers::Form;
 use super::read::Reader;
 use super::sections::SHORTEST;
 use super::{database_url, keys};
-use crate::validate::{PageForm, PayloadForm};
 
 /// Headers that the request itself needs.
 const RESERVED: [HeaderName; 6] = [

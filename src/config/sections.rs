@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postlane_message::validate::{Limits, WireForm};
 use secrecy::ExposeSecret as _;
 use tracing::level_filters::LevelFilter;
 
@@ -19,7 +20,6 @@ use super::{
 use crate::breaker;
 use crate::job::{AfterUnknown, OnAmbiguous};
 use crate::judge::RuleSet;
-use crate::validate::{Limits, WireForm};
 
 /// The shortest span where zero makes no sense; moments are kept in milliseconds.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);

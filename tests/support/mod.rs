@@ -26,7 +26,7 @@ use postlane::ledger::{Ledger, Settings, Step};
 use postlane::retry::Policy;
 use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
-use postlane::validate::Limits;
+use postlane_message::validate::Limits;
 
 /// The two engines every promise is kept on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a valid request is: the sandbox's own reading of the vendor's documents.
 //!
 //! The tables in `tables` say which fields there are, this file says what a kind of value is. It
-//! shares no line with the product's `validate`, so that neither hides a mistake of the other; the
-//! tests hold the two together. The first breach ends the look.
+//! shares no line with `postlane_message::validate`, so that neither hides a mistake of the other;
+//! the tests hold the two together. The first breach ends the look.
 //!
 //! Rules of Postlane that the vendor has not, so that they are none here: other keys at the top of
 //! a request (they pass, like every undocumented field), the sizes of its columns (40 digits of a

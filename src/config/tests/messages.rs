@@ -1,7 +1,8 @@
 //! `[message]`, and the keys of `[api]` that say how a request looks.
 
+use postlane_message::validate::{PageForm, PayloadForm, WireForm};
+
 use super::*;
-use crate::validate::{PageForm, PayloadForm};
 
 /// The value and the source of a key, as `check` shows them.
 fn shown(config: &Config, key: &str) -> (String, String) {
@@ -25,7 +26,7 @@ fn bounds_and_tags_come_from_the_file_and_from_variables() {
         buttons_max: 4,
         tags: vec!["MINE".to_owned(), "HUMAN_AGENT".to_owned()],
         tags_retired: vec!["A".to_owned(), "B_2".to_owned()],
-        form: crate::validate::WireForm {
+        form: WireForm {
             page_id: PageForm::String,
             payload: PayloadForm::AsGiven,
         },

@@ -1,5 +1,5 @@
-//! The rules over HTTP: refused, noted, or not looked at. The rules themselves are tried
-//! in the product's `tests/messages`, beside its own.
+//! The rules over HTTP: refused, noted, or not looked at. The rules themselves are tried in
+//! the product's `tests/sandbox.rs`, beside its own.
 
 use sandbox::{Mock, MockConfig, Rules};
 use serde_json::Value;

@@ -1,13 +1,13 @@
 //! Generated messages: valid ones pass, one broken rule is the one that is named, and no bytes
 //! at all make the rules panic.
 
-use postlane::validate::{self, Limits, Request, WireForm};
+use postlane_message::validate::{self, Limits, Request, WireForm};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::breaks::breaks;
-use super::generate::request;
 use super::judge;
+use super::support::breaks::breaks;
+use super::support::generate::request;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
@@ -37,8 +37,8 @@ proptest! {
             let mut request = request.clone();
             if broken.apply(&mut request, pick) {
                 let judged = judge(&request).map_err(|refusal| refusal.rule.into_owned());
-                let place = &broken.place;
-                prop_assert_eq!(judged, Err(broken.rule.clone()), "{}: {}", place, request);
+                let line = broken.line;
+                prop_assert_eq!(judged, Err(broken.rule), "{}: {}", line, request);
                 broken_by += 1;
             }
         }

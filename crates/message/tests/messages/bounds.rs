@@ -1,11 +1,12 @@
 //! Both sides of every bound, and each warning.
 
-use postlane::validate::{self, Limits};
+use postlane_message::validate::{self, Limits};
 use serde_json::{Value, json};
 
-use super::{button, generic, judge, list, receipt, rule, text, warnings, with_message};
-
-const URL: &str = "https://shop.example/a?b=1";
+use super::support::{
+    NO_URLS, URL, URLS, button, generic, linked, list, receipt, text, with_message,
+};
+use super::{judge, rule, warnings};
 
 /// A string of `count` characters.
 fn long(count: usize) -> String {
@@ -169,45 +170,6 @@ fn a_price_may_be_zero_but_not_less_however_it_is_spelt() {
         );
     }
     assert_eq!(rule(&priced("1e999")), "receipt.element.price.type");
-}
-
-/// URLs that the rules take, here and in the sandbox.
-pub const URLS: [&str; 6] = [
-    "http://a.example",
-    "HTTPS://a.example:8443/x#y",
-    "https://例え.jp/订单",
-    "https://user@a.example:",
-    "http://[::1]:80?a=@b",
-    URL,
-];
-
-/// Texts that are no absolute http or https URL to either.
-pub const NO_URLS: [&str; 20] = [
-    "",
-    " ",
-    "/a",
-    "//a.example",
-    "a.example",
-    "https:",
-    "https://",
-    "https:a.example",
-    "https:a.example/?u=https://b.example",
-    "https:///a.example",
-    "https://\\a.example",
-    "ftp://a.example",
-    "javascript:alert(1)",
-    "mailto:a@a.example",
-    " https://a.example",
-    "https://a.example/a b",
-    "https://a.example/\n",
-    "https://a.example:99999",
-    "https://:80/",
-    "https://a.example:+80",
-];
-
-/// A request with a button that leads to `url`.
-pub fn linked(url: &str) -> Value {
-    button(json!({"type": "web_url", "title": "Go", "url": url}))
 }
 
 #[test]

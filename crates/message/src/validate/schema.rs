@@ -11,7 +11,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::Limits;
-use crate::message::Request;
+use crate::Request;
 
 /// Unicode's blanks (`White_Space`, what [`str::trim`] takes away), as a piece of a class of
 /// characters. Written out: engines disagree about `\s`, and about escapes beyond two digits.

@@ -1,10 +1,10 @@
 //! Requests built in Rust: what they look like, and that they are judged like text.
 
-use postlane::message::{
+use postlane_message::validate::Limits;
+use postlane_message::{
     Address, AtLeast, BlockId, Button, Card, DefaultAction, Message, PageId, Payload, Receipt,
     Recipient, Request, Row, Summary, Tag,
 };
-use postlane::validate::Limits;
 use serde_json::json;
 
 fn request(message: Message) -> Request {
@@ -29,6 +29,16 @@ fn refused(message: Message) -> (String, String) {
         .unwrap_err();
     assert_eq!(message.check(&Limits::default()).unwrap_err(), refusal);
     (refusal.rule.into_owned(), refusal.place)
+}
+
+#[test]
+fn a_request_in_code_is_the_documented_example() {
+    let page = PageId::new(12345).unwrap();
+    let request = Request::new(page, Recipient::id("123456"), Message::text("Hello World"))
+        .tag(Tag::AccountUpdate)
+        .delay(1);
+    let example = include_str!("../../../../tests/data/joinchat/samples/000-php-body.txt");
+    assert_eq!(serde_json::to_string(&request).unwrap(), example);
 }
 
 #[test]

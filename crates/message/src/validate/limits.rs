@@ -4,7 +4,7 @@
 //! for it by name. The configuration's section `[message]` fills it.
 
 use super::WireForm;
-use crate::message::Tag;
+use crate::Tag;
 
 /// The bounds that the rules check, all inclusive; lengths in Unicode code points.
 ///

@@ -1,15 +1,16 @@
 //! The nouns of the send API: a request, its recipient, its tag and the five messages.
 //!
-//! For producers written in Rust: they build a request here, have it judged, and insert its parts.
-//! Plain data in the vendor's field names, without fields the vendor does not document. What the
-//! types can rule out they do (two kinds of recipient, a message without its buttons, a second
-//! button under a row); what depends on figures, which are configurable, is judged by
-//! [`Request::check`] with the same rules and refusals that the worker has. The worker itself never
-//! reads through these types, since that would change the producer's bytes.
+//! For producers written in Rust: they build a request here, have it judged, and insert its parts
+//! with whatever driver they have; nothing here does I/O. Plain data in the vendor's field names,
+//! without fields the vendor does not document. What the types can rule out they do (two kinds of
+//! recipient, a message without its buttons, a second button under a row); what depends on figures,
+//! which are configurable, is judged by [`Request::check`] with the same rules and refusals that the
+//! worker has ([`validate`]). The worker itself never reads through these types, since that would
+//! change the producer's bytes.
 //!
 //! ```
-//! use postlane::message::{Button, Card, Message, PageId, Recipient, Request, Tag};
-//! use postlane::validate::Limits;
+//! use postlane_message::validate::Limits;
+//! use postlane_message::{Button, Card, Message, PageId, Recipient, Request, Tag};
 //!
 //! let message = Message::generic([
 //!     Card::new("A hat").subtitle("Warm").button(Button::postback("Buy", "buy-7")),
@@ -31,13 +32,13 @@
 //! assert_eq!(refusal.rule, "button.title.max_20");
 //! assert_eq!(refusal.place, "message.buttons[0].title");
 //! assert_eq!(refusal.detail, "is 21 characters, at most 20");
-//! # Ok::<(), postlane::validate::Refusal>(())
+//! # Ok::<(), postlane_message::validate::Refusal>(())
 //! ```
 //!
 //! A message without a button that must have one does not compile:
 //!
 //! ```compile_fail
-//! use postlane::message::{Button, Message};
+//! use postlane_message::{Button, Message};
 //! let none: [Button; 0] = [];
 //! let message = Message::buttons("Next?", none);
 //! ```
@@ -52,6 +53,7 @@ mod list;
 mod page;
 mod receipt;
 mod tag;
+pub mod validate;
 
 pub use at_least::{AtLeast, TooFew};
 pub use button::{BlockId, Button, DefaultAction, HeightRatio, Payload, Postback, Target, WebUrl};
@@ -224,19 +226,4 @@ pub struct TextWithButtons {
     /// Whether it may be shared on; false if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharable: Option<bool>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_in_code_is_the_documented_example() {
-        let page = PageId::new(12345).unwrap();
-        let request = Request::new(page, Recipient::id("123456"), Message::text("Hello World"))
-            .tag(Tag::AccountUpdate)
-            .delay(1);
-        let example = include_str!("../tests/data/joinchat/samples/000-php-body.txt");
-        assert_eq!(serde_json::to_string(&request).unwrap(), example);
-    }
 }

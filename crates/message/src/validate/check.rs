@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use reqwest::Url;
+use url::Url;
 
 use super::json::{Members, Node, Value};
 use super::{Limits, Refusal, Warning};

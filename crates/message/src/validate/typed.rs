@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::check::Place;
 use super::{Limits, Refusal, Warning, document, message};
-use crate::message::{Message, Request};
+use crate::{Message, Request};
 
 /// The parts of a request that broke no rule, as the columns of `send_jobs` take them. Only
 /// [`Request::check`] makes one.

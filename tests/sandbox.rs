@@ -1,16 +1,20 @@
 //! The sandbox's own rules and the product's agree, though neither knows the other's.
 
-use postlane::validate::{self, Limits};
+#![expect(clippy::unwrap_used, reason = "a test without its data fails")]
+
+#[path = "../crates/message/tests/support/mod.rs"]
+mod support;
+
+use postlane_message::validate::{self, Limits};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sandbox::{Breach, check};
 use serde_json::{Value, json};
 
-use super::bounds::{NO_URLS, URLS, linked};
-use super::breaks::breaks;
-use super::generate::request;
-use super::published::{cases, requests};
-use super::{button, generic, list, receipt, text, with_message};
+use support::breaks::breaks;
+use support::generate::request;
+use support::samples::{Case, cases, requests};
+use support::{NO_URLS, URLS, button, generic, linked, list, receipt, text, with_message};
 
 /// Rules of Postlane alone: the vendor has none of them, so the sandbox lets these pass.
 const OURS: [&str; 5] = [
@@ -32,7 +36,8 @@ fn look(request: &Value) -> Result<(), Breach> {
 fn every_published_case_gets_the_verdict_that_it_says() {
     for case in cases() {
         let looked = check(case.payload.get().as_bytes());
-        assert_eq!(looked.is_ok(), case.valid, "{}: {looked:?}", case.name);
+        let Case { name, rule, .. } = &case;
+        assert_eq!(looked.is_ok(), case.valid, "{name}: {rule}: {looked:?}");
     }
 }
 

@@ -1,69 +1,12 @@
 //! The vendor's samples and the published cases.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use postlane::message::Request;
-use postlane::validate::{self, Limits};
-use serde_json::value::RawValue;
+use postlane_message::Request;
+use postlane_message::validate::{self, Limits};
 use serde_json::{Value, json};
 
-use super::{button, judge, rule};
-
-#[derive(serde::Deserialize)]
-pub struct Case {
-    pub name: String,
-    pub payload: Box<RawValue>,
-    pub valid: bool,
-    pub rule: String,
-}
-
-/// The published cases, each a request with its verdict.
-pub fn cases() -> Vec<Case> {
-    let lines = fs::read_to_string(data().join("validation-cases.jsonl")).unwrap();
-    let cases: Vec<Case> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(cases.len(), 143);
-    cases
-}
-
-fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/joinchat")
-}
-
-/// The JSON files of `folder`, by name.
-fn files(folder: &str) -> Vec<(String, String)> {
-    let mut files: Vec<_> = fs::read_dir(data().join(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
-        .filter(|path| !path.ends_with("index.json"))
-        .map(|path| {
-            (
-                path.display().to_string(),
-                fs::read_to_string(&path).unwrap(),
-            )
-        })
-        .collect();
-    files.sort();
-    files
-}
-
-pub fn requests() -> Vec<(String, String)> {
-    let mut requests = files("samples");
-    requests.extend(files("samples/recipients"));
-    for name in ["000-php-body.txt", "001-php-body.txt"] {
-        let path = data().join("samples").join(name);
-        requests.push((name.to_owned(), fs::read_to_string(path).unwrap()));
-    }
-    assert_eq!(requests.len(), 27);
-    requests
-}
+use super::support::button;
+use super::support::samples::{cases, files, requests};
+use super::{judge, rule};
 
 #[test]
 fn every_published_case_is_judged_as_it_says() {

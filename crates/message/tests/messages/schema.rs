@@ -3,29 +3,29 @@
 
 use std::sync::LazyLock;
 
-use postlane::validate::{self, Limits};
+use postlane_message::validate::{self, Limits};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use super::breaks::breaks;
 use super::checker::Checker;
 use super::damage::damages;
-use super::generate::request;
-use super::published::{cases, requests};
-use super::{judge, receipt, rule};
+use super::support::breaks::breaks;
+use super::support::generate::request;
+use super::support::samples::{cases, requests};
+use super::support::{button, receipt, text, with_message};
+use super::{judge, rule};
 
 /// What the rules refuse and the schema takes, and why it cannot say so. For each an example that
 /// shows that this is still so.
 fn exempt() -> Vec<(&'static str, &'static str, Value)> {
-    let postback = |payload: Value| {
-        super::button(json!({"type": "postback", "title": "Go", "payload": payload}))
-    };
-    let linked = |url: &str| super::button(json!({"type": "web_url", "title": "Go", "url": url}));
+    let postback =
+        |payload: Value| button(json!({"type": "postback", "title": "Go", "payload": payload}));
+    let linked = |url: &str| button(json!({"type": "web_url", "title": "Go", "url": url}));
     let whole = || serde_json::from_str::<Value>("1.0").unwrap();
     let huge = || serde_json::from_str::<Value>("1e999").unwrap();
     let with = |key: &str, value: Value| {
-        let mut request = super::text("t");
+        let mut request = text("t");
         request[key] = value;
         request
     };
@@ -120,7 +120,7 @@ fn agree(checker: &Checker, request: &Value) -> Result<(), String> {
 
 #[test]
 fn the_shipped_schema_is_the_one_that_the_types_and_the_defaults_make() {
-    let shipped = include_str!("../../schema/request.schema.json");
+    let shipped = include_str!("../../../../schema/request.schema.json");
     let made = validate::schema_text(&Limits::default());
     assert!(
         shipped == made,
@@ -173,15 +173,15 @@ fn other_bounds_and_tags_stand_in_the_schema_too() {
         ..Limits::default()
     };
     let checker = Checker::new(validate::schema(&limits));
-    let mut tagged = super::text("abc");
+    let mut tagged = text("abc");
     tagged["tag"] = "MINE".into();
     assert_eq!(checker.check(&tagged), Ok(()));
     tagged["tag"] = "HUMAN_AGENT".into();
     assert!(checker.check(&tagged).is_err());
-    assert!(checker.check(&super::text("abcd")).is_err());
+    assert!(checker.check(&text("abcd")).is_err());
     let link = json!({"type": "web_url", "title": "t", "url": "http://a.b"});
     let buttons = |count| {
-        super::with_message(
+        with_message(
             json!({"template_type": "button", "text": "t", "buttons": vec![link.clone(); count]}),
         )
     };
@@ -193,13 +193,13 @@ fn other_bounds_and_tags_stand_in_the_schema_too() {
 fn the_blanks_of_the_schema_are_those_of_the_rules() {
     let checker = checker();
     for c in ('\0'..='\u{ffff}').filter(|c| c.is_whitespace() || c.is_control()) {
-        for text in [c.to_string(), format!("x{c}")] {
-            agree(checker, &super::text(text.clone())).unwrap();
-            let mut request = super::text("t");
-            request["recipient"] = json!({ "id": text });
+        for word in [c.to_string(), format!("x{c}")] {
+            agree(checker, &text(word.clone())).unwrap();
+            let mut request = text("t");
+            request["recipient"] = json!({ "id": word });
             agree(checker, &request).unwrap();
-            let link = json!({"type": "web_url", "title": "t", "url": format!("http://{text}")});
-            agree(checker, &super::button(link)).unwrap();
+            let link = json!({"type": "web_url", "title": "t", "url": format!("http://{word}")});
+            agree(checker, &button(link)).unwrap();
         }
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AtLeast, Button, DefaultAction};
+use crate::{AtLeast, Button, DefaultAction};
 
 /// Cards side by side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use postlane::message::Tag;
+use postlane_message::Tag;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};

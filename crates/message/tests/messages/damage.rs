@@ -1,11 +1,11 @@
 //! Every way to put a wrong thing anywhere into a request, without knowing any rule.
 
-use postlane::validate::{Limits, rules};
+use postlane_message::validate::{Limits, rules};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::generate::request;
 use super::judge;
+use super::support::generate::request;
 
 /// What is put in the place of each value; the place of nothing is the field taken away.
 fn junk() -> Vec<Option<Value>> {

@@ -1,6 +1,6 @@
 //! Whole documents: how they split, and what is refused before a field is looked at.
 
-use postlane::validate::{self, Document, Limits, Request, recipient};
+use postlane_message::validate::{self, Document, Limits, Request, recipient};
 
 const MESSAGE: &str = r#"{ "template_type":"text", "text":"a\/b" }"#;
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AtLeast, Button, DefaultAction};
+use crate::{AtLeast, Button, DefaultAction};
 
 /// Rows one below the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -102,7 +102,7 @@ impl Row {
 mod one {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::Button;
+    use crate::Button;
 
     pub(super) fn serialize<S: Serializer>(
         button: &Option<Button>,
