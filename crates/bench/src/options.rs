@@ -19,7 +19,7 @@ use crate::sql::Engine;
 /// folder, from /usr/lib/postgresql or the PATH; without either, Postgres is left out. Databases are
 /// in TMPDIR, which should be on a real disk (S5 needs some 10 GB there).
 #[derive(Debug, Parser)]
-#[command(name = "cargo run --release -p postlane-bench --", after_long_help = teach())]
+#[command(bin_name = "cargo run --release -p postlane-bench --", after_long_help = teach())]
 pub struct Options {
     /// What to run: scenarios (s1, s2, …) and engines (sqlite, postgres); none: all
     #[arg(value_name = "SCENARIO|ENGINE", value_parser = word)]

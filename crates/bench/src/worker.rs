@@ -58,12 +58,17 @@ pub fn build() -> Result<()> {
         "a build for debugging says nothing about speed: use cargo run --release"
     );
     if let Some(cargo) = std::env::var_os("CARGO") {
-        let built = Command::new(cargo)
+        let mut build = Command::new(cargo);
+        build
             .args(["build", "--release", "--package", "postlane"])
             .args(["--bin", "postlane", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-            .status()?;
-        ensure!(built.success(), "cargo could not build the worker");
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        // What cargo says of this package. Dependencies (ring) are built again when that changes.
+        unset(&mut build, &["CARGO_PKG_", "CARGO_MANIFEST_"]);
+        ensure!(
+            build.status()?.success(),
+            "cargo could not build the worker"
+        );
     }
     let binary = binary()?;
     ensure!(
@@ -79,6 +84,16 @@ fn binary() -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("postlane"))
 }
 
+/// Leaves out of a command's environment what begins so.
+fn unset(command: &mut Command, prefixes: &[&str]) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if prefixes.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Task {
     folder: PathBuf,
@@ -90,11 +105,7 @@ pub fn become_worker() -> Result<()> {
     let task: Task = process::task()?;
     process::raise_open_files()?;
     let mut command = Command::new(binary()?);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("POSTLANE_") {
-            command.env_remove(name);
-        }
-    }
+    unset(&mut command, &["POSTLANE_"]);
     // An empty file: whatever configuration this machine has elsewhere is not read.
     let config = task.folder.join("empty.toml");
     File::create(&config)?;
