@@ -8,6 +8,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Result};
@@ -18,11 +19,11 @@ pub const REST: Duration = Duration::from_secs(600);
 /// Which file it is, whatever its name: device and inode.
 type Id = (u64, u64);
 
-/// An open database's file.
+/// An open database's file. Cheap to clone: each transaction names it.
 #[derive(Debug, Clone)]
 pub struct DatabaseFile {
     /// Without links.
-    path: PathBuf,
+    path: Arc<Path>,
     database: Id,
     /// None if there was no log yet.
     log: Option<Id>,
@@ -44,7 +45,7 @@ impl DatabaseFile {
         })?;
         let log = fs::metadata(log(&path)).ok().map(|about| id(&about));
         Ok(Self {
-            path,
+            path: path.into(),
             database,
             log,
         })
@@ -61,7 +62,7 @@ impl DatabaseFile {
         let same = now(&self.path) == Some(self.database)
             && (self.log.is_none() || now(&log(&self.path)) == self.log);
         same.then_some(())
-            .ok_or_else(|| Error::Replaced(self.path.clone()))
+            .ok_or_else(|| Error::Replaced(self.path.to_path_buf()))
     }
 
     /// How the files are now.
@@ -86,7 +87,7 @@ impl DatabaseFile {
 
     /// The file and its log: what rings when it is written.
     pub(super) fn written(&self) -> [PathBuf; 2] {
-        [self.path.clone(), log(&self.path)]
+        [self.path.to_path_buf(), log(&self.path)]
     }
 }
 

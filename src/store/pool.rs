@@ -178,7 +178,7 @@ impl Pool {
                 file.check()?;
                 let begin = pool.begin_with("begin immediate");
                 let tx = on_file(file, "begin immediate", begin).await?;
-                Tx::Sqlite(tx, Box::new(file.clone()))
+                Tx::Sqlite(tx, file.clone())
             }
         })
     }
@@ -280,7 +280,7 @@ pub enum Tx {
     /// On PostgreSQL, READ COMMITTED: each statement sees what was committed before it began.
     Postgres(Backend),
     /// On SQLite, with the write lock held.
-    Sqlite(Transaction<'static, Sqlite>, Box<DatabaseFile>),
+    Sqlite(Transaction<'static, Sqlite>, DatabaseFile),
 }
 
 impl Tx {
