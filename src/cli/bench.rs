@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use sandbox::{Mock, MockConfig};
+use sandbox::{Mock, MockConfig, MockStats};
 use serde::Serialize;
 
 use super::out::progress;
@@ -18,7 +18,7 @@ use crate::store::enqueue::{self, NewJob};
 use crate::store::scratch::Scratch;
 use crate::store::{Pool, Use};
 
-/// Measure how fast your database is: a minute at most, beside your queue and not in it
+/// Measure how fast your database is: some ten seconds, beside your queue and not in it
 ///
 /// Makes a queue of its own (a file beside yours on SQLite, a schema in the same database on
 /// Postgres), delivers a backlog and then single jobs to the sandbox on loopback with the real
@@ -44,6 +44,10 @@ pub struct Bench {
 /// Single jobs, one every [`EVERY`].
 const SINGLES: u32 = 100;
 const EVERY: Duration = Duration::from_millis(50);
+/// Jobs of the backlog that are inserted in one transaction.
+const BITE: usize = 1000;
+/// How often the bar moves.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the backlog may take.
 const LIMIT: Duration = Duration::from_secs(600);
 const SECRET: &str = "bench";
@@ -91,11 +95,10 @@ impl Bench {
         let producer = Pool::open(scratch.url(), Use::Write, false).await?;
         let recipients = self.recipients.unwrap_or(self.jobs).min(self.jobs);
         let bar = progress(u64::from(self.jobs) * 2, "deliver");
-        let backlog: Vec<NewJob> = (0..self.jobs).map(|n| job(n, recipients, "b")).collect();
-        for jobs in backlog.chunks(1000) {
-            let mut tx = producer.begin().await?;
-            enqueue::insert(&mut tx, jobs).await?;
-            tx.commit().await?;
+        for first in (0..self.jobs).step_by(BITE) {
+            let numbers = (first..self.jobs).take(BITE);
+            let jobs: Vec<NewJob> = numbers.map(|n| job(n, recipients, "b")).collect();
+            insert(&producer, &jobs).await?;
             bar.inc(jobs.len() as u64);
         }
         let worker = configure(config, scratch.url(), &sandbox.url())?;
@@ -103,15 +106,16 @@ impl Bench {
         let service = Service::start(&worker, &events)
             .await
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        while sandbox.stats().accepted < u64::from(self.jobs) {
-            bar.set_position(u64::from(self.jobs) + sandbox.stats().accepted);
+        let wanted = u64::from(self.jobs);
+        let all = |stats: &MockStats| stats.accepted >= wanted;
+        while !sandbox.wait_until(all, LOOK).await {
+            bar.set_position(wanted + sandbox.stats().accepted);
             if began.elapsed() > LIMIT {
                 return Err(Failure::Failed(format!(
                     "not done after {} s; see the worker's log with --log info",
                     LIMIT.as_secs()
                 )));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let seconds = began.elapsed().as_secs_f64();
         bar.finish_and_clear();
@@ -202,6 +206,12 @@ fn job(number: u32, recipients: u32, prefix: &str) -> NewJob {
     }
 }
 
+async fn insert(producer: &Pool, jobs: &[NewJob]) -> Result<(), Failure> {
+    let mut tx = producer.begin().await?;
+    enqueue::insert(&mut tx, jobs).await?;
+    Ok(tx.commit().await?)
+}
+
 /// Sorted milliseconds.
 struct Singles {
     inserts: Vec<f64>,
@@ -216,9 +226,7 @@ async fn singles(producer: &Pool, sandbox: &Mock) -> Result<Singles, Failure> {
     for number in 0..SINGLES {
         tokio::time::sleep(EVERY).await;
         let at = BootInstant::now();
-        let mut tx = producer.begin().await?;
-        enqueue::insert(&mut tx, &[job(number, SINGLES, "s")]).await?;
-        tx.commit().await?;
+        insert(producer, &[job(number, SINGLES, "s")]).await?;
         inserts.push(at.elapsed().as_secs_f64() * 1e3);
         began.push(at.nanos());
     }

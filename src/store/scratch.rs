@@ -1,8 +1,12 @@
 //! A queue of its own beside the configured one, for the time of a measurement: on SQLite a file in the
 //! same folder, on Postgres a schema in the same database.
 
+use std::io::ErrorKind;
+
+use percent_encoding::percent_decode_str;
+
 use super::target::with_schema;
-use super::{Error, Pool, Result, Use, schema};
+use super::{Error, Pool, Result, Row, Use, schema};
 
 const SCHEMA: &str = "-- scratch: where tables are made
 select current_schema()::text as schema";
@@ -10,8 +14,12 @@ select current_schema()::text as schema";
 /// Tables that nobody else uses; gone with [`Scratch::remove`].
 pub struct Scratch {
     url: String,
-    name: String,
-    of: String,
+    place: Place,
+}
+
+enum Place {
+    File(String),
+    Schema { name: String, of: String },
 }
 
 impl Scratch {
@@ -21,26 +29,23 @@ impl Scratch {
     /// The database is away, or its role may not create schemas; the folder cannot be written.
     pub async fn create(of: &str) -> Result<Self> {
         let id = std::process::id();
-        let scratch = match of.split_once("://") {
-            Some(("sqlite", file)) => {
+        let scratch = match of.strip_prefix("sqlite://") {
+            Some(file) => {
                 let file = file.split('?').next().unwrap_or_default();
-                let name = format!("{file}.bench-{id}");
-                Self {
-                    url: format!("sqlite://{name}"),
-                    name,
-                    of: of.to_owned(),
-                }
+                let url = format!("sqlite://{file}.bench-{id}");
+                let file = percent_decode_str(file).decode_utf8_lossy();
+                let place = Place::File(format!("{file}.bench-{id}"));
+                Self { url, place }
             }
-            _ => {
+            None => {
                 let name = format!("postlane_bench_{id}");
-                let pool = Pool::open(of, Use::Read, false).await?;
-                let made = pool.rows_of(format!("create schema {name}"), &[]).await;
-                pool.close().await;
-                made?;
+                on(of, format!("create schema {name}")).await?;
                 Self {
                     url: with_schema(of, &name),
-                    name,
-                    of: of.to_owned(),
+                    place: Place::Schema {
+                        name,
+                        of: of.to_owned(),
+                    },
                 }
             }
         };
@@ -56,12 +61,9 @@ impl Scratch {
 
     /// Makes its tables, where nobody else has any.
     async fn fill(&self) -> Result<()> {
-        if !self.of.starts_with("sqlite:") {
-            let pool = Pool::open(&self.url, Use::Read, false).await?;
-            let rows = pool.rows(SCHEMA, &[]).await;
-            pool.close().await;
-            let found = super::one(rows?)?.text_opt("schema")?;
-            if found.as_deref() != Some(&*self.name) {
+        if let Place::Schema { name, .. } = &self.place {
+            let found = super::one(on(&self.url, SCHEMA.to_owned()).await?)?.text_opt("schema")?;
+            if found.as_ref() != Some(name) {
                 return Err(Error::Url(
                     "its options set another search_path than the one asked for: leave it out to measure".to_owned(),
                 ));
@@ -75,33 +77,37 @@ impl Scratch {
         &self.url
     }
 
-    /// Its file or its schema.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Drops it. Its connections are closed.
     ///
     /// # Errors
     /// It is still there; says its name.
     pub async fn remove(self) -> Result<()> {
-        if self.of.starts_with("sqlite:") {
-            for end in ["", "-wal", "-shm"] {
-                let file = percent_encoding::percent_decode_str(&self.name).decode_utf8_lossy();
-                match std::fs::remove_file(format!("{file}{end}")) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::Open(format!("{file}{end} is left behind: {error}")));
+        match self.place {
+            Place::File(file) => {
+                for end in ["", "-wal", "-shm"] {
+                    match std::fs::remove_file(format!("{file}{end}")) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => {
+                            return Err(Error::Open(format!(
+                                "{file}{end} is left behind: {error}"
+                            )));
+                        }
+                        _ => {}
                     }
-                    _ => {}
                 }
+                Ok(())
             }
-            return Ok(());
+            Place::Schema { name, of } => {
+                let drop_it = format!("drop schema {name} cascade");
+                on(&of, drop_it).await.map(drop)
+            }
         }
-        let pool = Pool::open(&self.of, Use::Read, false).await?;
-        let dropped = pool
-            .rows_of(format!("drop schema {} cascade", self.name), &[])
-            .await;
-        pool.close().await;
-        dropped.map(drop)
     }
+}
+
+/// Runs a statement on a connection of its own.
+async fn on(url: &str, text: String) -> Result<Vec<Row>> {
+    let pool = Pool::open(url, Use::Read, false).await?;
+    let rows = pool.rows_of(text, &[]).await;
+    pool.close().await;
+    rows
 }
