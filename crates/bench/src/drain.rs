@@ -99,7 +99,7 @@ pub async fn drain(
 async fn run(database: &Database, load: &Load) -> Result<Drained> {
     let receiver = Receiver::start(&load.receiver).await?;
     let start = database.now().await? - 1000;
-    let meter = Meter::begin(database).await?;
+    let meter = Meter::begin(database, &[]).await?;
     let began = BootInstant::now();
     let mut workers = Vec::new();
     for number in 0..load.workers {

@@ -27,28 +27,31 @@ pub struct Costs {
     pub worker_peak_memory: u64,
 }
 
-/// Begins before the worker starts.
+/// What there was before a run.
+#[derive(Default)]
 pub struct Meter {
     log: Option<LogWatch>,
+    worker_cpu: f64,
     server_cpu: f64,
     wal: i64,
     commits: i64,
 }
 
 impl Meter {
-    /// Reads what there is before the run.
-    pub async fn begin(database: &Database) -> Result<Self> {
+    /// Reads what there is before the run. What workers that run already have spent does not count.
+    pub async fn begin(database: &Database, workers: &[Worker]) -> Result<Self> {
+        let worker_cpu = cpu(workers);
         let Some(server) = database.server() else {
             return Ok(Self {
                 log: Some(LogWatch::begin(&database.name)),
-                server_cpu: 0.0,
-                wal: 0,
-                commits: 0,
+                worker_cpu,
+                ..Self::default()
             });
         };
         let mut sql = server.admin().await?;
         let meter = Self {
             log: None,
+            worker_cpu,
             wal: wal(&mut sql).await?,
             commits: commits(&mut sql, &database.name).await?,
             server_cpu: server_cpu(server),
@@ -66,11 +69,10 @@ impl Meter {
         deliveries: u64,
     ) -> Result<Reading> {
         let each = |sum: f64| sum / deliveries as f64;
-        let pids = || workers.iter().map(|worker| worker.pid());
-        let cpu: f64 = pids().map(proc::cpu_seconds).sum();
+        let memory = workers.iter().map(|worker| proc::peak_memory(worker.pid()));
         let mut costs = Costs {
-            worker_cpu_s_per_1000: each(cpu) * 1000.0,
-            worker_peak_memory: pids().map(proc::peak_memory).max().unwrap_or(0),
+            worker_cpu_s_per_1000: each(cpu(workers) - self.worker_cpu) * 1000.0,
+            worker_peak_memory: memory.max().unwrap_or(0),
             ..Costs::default()
         };
         if let Some(server) = database.server() {
@@ -114,6 +116,11 @@ impl Reading {
         }
         Ok(self.costs)
     }
+}
+
+fn cpu(workers: &[Worker]) -> f64 {
+    let each = |worker: &Worker| proc::cpu_seconds(worker.pid());
+    workers.iter().map(each).sum()
 }
 
 fn server_cpu(server: &Server) -> f64 {

@@ -126,7 +126,7 @@ fn goal(plan: &Plan, engine: Engine, rounds: &[Round], firsts: Spread) -> Goal {
         ),
         Want::OfFirst(part) => {
             let goal = Goal::at_least("of S1", of_first(rounds).median, part, "");
-            // Where the issue asks for 0.95, what lies within S1's own spread will do.
+            // Where 0.95 is wanted, what lies within S1's own spread will do.
             match part >= 0.95 {
                 true => goal.or_within(firsts, rounds.len()),
                 false => goal,

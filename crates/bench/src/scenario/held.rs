@@ -92,7 +92,7 @@ async fn once(database: &Database, pace: Pace) -> Result<(Vec<Trip>, Costs)> {
     holder
         .run("begin isolation level repeatable read; select txid_current(), count(*) from send_schema")
         .await?;
-    let meter = Meter::begin(database).await?;
+    let meter = Meter::begin(database, &workers).await?;
     let part = async {
         let inserts = producers.insert().await?;
         receiver.accepts(inserts.len() as u64).await?;

@@ -133,7 +133,7 @@ async fn worked(database: &Database, pace: Pace) -> Result<Round> {
     let mut workers = [Worker::start(database, &receiver, &Settings::new())?];
     let producers = Producers::start(&database.url, "p", pace).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let meter = Meter::begin(database).await?;
+    let meter = Meter::begin(database, &workers).await?;
     let inserts = beside(&mut workers, producers.insert()).await?;
     tokio::time::sleep(CATCH_UP).await;
     let mut sql = database.open(Safety::Full).await?;

@@ -4,7 +4,6 @@
 //! Each pace runs in turn without a worker and with one. What the server spends without one is the
 //! producers' share, and taken off.
 
-use std::slice;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +15,6 @@ use super::wake::first_bytes;
 use crate::database::Database;
 use crate::drain::{Load, prepare};
 use crate::measure::costs::{Costs, Meter};
-use crate::measure::proc;
 use crate::measure::spread::{Spread, percentile};
 use crate::outcome::{Goal, Outcome};
 use crate::producer::{Pace, Producers};
@@ -75,10 +73,20 @@ struct Inserts {
 struct Round {
     alone: Inserts,
     beside: Inserts,
-    worker_us: f64,
     p50: f64,
     p99: f64,
+    /// The database's without the producers' share.
     costs: Costs,
+}
+
+impl Round {
+    fn server_us(&self) -> f64 {
+        self.beside.server_us - self.alone.server_us
+    }
+
+    fn worker_us(&self) -> f64 {
+        self.costs.worker_cpu_s_per_1000 * 1000.0
+    }
 }
 
 /// Each pace.
@@ -92,8 +100,8 @@ pub async fn streams(context: &mut Context, engine: Engine, runs: usize) -> Resu
                 "  s16 {} {}/s {run}/{runs}: server {:.0} µs, worker {:.0} µs, p50 {:.2} ms, p99 {:.2} ms",
                 engine.name(),
                 stream.producers * stream.rate,
-                round.beside.server_us - round.alone.server_us,
-                round.worker_us,
+                round.server_us(),
+                round.worker_us(),
                 round.p50,
                 round.p99
             );
@@ -113,43 +121,33 @@ fn outcome(context: &Context, engine: Engine, stream: &Stream, rounds: &[Round])
         thousands(RECIPIENTS as usize)
     );
     let mut outcome = Outcome::new("s16", engine, title);
-    let worker = median(|round| round.worker_us);
-    if engine == Engine::Postgres {
-        let server = median(|round| round.beside.server_us - round.alone.server_us);
-        outcome.goals.push(Goal::at_most(
-            "server, each delivery",
-            server,
-            stream.server_us,
-            " µs",
-        ));
-    }
-    let worker_us = match engine {
-        Engine::Sqlite => stream.sqlite_us,
-        Engine::Postgres => stream.worker_us,
-    };
-    let goal = |what: &str, value, bound, unit| Goal::at_most(what, value, bound, unit);
-    if let Some(bound) = worker_us {
-        outcome
-            .goals
-            .push(goal("worker, each delivery", worker, bound, " µs"));
-    }
+    let worker = median(Round::worker_us);
     let (p50, p99) = (median(|round| round.p50), median(|round| round.p99));
+    let goals = &mut outcome.goals;
+    let bound = match engine {
+        Engine::Sqlite => stream.sqlite_us,
+        Engine::Postgres => {
+            let (what, server) = ("server, each delivery", median(Round::server_us));
+            goals.push(Goal::at_most(what, server, stream.server_us, " µs"));
+            stream.worker_us
+        }
+    };
+    if let Some(bound) = bound {
+        goals.push(Goal::at_most("worker, each delivery", worker, bound, " µs"));
+    }
     if let Some((middle, tail)) = stream.waits_ms {
-        outcome
-            .goals
-            .push(goal("INSERT to first byte, p50", p50, middle, " ms"));
-        outcome
-            .goals
-            .push(goal("INSERT to first byte, p99", p99, tail, " ms"));
+        goals.push(Goal::at_most(
+            "INSERT to first byte, p50",
+            p50,
+            middle,
+            " ms",
+        ));
+        goals.push(Goal::at_most("INSERT to first byte, p99", p99, tail, " ms"));
     }
     if engine == Engine::Sqlite {
+        let what = "p99 of an INSERT, of that without a worker";
         let felt = median(|round| round.beside.p99 / round.alone.p99);
-        outcome.goals.push(goal(
-            "p99 of an INSERT, of that without a worker",
-            felt,
-            3.0,
-            "",
-        ));
+        goals.push(Goal::at_most(what, felt, 3.0, ""));
     }
     outcome.notes = vec![
         format!("worker {worker:.0} µs; INSERT to first byte p50 {p50:.2} ms, p99 {p99:.2} ms"),
@@ -185,7 +183,7 @@ async fn round(context: &mut Context, engine: Engine, stream: &Stream) -> Result
 
 async fn alone(database: &Database, pace: Pace) -> Result<Inserts> {
     let producers = Producers::start(&database.url, "p", pace).await?;
-    let meter = Meter::begin(database).await?;
+    let meter = Meter::begin(database, &[]).await?;
     let inserts = producers.insert().await?;
     let reading = meter.read(database, &[], inserts.len() as u64).await?;
     let costs = reading.end(database, 0).await?;
@@ -198,35 +196,30 @@ async fn worked(database: &Database, pace: Pace, alone: Inserts) -> Result<Round
         ..Setup::default()
     };
     let receiver = Receiver::start(&setup).await?;
-    let mut worker = Worker::start(database, &receiver, &Settings::new())?;
+    let mut workers = [Worker::start(database, &receiver, &Settings::new())?];
     let producers = Producers::start(&database.url, "p", pace).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let meter = Meter::begin(database).await?;
-    let before = proc::cpu_seconds(worker.pid());
+    let meter = Meter::begin(database, &workers).await?;
     let part = async {
         let inserts = producers.insert().await?;
         receiver.accepts(inserts.len() as u64).await?;
         Ok(inserts)
     };
-    let inserts = beside(slice::from_mut(&mut worker), part).await?;
-    let count = inserts.len() as u64;
-    let spent = proc::cpu_seconds(worker.pid()) - before;
-    let reading = meter
-        .read(database, slice::from_ref(&worker), count)
-        .await?;
+    let inserts = beside(&mut workers, part).await?;
+    let reading = meter.read(database, &workers, inserts.len() as u64).await?;
     let waits = first_bytes(&receiver, &inserts, |insert| insert.began_ns).await?;
-    worker.stop().await?;
+    for worker in workers {
+        worker.stop().await?;
+    }
     let mut costs = reading.end(database, inserts.len() as i64).await?;
     receiver.verdict(0).await?;
     let beside = felt(&times(&inserts), &costs);
-    costs.worker_cpu_s_per_1000 = spent / count as f64 * 1000.0;
     if let Some(database) = &mut costs.database_cpu_s_per_1000 {
         *database -= alone.server_us / 1000.0;
     }
     Ok(Round {
         alone,
         beside,
-        worker_us: spent / count as f64 * 1e6,
         p50: percentile(&waits, 50.0),
         p99: percentile(&waits, 99.0),
         costs,
