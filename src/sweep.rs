@@ -137,8 +137,8 @@ struct Pass {
 }
 
 impl Pass {
-    /// It has come to jobs that should have been gone for so long; none: it has come to the end.
-    fn is_behind(&mut self, behind: Option<Millis>) {
+    /// Notes that it has come to jobs that should have been gone for so long; none: it has come to the end.
+    fn note(&mut self, behind: Option<Millis>) {
         let least = |(least, _): (Millis, Millis)| least;
         self.behind = behind.map(|now| (self.behind.map_or(now, least).min(now), now));
     }
@@ -210,7 +210,7 @@ impl Sweeper {
             self.events.emit(&Event::PruneRefused { jobs, error });
         }
         let limit = now.saturating_sub(millis(age));
-        pass.is_behind(
+        pass.note(
             bite.next
                 .map(|(finished, _)| limit.saturating_sub(finished)),
         );
@@ -287,7 +287,7 @@ mod tests {
             (None, false),
             (Some(3 * BEHIND), false),
         ] {
-            pass.is_behind(behind);
+            pass.note(behind);
             assert_eq!(pass.falls_behind(), hurries, "{behind:?}");
         }
     }

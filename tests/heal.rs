@@ -124,11 +124,7 @@ both! {
     }
 
     what_refers_to_a_job_keeps_it_and_no_other, |db| {
-        let mut worker = Steps::new(&db, "w1").await;
-        for n in 0..30 {
-            db.insert(&format!("r{n}"), "x").await;
-        }
-        assert_eq!(worker.deliver_all().await.len(), 30);
+        let worker = thirty_delivered(&db).await;
         db.sql("create table ours (job bigint references send_jobs (id))").await.expect("creates");
         db.sql("insert into ours select id from send_jobs where id % 10 = 3").await.expect("inserts");
         let bite = prune::prune(&db.pool, Kind::Delivered, Duration::ZERO, worker.now + 60_000, Place::default(), 100);
@@ -136,6 +132,17 @@ both! {
         assert_eq!(bite.pruned, 27);
         assert_eq!(bite.refused.map(|(jobs, _)| jobs), Some(3));
         assert_eq!(db.int("select count(*) from send_attempts").await, 3);
+    }
+
+    every_column_of_ours_is_known_as_ours, |db| {
+        let names = match db.engine {
+            Engine::Postgres => "select string_agg(attname, ' ' order by attname) from pg_attribute
+                where attrelid = 'send_jobs'::regclass and attnum > 0",
+            Engine::Sqlite => "select group_concat(name, ' ') from (select name from pragma_table_xinfo('send_jobs') order by name)",
+        };
+        let mut ours = operate::COLUMNS;
+        ours.sort_unstable();
+        assert_eq!(db.text(names).await, ours.join(" "), "else a requeue would copy it");
     }
 
     what_the_user_added_to_the_table_is_requeued_along, |db| {
@@ -159,11 +166,7 @@ both! {
     }
 
     rows_that_the_database_refuses_to_give_up_keep_no_others, |db| {
-        let mut worker = Steps::new(&db, "w1").await;
-        for n in 0..30 {
-            db.insert(&format!("r{n}"), "x").await;
-        }
-        assert_eq!(worker.deliver_all().await.len(), 30);
+        thirty_delivered(&db).await;
         refuse(&db, "old.id % 10 = 3").await;
         let events = Arc::new(Events::new());
         let (stop, stopping) = watch::channel(false);
@@ -193,6 +196,16 @@ both! {
         assert_eq!((bite.pruned, refused), (0, 3));
         assert!(error.to_string().contains("ours"), "{error}");
     }
+}
+
+/// A worker that has delivered thirty jobs, one each.
+async fn thirty_delivered(db: &Db) -> Steps {
+    let mut worker = Steps::new(db, "w1").await;
+    for n in 0..30 {
+        db.insert(&format!("r{n}"), "x").await;
+    }
+    assert_eq!(worker.deliver_all().await.len(), 30);
+    worker
 }
 
 /// A trigger of the user's own.

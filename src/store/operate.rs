@@ -157,7 +157,7 @@ order by r.job {lock send_jobs}";
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
 // delay, no times and no idempotency key; with what the user has added to the table, or it could be refused.
 /// The columns of `send_jobs` that are not the user's own.
-const COLUMNS: [&str; 28] = [
+pub const COLUMNS: [&str; 28] = [
     "id",
     "page_id",
     "recipient",

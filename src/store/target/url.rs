@@ -695,14 +695,17 @@ mod tests {
         }
     }
 
+    fn parsed(parameters: &str, env: &[(&str, &str)]) -> Result<super::Parsed, String> {
+        let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
+        let url = format!("postgres://me@h/db?{parameters}");
+        super::parse(&url, &|name| env.get(name).map(|&v| v.to_owned()))
+    }
+
     #[test]
     fn tls_is_as_strict_as_libpqs() {
         use sqlx::postgres::PgSslMode::{self, Prefer, Require, VerifyCa, VerifyFull};
         let mode = |parameters: &str, env: &[(&str, &str)]| -> Option<PgSslMode> {
-            let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
-            let url = format!("postgres://me@h/db?{parameters}");
-            let parsed = super::parse(&url, &|name| env.get(name).map(|&v| v.to_owned())).ok()?;
-            Some(parsed.base.get_ssl_mode())
+            Some(parsed(parameters, env).ok()?.base.get_ssl_mode())
         };
         for (parameters, env, wanted) in [
             ("", &[][..], Some(Prefer)),
@@ -737,11 +740,6 @@ mod tests {
 
     #[test]
     fn what_the_environment_says_is_honoured_or_refused_and_no_key_is_told() {
-        let said = |parameters: &str, env: &[(&str, &str)]| {
-            let env: std::collections::HashMap<_, _> = env.iter().copied().collect();
-            let url = format!("postgres://me@h/db?{parameters}");
-            super::parse(&url, &|name| env.get(name).map(|&v| v.to_owned()))
-        };
         for (parameters, env, word) in [
             (
                 "",
@@ -771,7 +769,7 @@ mod tests {
                 "hostaddr is not supported with sslmode=verify-full",
             ),
         ] {
-            let why = said(parameters, &[env]).err().expect(word);
+            let why = parsed(parameters, &[env]).err().expect(word);
             assert!(why.contains(word) && !why.contains("zQ7canary"), "{why}");
         }
         let env = [
@@ -779,13 +777,13 @@ mod tests {
             ("PGSSLROOTCERT", "system"),
             ("PGSSLMODE", "verify-full"),
         ];
-        let files = said("sslcert=/good", &env).expect("a URL").files;
+        let files = parsed("sslcert=/good", &env).expect("a URL").files;
         assert_eq!(
             files,
             [("sslcert", "/good".into())],
             "what the URL overrides is not read"
         );
-        assert_eq!(said("password=", &[]).expect("a URL").password, None);
+        assert_eq!(parsed("password=", &[]).expect("a URL").password, None);
     }
 
     proptest! {
