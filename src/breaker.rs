@@ -220,6 +220,11 @@ impl Breaker {
         std::mem::take(&mut self.changes)
     }
 
+    /// True if there are such changes.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// A change is in the database.
     pub fn written(&mut self, change: &Change) {
         self.paused.written(change.scope());

@@ -6,56 +6,20 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
+use crate::attempt::{Attempt, Claim, Completion, HeldBack};
 use crate::breaker::Breaker;
-use crate::clock::{BootInstant, Millis, millis};
+use crate::clock::{BootInstant, millis};
 use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::http::Http;
-use crate::job::{JobId, OnAmbiguous, Outcome, Scope, State};
+use crate::job::{Outcome, Scope, State};
 use crate::judge::{Answer, Judgement, RuleSet, judge};
 use crate::retry::{self, Attempted, Policy};
 use crate::sign::signature;
-use crate::store::record::Ended;
 use crate::turn::EXPIRED;
-
-/// A job whose attempt is recorded and may be sent.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    /// Its lane.
-    pub lane: Arc<str>,
-    /// The token of the claim.
-    pub token: i64,
-    /// The job.
-    pub job: JobId,
-    /// Which attempt of the job, from 1.
-    pub number: i64,
-    /// The page, whose secret signs.
-    pub page: Arc<str>,
-    /// The exact bytes to send.
-    pub body: Bytes,
-    /// Failures before this attempt.
-    pub failures: i64,
-    /// Ambiguous attempts before this one that count towards `max_ambiguous`.
-    pub ambiguous: i64,
-    /// From the end of the job's previous attempt to the claim; none if it is the first.
-    pub since_previous: Option<Duration>,
-    /// The job's own policy.
-    pub on_ambiguous: Option<OnAmbiguous>,
-    /// The producer's delay.
-    pub delay: Duration,
-    /// How long after the claim it may still be sent; none if it never expires.
-    pub expires_in: Option<Duration>,
-    /// Its lane was born of this job's mark alone.
-    pub alone: bool,
-    /// When it was claimed, on the database's clock.
-    pub started: Millis,
-    /// When it was claimed, on this machine's boot clock; taken before the database was asked.
-    pub claimed: BootInstant,
-}
 
 /// What it takes to send: shared by all senders.
 pub struct Wire {
@@ -178,7 +142,7 @@ pub fn sign_with(secret: &[u8], body: &[u8]) -> String {
 }
 
 /// Makes one attempt. Never panics and always returns: a slot that is lost is never had again.
-pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
+pub async fn deliver(claim: Claim, wire: &Wire) -> Completion {
     let mut hurry = wire.hurry.subscribe();
     let mut signed = None;
     let answer = tokio::select! {
@@ -189,14 +153,18 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Ended {
             Answer::lost("phase=unknown: the worker stopped before it was answered")
         }
     };
-    let copy = claim.clone();
-    let reported = AssertUnwindSafe(|| report(claim, &answer, signed, wire));
-    std::panic::catch_unwind(reported).unwrap_or_else(|_| panicked(copy, &answer))
+    let reported = AssertUnwindSafe(|| report(&claim, &answer, signed, wire));
+    let completion =
+        std::panic::catch_unwind(reported).unwrap_or_else(|_| panicked(&claim, &answer));
+    Completion {
+        slot: Some(claim.slot),
+        ..completion
+    }
 }
 
 /// What is recorded if an answer could not be reported: sent again, it would fail again, so an operator
 /// decides, unless it is certain that nothing was sent.
-fn panicked(claim: Claim, answer: &Answer) -> Ended {
+fn panicked(claim: &Claim, answer: &Answer) -> Completion {
     let why = "the worker failed on its answer; please report this";
     let (judgement, state, reason) = match answer {
         Answer::NotSent { .. } => (
@@ -218,7 +186,7 @@ fn panicked(claim: Claim, answer: &Answer) -> Ended {
         reason: Some(reason),
     };
     let took = claim.claimed.elapsed();
-    ended(claim, &judgement, next, took, None, None)
+    completion(claim, &judgement, next, took, None, None)
 }
 
 /// Says in `with` which secret signed, also when it is dropped half-way.
@@ -252,7 +220,7 @@ fn too_late(age: Duration, expires_in: Option<Duration>, send_within: Duration) 
 }
 
 /// Turns an answer into what the ledger records; `signed` says which secret signed the request.
-pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wire) -> Ended {
+pub fn report(claim: &Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wire) -> Completion {
     let mut judgement = judge(&wire.rules, answer);
     if let Some(secret) = signed {
         heed(&claim.page, secret, &mut judgement, wire);
@@ -289,25 +257,25 @@ pub fn report(claim: Claim, answer: &Answer, signed: Option<SecretId>, wire: &Wi
         delay if wire.delay_on_wire && !delay.is_zero() => delay + API_DELAY_MARGIN,
         _ => Duration::ZERO,
     };
-    let mut ended = Ended {
+    let mut completion = Completion {
         rest,
-        ..ended(claim, &judgement, next, took, status, response)
+        ..completion(claim, &judgement, next, took, status, response)
     };
     // Expired between the claim and the first byte: the job's time is over, not its attempt's.
     if matches!(answer, Answer::NotSent { error, .. } if error == EXPIRED) {
-        ended.state = State::Dead;
+        completion.state = Some(State::Dead);
     }
     wire.events.emit(&Event::Attempt {
-        job: ended.job,
-        page: &ended.page,
-        number: ended.number,
-        outcome: ended.outcome,
-        rule: &ended.rule,
+        job: claim.job,
+        page: &claim.page,
+        number: claim.number,
+        outcome: judgement.outcome,
+        rule: judgement.rule,
         status,
-        state: ended.state,
+        state: completion.state.unwrap_or(State::Queued),
         took,
     });
-    ended
+    completion
 }
 
 /// Learns from a judgement which secret of the page works. While another one is left to try, its
@@ -331,36 +299,40 @@ fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire
     }
 }
 
-fn ended(
-    claim: Claim,
+fn completion(
+    claim: &Claim,
     judgement: &Judgement<'_>,
     next: retry::Next,
     took: Duration,
     status: Option<u16>,
     response: Option<String>,
-) -> Ended {
+) -> Completion {
     let finished = claim.started + millis(took);
     let failed = !matches!(next.state, State::Delivered);
-    Ended {
-        lane: claim.lane,
-        page: claim.page,
+    Completion {
+        lane: Arc::clone(&claim.lane),
+        page: Arc::clone(&claim.page),
         token: claim.token,
         job: claim.job,
         number: claim.number,
+        attempt: Some(Attempt {
+            started: claim.started,
+            worker: None,
+            outcome: judgement.outcome,
+            status,
+            error: failed.then(|| clean(&judgement.reason).into()),
+            response: response.map(Arc::from),
+            rule: judgement.rule.into(),
+            failed: next.failed,
+            singled_out: next.singled_out,
+        }),
+        state: Some(next.state),
         finished,
-        outcome: judgement.outcome,
-        status,
-        error: failed.then(|| clean(&judgement.reason).into()),
-        response: response.map(Arc::from),
-        rule: judgement.rule.into(),
-        state: next.state,
-        failed: i64::from(next.failed),
         due: finished + millis(next.after),
         reason: next.reason.map(|reason| clean(&reason).into()),
-        ambiguous: judgement.outcome == Outcome::Ambiguous,
-        singled_out: i64::from(next.singled_out),
         rest: Duration::ZERO,
-        alone: claim.alone,
+        held_back: HeldBack::No,
+        slot: None,
     }
 }
 

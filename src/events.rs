@@ -185,6 +185,11 @@ fn log(event: &Event<'_>, news: bool) {
             reports,
             late_successes, "reports came after their lanes had been taken over"
         ),
+        Event::Refused { job, why } => error!(
+            job,
+            error = why,
+            "the database refuses the outcome of this job: its lane waits, and it is tried again every minute"
+        ),
         Event::Committed { ended, began, took } => {
             debug!(ended, began, took_ms = tenths(took), "ledger committed")
         }

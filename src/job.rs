@@ -2,8 +2,6 @@
 //!
 //! Plain data. The words are those of the tables, the commands and the metrics.
 
-use std::sync::Arc;
-
 use crate::clock::Millis;
 
 /// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
@@ -60,7 +58,7 @@ words! {
     State, "state", {
         /// Waits for its turn, its delay or its backoff.
         Queued = "queued",
-        /// An attempt is recorded and may be on the wire.
+        /// Its lane has it in hand, and it may be on the wire. Shown only: its row says `queued`.
         Sending = "sending",
         /// An answer to one of its attempts said so. Final.
         Delivered = "delivered",
@@ -132,36 +130,17 @@ words! {
     }
 }
 
-/// A lane and what stands at its head.
-#[derive(Debug, Clone)]
-pub struct Line {
-    /// The lane.
-    pub lane: Arc<str>,
-    /// Its page.
-    pub page: Arc<str>,
-    /// It was born of the mark of one job, and none has touched it since.
-    pub alone: bool,
-    /// An operator paused this lane.
-    pub paused: bool,
-    /// The job whose turn it is; none if the line is empty.
-    pub head: Option<Head>,
-}
-
-/// The job at the head of a line.
+/// The job at the head of a lane.
 #[derive(Debug, Clone)]
 pub struct Head {
     /// Its id.
     pub job: JobId,
-    /// `queued`, `sending` (its worker is gone) or `unknown` (the line is blocked).
-    pub state: State,
-    /// Attempts so far.
+    /// Attempts that have ended.
     pub attempts: i64,
     /// Those that count.
     pub failures: i64,
     /// Those that count towards `max_ambiguous`.
     pub ambiguous: i64,
-    /// When it may be tried.
-    pub due: Millis,
     /// When it may no longer be sent.
     pub expires: Option<Millis>,
     /// Its own policy.
@@ -174,8 +153,8 @@ pub struct Head {
     pub tag: Option<String>,
     /// The delay in seconds.
     pub delay: i64,
-    /// When its last attempt began, or, if it is over, when it ended; none before the first.
-    pub started: Option<Millis>,
+    /// When its last attempt ended; none before the first.
+    pub since: Option<Millis>,
 }
 
 #[cfg(test)]

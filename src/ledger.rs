@@ -1,36 +1,37 @@
-//! The ledger: one task that records, leases and takes in, in batches.
+//! The ledger: the one task of a process that writes, in cycles.
 //!
-//! A cycle reads the clock and the pages, then writes two transactions: the first records what
-//! came back, lets those lanes go on and takes due ones; the second takes in new marks. Jobs whose
-//! attempt is committed leave it as claims. A lane whose next job was read ahead skips most of that
-//! (`advance`). It refuses to wait, to send and to judge; whoever calls it does ([`crate::worker`]).
+//! A cycle reads the clock and which pages have work ([`admission`]), then runs three statements ([`batch`]): lanes that are
+//! due come into hand, what ended is completed and its lanes go on, marks become lanes. On Postgres each is a
+//! transaction of its own, on SQLite they share one. What is in hand then is judged ([`decide`]): it leaves as a claim, or
+//! its end is the next cycle's. The ledger never waits, sends or judges answers; [`crate::worker`] does.
 
-mod advance;
-mod pages;
-mod settle;
+mod admission;
+mod batch;
+mod decide;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postlane_message::validate::Limits;
+use tokio::sync::mpsc;
 
-use advance::{Ahead, View};
-use pages::{Allowance, Pages, Probes, Turns};
+use admission::{Allowance, Pages, Probes, Turns, View};
+use batch::Batch;
 
+use crate::attempt::{Claim, Completion, HeldBack};
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
-use crate::deliver::{Claim, Secrets};
+use crate::deliver::Secrets;
 use crate::deliveries::Deliveries;
-use crate::events::{Event, Events};
-use crate::job::{AfterUnknown, State};
-use crate::judge::Judgement;
+use crate::events::Events;
+use crate::job::AfterUnknown;
 use crate::pace::Slots;
 use crate::retry::Policy;
-use crate::store::lanes::{self, Lease, Locked, Survey};
-use crate::store::record::{self, Ended};
-use crate::store::{Error, Pool, Result, Tx, intake};
+use crate::store::lanes::{self, Lease, Survey, Unconfirmed};
+use crate::store::wake::Woken;
+use crate::store::{Pool, Result};
 
 /// What a ledger needs to know.
 #[derive(Clone)]
@@ -45,7 +46,7 @@ pub struct Settings {
     pub longest_wait: Duration,
     /// What comes after a lost attempt.
     pub policy: Policy,
-    /// Whether an unknown job holds its line.
+    /// What an unknown job does to its lane.
     pub after_unknown: AfterUnknown,
     /// Between the end of one request and the start of the next in a lane.
     pub min_gap: Duration,
@@ -65,53 +66,67 @@ pub struct Settings {
     pub deliveries: Arc<Deliveries>,
 }
 
+/// What goes in and out of a ledger.
+pub struct Doors {
+    /// How attempts ended.
+    pub completions: mpsc::UnboundedReceiver<Completion>,
+    /// Takes each claim, to be sent at once.
+    pub send: Box<dyn Fn(Claim) + Send + Sync>,
+}
+
 /// What a cycle did.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Jobs to send at once.
-    pub claims: Vec<Claim>,
+    /// Claims that left.
+    pub claimed: usize,
     /// There is more to do at once.
     pub more: bool,
+    /// There were marks to take.
+    pub found_marks: bool,
+    /// Some lanes or marks are left, as far as is known.
+    pub has_open: bool,
     /// How long until the next lane or timer is due, as far as is known.
     pub next_in: Option<Duration>,
+    /// How long until something that this ledger has to write is tried again.
+    pub again_in: Option<Duration>,
 }
 
-/// Most tokens that one cycle uses: for claims that were not sent, advancing, recording, and intake by
-/// page.
-const TOKENS_A_CYCLE: i64 = 67;
-/// Most pages that one cycle takes lanes or marks of; the pages take turns.
-const PAGES: usize = 64;
-/// Most marks taken in one transaction.
-const MARKS: usize = 20_000;
-
-/// Asks for an attempt that has ended meanwhile.
-pub type MoreEnded<'a> = &'a mut (dyn FnMut() -> Option<Ended> + Send);
+/// Most tokens that one cycle uses: one a statement, and there is one for each page that is probed.
+const TOKENS_A_CYCLE: i64 = 100;
 
 /// The one writer of a process.
 pub struct Ledger {
     pool: Pool,
     settings: Settings,
+    worker: Arc<str>,
     events: Arc<Events>,
+    doors: Doors,
     slots: Slots,
     /// How many of them the metric shows as taken.
     shown: i64,
-    /// The pages of slots that an open transaction has taken.
-    unconfirmed: Vec<Arc<str>>,
-    /// Outcomes that are not yet committed.
-    pending: Vec<Ended>,
-    /// How many more an open transaction has in hand.
+    /// Claims that left in this cycle.
+    claimed: usize,
+    /// What is to be written next.
+    pending: Vec<Completion>,
+    /// What is to be written after this time: somebody holds its rows locked, or the database refuses it.
+    held_back: Vec<(Completion, Millis)>,
+    /// Most completions of one statement: fewer while the database refuses one of them.
+    bite: usize,
+    /// How many completions a running statement has in hand.
     recording: usize,
-    /// Claims whose attempts are committed.
-    claims: Vec<Claim>,
-    /// Who follows the jobs in flight, as far as it was read.
-    ahead: Ahead,
-    /// How the last cycle saw the pages.
-    view: Option<View>,
-    /// Claims of a transaction whose commit nobody confirmed: never sent.
-    unsent: Vec<Claim>,
+    /// Claims whose commit nobody confirmed: never sent.
+    unconfirmed: Vec<Unconfirmed>,
     /// Lease tokens drawn and not yet used.
     tokens: Range<i64>,
-    /// Marks to take next time: more while few of them wake a lane.
+    /// What the last survey saw.
+    view: Option<View>,
+    /// Pages that had marks, and when last.
+    recent: HashMap<Arc<str>, BootInstant>,
+    /// Of the lanes whose jobs ended lately, how many of a thousand went on at once.
+    going_on: usize,
+    /// The last intake left marks.
+    is_behind: bool,
+    /// Marks to take next time: more while few of them make a lane.
     appetite: usize,
     /// Requests that the rate of a page still allows.
     allowances: HashMap<String, Allowance>,
@@ -126,21 +141,26 @@ pub struct Ledger {
 
 impl Ledger {
     /// A ledger with every slot free.
-    pub fn new(pool: Pool, settings: Settings, events: Arc<Events>) -> Self {
+    pub fn new(pool: Pool, settings: Settings, events: Arc<Events>, doors: Doors) -> Self {
         Self {
             slots: Slots::new(settings.concurrency),
+            worker: settings.worker.as_str().into(),
             shown: 0,
-            unconfirmed: Vec::new(),
+            claimed: 0,
             pool,
             settings,
             events,
+            doors,
             pending: Vec::new(),
+            held_back: Vec::new(),
+            bite: usize::MAX,
             recording: 0,
-            claims: Vec::new(),
-            ahead: Ahead::default(),
-            view: None,
-            unsent: Vec::new(),
+            unconfirmed: Vec::new(),
             tokens: 0..0,
+            view: None,
+            recent: HashMap::new(),
+            going_on: 1000,
+            is_behind: false,
             appetite: 0,
             allowances: HashMap::new(),
             probes: Probes::default(),
@@ -150,16 +170,40 @@ impl Ledger {
         }
     }
 
-    /// Takes the end of an attempt; it is written by the next cycle, and kept until it is.
-    pub fn report(&mut self, ended: Ended) {
-        self.slots.ended(&ended.page, ended.status.is_some());
-        self.pending.push(ended);
+    /// Waits for the end of an attempt, and takes it. May be left at any time.
+    pub async fn ended(&mut self) {
+        if let Some(completion) = self.doors.completions.recv().await {
+            self.note(completion);
+        }
+        self.collect();
+    }
+
+    /// Takes what has ended meanwhile; it is kept until it is written.
+    fn collect(&mut self) {
+        while let Ok(completion) = self.doors.completions.try_recv() {
+            self.note(completion);
+        }
+    }
+
+    fn note(&mut self, mut completion: Completion) {
+        let answered = completion.is_answered();
+        if completion.attempt.is_some() {
+            completion.rest = completion.rest.max(self.settings.min_gap);
+        }
+        if let Some(slot) = completion.slot.take() {
+            slot.ended(answered);
+        }
+        self.pending.push(completion);
     }
 
     /// From now on nothing is claimed; lanes are released as their attempts end.
     pub fn drain(&mut self) {
         self.draining = true;
-        self.view = None;
+    }
+
+    /// True if something has ended that is not written.
+    pub fn has_ended(&self) -> bool {
+        !self.pending.is_empty() || !self.doors.completions.is_empty()
     }
 
     /// Requests in flight.
@@ -167,16 +211,18 @@ impl Ledger {
         self.slots.taken()
     }
 
-    /// Outcomes not yet written.
+    /// What has ended and can be written, but is not.
     pub fn unwritten(&self) -> usize {
-        self.pending.len() + self.unsent.len()
+        let held_back = self
+            .held_back
+            .iter()
+            .filter(|(c, _)| c.held_back != HeldBack::Refused);
+        self.pending.len() + held_back.count() + self.unconfirmed.len()
     }
 
-    /// What could not be recorded if it ended now, also in the middle of a cycle: outcomes, claims that
-    /// nobody confirmed, and attempts without an outcome.
+    /// What could not be recorded if the process ended now, also in the middle of a cycle.
     pub fn unrecorded(&self) -> usize {
-        let running = self.slots.taken().saturating_sub(self.unconfirmed.len());
-        self.unwritten() + self.recording + running
+        self.pending.len() + self.held_back.len() + self.recording + self.in_flight()
     }
 
     /// Its own connection.
@@ -189,27 +235,41 @@ impl Ledger {
         self.pool.renew();
     }
 
-    /// One cycle. After an error nothing is lost: outcomes stay in hand for the next one.
-    ///
-    /// `only_ended` says that nothing has happened since the last cycle but that attempts have ended:
-    /// what that one saw may then be good enough for this one. `more_ended` is asked between its two
-    /// halves for attempts that have ended meanwhile: their slots can be used at once, their outcomes
-    /// are written by the next cycle.
-    pub async fn cycle(&mut self, only_ended: bool, more_ended: MoreEnded<'_>) -> Result<Step> {
+    /// True if jobs wait for the ends of attempts: lanes go on with their next by them, or there are more marks than
+    /// slots.
+    pub fn is_pressed(&self) -> bool {
+        self.going_on > 250 || self.is_behind
+    }
+
+    /// One cycle. After an error nothing is lost: what ended stays in hand for the next one.
+    pub async fn cycle(&mut self, woken: Woken) -> Result<Step> {
         // Before the database's clock is read, so our view of a lease ends before its own.
         let claimed = BootInstant::now();
-        if only_ended && let Some(step) = self.advance_at_once(claimed).await? {
+        self.collect();
+        if let Some((now, pages, next_in)) = self.seen_lately(woken) {
+            let step = Step {
+                has_open: true,
+                next_in,
+                ..Step::default()
+            };
+            let mut step = self.cycle_on(now, pages, claimed, step).await?;
+            if woken == Woken::Marks && !step.found_marks {
+                // They are of another page.
+                self.view = None;
+                step.more = true;
+            }
             return Ok(step);
         }
         let survey = self.survey().await?;
         let seen = BootInstant::now();
-        self.cycle_on(survey, claimed, seen, more_ended).await
+        self.cycle_after(survey, claimed, seen).await
     }
 
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
+        self.collect();
         let survey = self.survey().await?;
-        self.cycle_on(Survey { now, ..survey }, claimed, claimed, &mut || None)
+        self.cycle_after(Survey { now, ..survey }, claimed, claimed)
             .await
     }
 
@@ -220,379 +280,113 @@ impl Ledger {
         Ok(Survey { ticket, ..survey })
     }
 
-    async fn cycle_on(
+    async fn cycle_after(
         &mut self,
         survey: Survey,
         claimed: BootInstant,
         seen: BootInstant,
-        more_ended: MoreEnded<'_>,
     ) -> Result<Step> {
-        let mut step = Step::default();
-        let now = survey.now;
+        let (now, mut step) = (survey.now, Step::default());
+        step.has_open = !survey.lanes.is_empty() || !survey.marks.is_empty();
         self.view = None;
-        // Enough for every transaction of this cycle.
-        if !self.has_tokens() {
-            let first = lanes::tokens(&self.pool).await?;
-            self.tokens = first..first + lanes::TOKENS;
-        }
-        if !self.unsent.is_empty() {
-            self.close_unsent(now, claimed).await?;
-            step.more = true;
-        }
-        let pages = self.pages(survey, &mut step).await?;
-        if !std::mem::replace(&mut self.unblocked, true)
-            && self.settings.after_unknown == AfterUnknown::Continue
-        {
-            lanes::unblock(&self.pool, now)
-                .await
-                .inspect_err(|_| self.unblocked = false)?;
-        }
-        let mut cycle = Cycle::new(now, claimed);
-        match self.write(&mut cycle, &pages, &mut step, more_ended).await {
-            Ok(()) => self.commit(&mut cycle).await?,
-            Err(error) => {
-                self.undo(cycle, error.is_conflict()).await;
-                return Err(error);
-            }
-        }
+        step.more |= self.release_unconfirmed(now).await?;
+        let pages = self.admit(survey, &mut step).await?;
+        self.unblock(now).await?;
+        self.keep_view(&pages, now, seen, step.next_in);
+        self.cycle_on(now, pages, claimed, step).await
+    }
+
+    async fn cycle_on(
+        &mut self,
+        now: Millis,
+        pages: Pages,
+        claimed: BootInstant,
+        mut step: Step,
+    ) -> Result<Step> {
+        let lease = self.lease(now).await?;
+        self.collect();
+        self.try_again(now);
+        let mut batch = Batch::new(&self.pool, lease, claimed);
+        let done = self.write(&mut batch, &pages, &mut step).await;
+        self.end(batch, done, &mut step).await?;
         step.more |= !self.pending.is_empty();
-        self.view = Some(View {
-            pages,
-            now,
-            at: seen,
-            next_in: step.next_in,
-        });
-        self.hand_out(&mut step);
+        step.again_in = self.again_in(now);
+        let shown = i64::try_from(self.slots.taken()).unwrap_or(i64::MAX);
+        self.events.add_in_flight(shown - self.shown);
+        self.shown = shown;
         Ok(step)
     }
 
-    /// Gives the step the claims that may be sent.
-    fn hand_out(&mut self, step: &mut Step) {
-        step.claims = self.take_claims();
-        self.ahead.begun(&step.claims);
-        let shown = i64::try_from(self.slots.taken()).unwrap_or(i64::MAX);
-        let before = std::mem::replace(&mut self.shown, shown);
-        self.events.add_in_flight(shown - before);
-    }
-
-    fn has_tokens(&self) -> bool {
-        self.tokens.end - self.tokens.start > TOKENS_A_CYCLE
-    }
-
-    /// Claims whose attempts are committed. After a cycle that failed there may be some, too.
-    pub fn take_claims(&mut self) -> Vec<Claim> {
-        std::mem::take(&mut self.claims)
-    }
-
-    /// All that a cycle writes. On Postgres recording and intake are transactions of their own: in
-    /// one, two workers could wait for each other's lanes. SQLite has one writer and saves a sync.
-    async fn write(
-        &mut self,
-        cycle: &mut Cycle,
-        pages: &Pages,
-        step: &mut Step,
-        more_ended: MoreEnded<'_>,
-    ) -> Result<()> {
-        let split = matches!(self.pool, Pool::Postgres(_));
-        self.advance(cycle, pages).await?;
-        if !self.pending.is_empty() || (!pages.due.is_empty() && self.slots.free() > 0) {
-            self.open(cycle).await?;
-            self.record_and_take(cycle, pages, step).await?;
-            if split {
-                self.commit(cycle).await?;
-            }
+    /// All that a cycle writes. What waits for a slot goes before what has just had one.
+    async fn write(&mut self, batch: &mut Batch, pages: &Pages, step: &mut Step) -> Result<()> {
+        let now = batch.lease.now;
+        let lease = millis(self.settings.lease);
+        let is_overdue = |c: &Completion| {
+            let attempt = c.attempt.as_ref();
+            attempt.is_some_and(|a| a.worker.is_none() && a.started + lease <= now)
+        };
+        if self.pending.iter().any(is_overdue) {
+            // Their lanes are due, and would be taken for lost.
+            self.complete(batch, &Pages::default(), step).await?;
+            step.more = true;
+            self.take(batch, pages, step).await?;
+        } else {
+            self.take(batch, pages, step).await?;
+            self.complete(batch, pages, step).await?;
         }
         if pages.timers_due {
-            let now = cycle.now;
-            step.more |= intake::timers(self.open(cycle).await?, now, 1000).await? > 0;
+            self.join_lanes(batch, step).await?;
         }
-        while let Some(ended) = more_ended() {
-            self.report(ended);
-        }
-        for page in pages.marks.iter().take(PAGES) {
-            self.open(cycle).await?;
-            self.take_in(cycle, page, pages, step).await?;
-            if split {
-                self.commit(cycle).await?;
-            }
-        }
-        Ok(())
+        self.take_in(batch, pages, step).await
     }
 
-    async fn open<'c>(&mut self, cycle: &'c mut Cycle) -> Result<&'c mut Tx> {
-        if cycle.tx.is_none() {
-            cycle.began = BootInstant::now();
-        }
-        match &mut cycle.tx {
-            Some(tx) => Ok(tx),
-            none => Ok(none.insert(self.pool.begin().await?)),
-        }
-    }
-
-    /// A transaction that failed: nothing of it happened, and its outcomes are still in hand. After a
-    /// conflict the connection is as good as before; after anything else it goes with the transaction.
-    async fn undo(&mut self, cycle: Cycle, is_conflict: bool) {
-        self.recording = 0;
-        for page in self.unconfirmed.drain(..) {
-            self.slots.give_back(&page);
-        }
-        self.pending.splice(0..0, cycle.batch);
-        if let Some(tx) = cycle.tx
-            && is_conflict
-        {
-            // If it cannot be rolled back it is closed.
-            let _ = tx.rollback().await;
-        }
-    }
-
-    /// Commits, and lets the claims go. If nobody confirms the commit, they are not sent.
-    async fn commit(&mut self, cycle: &mut Cycle) -> Result<()> {
-        let Some(tx) = cycle.tx.take() else {
-            return Ok(());
-        };
-        let committed = tx.commit().await;
-        self.confirm(cycle, committed)
-    }
-
-    /// After a commit: lets the claims go, or keeps what nobody confirmed.
-    fn confirm(&mut self, cycle: &mut Cycle, committed: Result<()>) -> Result<()> {
-        self.unconfirmed.clear();
-        self.recording = 0;
-        let batch = std::mem::take(&mut cycle.batch);
-        let mut claims = std::mem::take(&mut cycle.claims);
-        if let Err(error) = committed {
-            claims
-                .iter()
-                .for_each(|claim| self.slots.give_back(&claim.page));
-            self.unsent.append(&mut claims);
-            self.pending.splice(0..0, batch);
-            return Err(error);
-        }
-        let (ended, began, took) = (batch.len(), claims.len(), cycle.began.elapsed());
-        self.events.emit(&Event::Committed { ended, began, took });
-        self.claims.append(&mut claims);
-        Ok(())
-    }
-
-    /// Ends claims that may or may not be in the database: nothing was sent. They are written before
-    /// anything else is recorded or claimed, or one of them could be taken for a later claim.
-    async fn close_unsent(&mut self, now: Millis, claimed: BootInstant) -> Result<()> {
-        let mut cycle = Cycle::new(now, claimed);
-        cycle.batch = self.unsent.iter().map(unsent).collect();
-        cycle.tx = Some(self.pool.begin().await?);
-        cycle.token = self.token();
-        let lanes = self.write_batch(&mut cycle).await?;
-        // No page may send here: the lanes are released.
-        self.settle(&mut cycle, lanes, &Pages::default(), false)
-            .await?;
-        if let Some(tx) = cycle.tx.take() {
-            tx.commit().await?;
-        }
-        self.unsent.clear();
-        Ok(())
-    }
-
-    async fn record_and_take(
-        &mut self,
-        cycle: &mut Cycle,
-        pages: &Pages,
-        step: &mut Step,
-    ) -> Result<()> {
-        let recorded = self.record(cycle).await?;
-        cycle.token = self.token();
-        // A lane whose lease has run out is due, also to the worker whose outcome was just recorded.
-        let own: HashSet<&str> = recorded.iter().map(|l| &*l.lane).collect();
-        let mut lanes = Vec::new();
-        for page in pages.due.iter().take(PAGES) {
-            let room = self.slots.free().saturating_sub(lanes.len());
-            let limit = self.slots.share(page).min(self.reach(page)).min(room);
-            if limit > 0 {
-                let now = cycle.now;
-                let probed = self.is_probed(page);
-                let taken = lanes::take(cycle.tx()?, page, now, limit, probed).await?;
-                lanes.extend(taken.into_iter().filter(|l| !own.contains(&*l.lane)));
-            }
-        }
-        step.more |= !lanes.is_empty();
-        // Lanes that waited come first; one that just had its turn goes on only if a slot is left.
-        lanes.extend(recorded);
-        self.settle(cycle, lanes, pages, false).await
-    }
-
-    /// Writes outcomes; returns the lanes that are still theirs, locked.
-    async fn record(&mut self, cycle: &mut Cycle) -> Result<Vec<Locked>> {
-        let rest;
-        (cycle.batch, rest) = one_per_lane(std::mem::take(&mut self.pending));
-        self.pending = rest;
-        self.recording = cycle.batch.len();
-        self.ahead.forget(&cycle.batch);
-        self.write_batch(cycle).await
-    }
-
-    async fn write_batch(&mut self, cycle: &mut Cycle) -> Result<Vec<Locked>> {
-        let worker = &self.settings.worker;
-        let Cycle {
-            tx: Some(tx),
-            batch,
-            ..
-        } = cycle
-        else {
-            return Ok(Vec::new());
-        };
-        let (batch, min_gap) = (&*batch, self.settings.min_gap);
-        let lone = |e: &Ended| e.alone && e.rest.max(min_gap).is_zero() && e.state.is_final();
-        let (lone, others): (Vec<_>, Vec<_>) = (0..batch.len()).partition(|at| lone(&batch[*at]));
-        let mut theirs = vec![false; batch.len()];
-        for at in record::over(tx, worker, batch, &lone).await? {
-            theirs[at] = true;
-        }
-        let left = lone.into_iter().filter(|at| !theirs[*at]);
-        let others: Vec<usize> = others.into_iter().chain(left).collect();
-        let mut locked = record::lock(tx, worker, batch, &others).await?;
-        locked.iter().for_each(|(at, _)| theirs[*at] = true);
-        let reports = |own: bool| -> Vec<&Ended> {
-            let of = batch.iter().zip(&theirs).filter(|(_, is)| **is == own);
-            of.map(|(ended, _)| ended).collect()
-        };
-        let (own, late) = (reports(true), reports(false));
-        if !own.is_empty() {
-            record::write(tx, &own).await?;
-        }
-        if !late.is_empty() {
-            let late_successes = record::write_late(tx, worker, &late).await?;
-            self.events.emit(&Event::Fenced {
-                reports: late.len(),
-                late_successes,
-            });
-        }
-        for (at, lane) in &mut locked {
-            let ended = &batch[*at];
-            // A job that waits for its retry stays the head of its line.
-            if ended.state == State::Queued {
-                lane.head = Some(ended.job);
-            }
-            let rest = ended.rest.max(min_gap);
-            if rest > Duration::ZERO {
-                cycle
-                    .rests
-                    .insert(Arc::clone(&lane.lane), ended.finished + millis(rest));
-            }
-        }
-        Ok(locked.into_iter().map(|(_, lane)| lane).collect())
-    }
-
-    async fn take_in(
-        &mut self,
-        cycle: &mut Cycle,
-        page: &str,
-        pages: &Pages,
-        step: &mut Step,
-    ) -> Result<()> {
-        let slots = self.slots.share(page).min(self.reach(page));
-        let limit = self.appetite.max(slots).clamp(64, MARKS);
-        let marks = intake::marks(cycle.tx()?, page, limit).await?;
-        if marks.taken == 0 {
-            return Ok(());
-        }
-        // A token of its own: by it the lanes that are born now are told from those just claimed.
-        cycle.token = self.token();
-        let (lease, now) = (self.lease(cycle), cycle.now);
-        let woken = intake::wake(cycle.tx()?, page, &marks, &lease, slots).await?;
-        // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
-        let hungry = marks.taken == limit && woken.born < marks.taken / 2;
-        self.appetite = if hungry { limit * 2 } else { 0 };
-        intake::end_garbled(cycle.tx()?, marks.garbled, now).await?;
-        self.settle(cycle, woken.leased, pages, true).await?;
-        step.more |= self.slots.free() > 0;
-        Ok(())
-    }
-
-    /// A token that nobody has had. Only equality counts: whoever's token stands in the lane's row
-    /// is its newest owner.
+    /// A token that nobody has had: whoever's stands in a lane's row is its newest owner.
     fn token(&mut self) -> i64 {
-        self.tokens.next().unwrap_or_default()
+        debug_assert!(
+            !self.tokens.is_empty(),
+            "a cycle begins with enough of them"
+        );
+        let token = self.tokens.start;
+        self.tokens.start += 1;
+        token
     }
 
-    fn lease(&self, cycle: &Cycle) -> Lease {
-        Lease {
-            worker: self.settings.worker.as_str().into(),
-            token: cycle.token,
-            now: cycle.now,
-            until: cycle.now + millis(self.settings.lease),
+    /// What this cycle's claims say.
+    async fn lease(&mut self, now: Millis) -> Result<Lease> {
+        if self.tokens.end - self.tokens.start < TOKENS_A_CYCLE {
+            let first = lanes::tokens(&self.pool).await?;
+            self.tokens = first..first + lanes::TOKENS;
         }
-    }
-}
-
-/// What a cycle has written and not yet committed.
-struct Cycle {
-    tx: Option<Tx>,
-    began: BootInstant,
-    /// Outcomes it records.
-    batch: Vec<Ended>,
-    now: Millis,
-    claimed: BootInstant,
-    token: i64,
-    claims: Vec<Claim>,
-    /// Lanes that must rest before their next request.
-    rests: HashMap<Arc<str>, Millis>,
-}
-
-impl Cycle {
-    fn new(now: Millis, claimed: BootInstant) -> Self {
-        Self {
-            tx: None,
-            began: claimed,
-            batch: Vec::new(),
-            now,
-            claimed,
+        Ok(Lease {
+            worker: Arc::clone(&self.worker),
             token: 0,
-            claims: Vec::new(),
-            rests: HashMap::new(),
+            now,
+            until: now + millis(self.settings.lease),
+            after_unknown: self.settings.after_unknown,
+            delay_on_wire: self.settings.delay_on_wire,
+            longest_wait: self.settings.longest_wait,
+        })
+    }
+
+    /// Gives back what may have been claimed by a commit that nobody confirmed, before anything is claimed again. True
+    /// if there was any.
+    async fn release_unconfirmed(&mut self, now: Millis) -> Result<bool> {
+        let any = !self.unconfirmed.is_empty();
+        while let Some(claims) = self.unconfirmed.first() {
+            lanes::release(&self.pool, claims, now).await?;
+            self.unconfirmed.remove(0);
         }
+        Ok(any)
     }
 
-    /// The open transaction.
-    fn tx(&mut self) -> Result<&mut Tx> {
-        self.tx
-            .as_mut()
-            .ok_or(Error::Gone("the transaction was given up before"))
+    /// Wakes blocked lanes once, if nothing blocks them by the policy of this process.
+    async fn unblock(&mut self, now: Millis) -> Result<()> {
+        if !self.unblocked && self.settings.after_unknown == AfterUnknown::Continue {
+            lanes::unblock(&self.pool, now).await?;
+        }
+        self.unblocked = true;
+        Ok(())
     }
-}
-
-/// A claim that was never sent, as an outcome.
-fn unsent(claim: &Claim) -> Ended {
-    let why = "the commit of its claim was not confirmed";
-    let judgement = Judgement::not_sent("ledger.unconfirmed", why);
-    let reason: Arc<str> = judgement.reason.into();
-    Ended {
-        lane: Arc::clone(&claim.lane),
-        page: Arc::clone(&claim.page),
-        token: claim.token,
-        job: claim.job,
-        number: claim.number,
-        finished: claim.started,
-        outcome: judgement.outcome,
-        status: None,
-        error: Some(Arc::clone(&reason)),
-        response: None,
-        rule: judgement.rule.into(),
-        state: State::Queued,
-        failed: 0,
-        due: claim.started,
-        reason: Some(reason),
-        ambiguous: false,
-        singled_out: 0,
-        rest: Duration::ZERO,
-        alone: false,
-    }
-}
-
-/// Splits off what is a second outcome for a lane: a batch names each lane once.
-fn one_per_lane(mut ended: Vec<Ended>) -> (Vec<Ended>, Vec<Ended>) {
-    let mut seen = HashSet::with_capacity(ended.len());
-    let second = ended.extract_if(.., |e| !seen.insert(Arc::clone(&e.lane)));
-    let second = second.collect();
-    (ended, second)
 }
 
 fn span(ms: Millis) -> Duration {

@@ -3,8 +3,8 @@
 //! The path of a job, each step a module:
 //!
 //! 1. a producer inserts a row into `send_jobs` ([`job`], and [`postlane_message`] for one in Rust);
-//! 2. the ledger takes the mark of that row in, leases the job's lane and writes an attempt
-//!    row, all in one commit ([`ledger`], [`store`]), after the rules agreed
+//! 2. the ledger takes the mark of that row in, takes the job's lane in hand, which records the attempt,
+//!    in one commit ([`ledger`], [`store`]), and the rules judge it
 //!    ([`postlane_message::validate`]);
 //! 3. a sender signs and sends it ([`deliver`], [`sign`], [`http`]);
 //! 4. the answer is judged and the next step decided ([`judge`], [`retry`]);
@@ -14,6 +14,7 @@
 //! place where what happens becomes a log line or a metric. [`cli`] and [`admin`] are the faces.
 
 // nouns: plain data, no I/O
+pub mod attempt;
 pub mod clock;
 pub mod job;
 

@@ -10,6 +10,7 @@
 //! nothing meanwhile. And it takes no more than half of all, or than the others have not earned.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them.
 pub const GREED: usize = 16;
@@ -18,9 +19,91 @@ const RESERVE: usize = 16;
 /// The part of the slots that a page has before its first answer, while another has work.
 const FIRST: usize = 16;
 
-/// Slots of this worker and who holds them.
+/// Slots of this worker; each that is taken gives itself back.
 #[derive(Debug, Clone)]
 pub struct Slots {
+    shares: Arc<Mutex<Shares>>,
+}
+
+impl Slots {
+    /// `total` slots, all free.
+    pub fn new(total: usize) -> Self {
+        Self {
+            shares: Arc::new(Mutex::new(Shares::new(total))),
+        }
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Slots nobody holds.
+    pub fn free(&self) -> usize {
+        self.shares().free()
+    }
+
+    /// Slots somebody holds.
+    pub fn taken(&self) -> usize {
+        self.shares().taken
+    }
+
+    /// Says which pages have work. Those that have none and hold no slot are forgotten.
+    pub fn set_contenders<'p>(&self, with_work: impl Iterator<Item = &'p str>) {
+        self.shares().set_contenders(with_work);
+    }
+
+    /// True if the page may take one more.
+    pub fn may_take(&self, page: &str) -> bool {
+        self.shares().may_take(page)
+    }
+
+    /// How many more the page may take now.
+    pub fn share(&self, page: &str) -> usize {
+        self.shares().share(page)
+    }
+
+    /// Takes a slot for a page, if it may have one.
+    pub fn take(&self, page: &Arc<str>) -> Option<Slot> {
+        let mut shares = self.shares();
+        shares.may_take(page).then(|| {
+            shares.take(page);
+            Slot {
+                page: Arc::clone(page),
+                shares: Arc::clone(&self.shares),
+                answered: None,
+            }
+        })
+    }
+}
+
+/// A slot of a page; given back when it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    page: Arc<str>,
+    shares: Arc<Mutex<Shares>>,
+    answered: Option<bool>,
+}
+
+impl Slot {
+    /// Gives it back: its request has ended, with an answer or without.
+    pub fn ended(mut self, answered: bool) {
+        self.answered = Some(answered);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.answered {
+            Some(answered) => shares.ended(&self.page, answered),
+            None => shares.give_back(&self.page),
+        }
+    }
+}
+
+/// Who holds how many slots.
+#[derive(Debug)]
+struct Shares {
     total: usize,
     taken: usize,
     /// Several pages have work, or hold slots.
@@ -37,9 +120,9 @@ struct Page {
     earned: usize,
 }
 
-impl Slots {
+impl Shares {
     /// `total` slots, all free.
-    pub fn new(total: usize) -> Self {
+    fn new(total: usize) -> Self {
         Self {
             total,
             taken: 0,
@@ -50,17 +133,12 @@ impl Slots {
     }
 
     /// Slots nobody holds.
-    pub fn free(&self) -> usize {
+    fn free(&self) -> usize {
         self.total - self.taken
     }
 
-    /// Slots somebody holds.
-    pub fn taken(&self) -> usize {
-        self.taken
-    }
-
     /// Says which pages have work. Those that have none and hold no slot are forgotten.
-    pub fn set_contenders<'p>(&mut self, with_work: impl Iterator<Item = &'p str>) {
+    fn set_contenders<'p>(&mut self, with_work: impl Iterator<Item = &'p str>) {
         let with_work: HashSet<&str> = with_work.collect();
         self.pages
             .retain(|page, Page { held, .. }| *held > 0 || with_work.contains(&**page));
@@ -86,7 +164,7 @@ impl Slots {
     }
 
     /// True if the page may take one more.
-    pub fn may_take(&self, page: &str) -> bool {
+    fn may_take(&self, page: &str) -> bool {
         self.may_hold(self.page(page), self.free())
     }
 
@@ -103,7 +181,7 @@ impl Slots {
     }
 
     /// How many more the page may take now.
-    pub fn share(&self, page: &str) -> usize {
+    fn share(&self, page: &str) -> usize {
         let Page { held, earned } = self.page(page);
         let may_take = |more: &usize| {
             let held = held + more;
@@ -113,7 +191,7 @@ impl Slots {
     }
 
     /// Takes a slot for a page.
-    pub fn take(&mut self, page: &str) {
+    fn take(&mut self, page: &str) {
         self.taken += 1;
         match self.pages.get_mut(page) {
             Some(page) => page.held += 1,
@@ -126,7 +204,7 @@ impl Slots {
     }
 
     /// Gives back a slot of a page that was not used after all.
-    pub fn give_back(&mut self, page: &str) {
+    fn give_back(&mut self, page: &str) {
         self.taken = self.taken.saturating_sub(1);
         if let Some(page) = self.pages.get_mut(page) {
             page.held = page.held.saturating_sub(1);
@@ -134,7 +212,7 @@ impl Slots {
     }
 
     /// Gives back a slot of a page whose request has ended, with an answer or without.
-    pub fn ended(&mut self, page: &str, answered: bool) {
+    fn ended(&mut self, page: &str, answered: bool) {
         self.give_back(page);
         let (total, least) = (self.total, self.stranger().earned);
         if let Some(Page { earned, .. }) = self.pages.get_mut(page) {
@@ -179,17 +257,17 @@ mod tests {
 
     #[test]
     fn one_page_leaves_slots_for_the_next_and_two_share_alike() {
-        let mut slots = Slots::new(256);
+        let mut slots = Shares::new(256);
         while slots.may_take("a") {
             slots.take("a");
         }
-        assert_eq!((slots.taken(), slots.free()), (241, 15));
+        assert_eq!((slots.taken, slots.free()), (241, 15));
         assert!(slots.may_take("b"));
         assert_eq!(slots.share("a"), 0);
     }
 
     /// Takes as many as may be taken; returns how many the page then holds.
-    fn fill(slots: &mut Slots, page: &str) -> usize {
+    fn fill(slots: &mut Shares, page: &str) -> usize {
         assert_eq!(slots.share(page) > 0, slots.may_take(page));
         while slots.may_take(page) {
             slots.take(page);
@@ -205,7 +283,7 @@ mod tests {
             (&["b", "a", "b"], 0, [16, 240]),
             (&["a"], 1, [16, 240]),
         ] {
-            let mut slots = Slots::new(256);
+            let mut slots = Shares::new(256);
             (0..held_by_b).for_each(|_| slots.take("b"));
             slots.set_contenders(with_work.iter().copied());
             assert_eq!(fill(&mut slots, "a"), most[0], "{with_work:?}");
@@ -216,7 +294,7 @@ mod tests {
             slots.set_contenders(with_work.iter().copied());
             assert_eq!(fill(&mut slots, "a"), most[1], "{with_work:?}");
         }
-        let mut slots = Slots::new(256);
+        let mut slots = Shares::new(256);
         for _ in 0..300 {
             slots.take("b");
             slots.ended("b", true);
@@ -225,14 +303,14 @@ mod tests {
             slots.set_contenders(["a", "b"].into_iter());
         }
         assert_eq!(fill(&mut slots, "a"), 128, "both have earned all");
-        let mut single = Slots::new(1);
+        let mut single = Shares::new(1);
         single.set_contenders(["a", "b"].into_iter());
         assert!(single.may_take("a"));
     }
 
     #[test]
     fn a_page_that_does_not_answer_loses_half_of_what_it_had_earned() {
-        let mut slots = Slots::new(256);
+        let mut slots = Shares::new(256);
         slots.set_contenders(["a", "b"].into_iter());
         for _ in 0..112 {
             slots.take("a");
@@ -248,7 +326,7 @@ mod tests {
 
     #[test]
     fn who_has_no_work_and_no_slot_is_forgotten() {
-        let mut slots = Slots::new(256);
+        let mut slots = Shares::new(256);
         for page in ["a", "b", "c"] {
             slots.take(page);
         }
@@ -265,14 +343,14 @@ mod tests {
 
     #[test]
     fn of_many_slots_one_page_leaves_no_more_than_the_reserve() {
-        let mut slots = Slots::new(2000);
+        let mut slots = Shares::new(2000);
         assert_eq!(fill(&mut slots, "a"), 1984);
     }
 
     #[test]
     fn of_few_slots_one_page_leaves_one_as_well() {
         for total in 2..40 {
-            let mut slots = Slots::new(total);
+            let mut slots = Shares::new(total);
             while slots.may_take("a") {
                 slots.take("a");
             }
@@ -296,7 +374,7 @@ mod tests {
             (256, 100),
             (100, 94),
         ] {
-            let mut slots = Slots::new(total);
+            let mut slots = Shares::new(total);
             (0..held).for_each(|_| slots.take("a"));
             let share = slots.share("a");
             let mut taken = 0;
@@ -310,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_single_slot_can_be_used_and_is_given_back() {
-        let mut slots = Slots::new(1);
+        let mut slots = Shares::new(1);
         assert!(slots.may_take("a"));
         slots.take("a");
         assert!(!slots.may_take("a") && !slots.may_take("b"));

@@ -6,16 +6,15 @@
 
 use std::path::PathBuf;
 
-pub mod advance;
 pub mod backends;
 pub mod bind;
 pub mod call;
+pub mod complete;
 pub mod enqueue;
 pub mod file;
 pub mod heal;
 pub mod intake;
 pub mod lanes;
-pub mod line;
 pub mod look;
 pub mod operate;
 pub mod pauses;
@@ -23,20 +22,21 @@ pub mod pool;
 pub mod prune;
 pub mod rates;
 pub mod read;
-pub mod record;
 pub mod rows;
 pub mod schema;
 pub mod scratch;
 pub mod select;
 pub mod sql;
+pub mod take;
 pub mod target;
 pub mod waits;
 pub mod wake;
 pub mod watch;
 mod words;
+pub mod work;
 pub mod workers;
 
-pub use bind::Bind;
+pub use bind::{Batch, Bind};
 pub use pool::{Pool, Tx, Use};
 pub use rows::Row;
 
@@ -183,6 +183,22 @@ impl Error {
         self.said().is_some_and(|said| said.is_unique_violation())
     }
 }
+
+/// Whether a lane has the job of a row of `send_jobs` in hand.
+macro_rules! in_hand {
+    () => {
+        "coalesce((select l.job from send_lanes l where l.lane = send_jobs.lane and l.worker is not null) = send_jobs.id, false)"
+    };
+}
+use in_hand;
+
+/// The state of a row of `send_jobs` as people see it.
+macro_rules! shown_state {
+    () => {
+        "case when state = 'queued' and (select l.job from send_lanes l where l.lane = send_jobs.lane and l.worker is not null) = send_jobs.id then 'sending' else state end"
+    };
+}
+use shown_state;
 
 /// What a verb returns.
 pub type Result<T> = std::result::Result<T, Error>;

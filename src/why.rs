@@ -41,9 +41,12 @@ pub fn reasons(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     let Known { now, at, .. } = *known;
     let mut words = match job.state.as_str() {
         "queued" => queued(job, ahead, known),
-        "sending" => vec![match &ahead.leased_by {
-            Some(worker) => format!("for the answer to its attempt, by {worker}"),
-            None => "for a worker to take over its attempt".to_owned(),
+        "sending" => vec![match (&ahead.stuck, &ahead.worker) {
+            (Some(why), _) => format!(
+                "for its outcome to be recorded, which the database refuses, tried again every minute: {why}"
+            ),
+            (None, Some(worker)) => format!("for the answer to its attempt, by {worker}"),
+            (None, None) => "for a worker to take over its attempt".to_owned(),
         }],
         "unknown" => vec![format!(
             "for `postlane resolve {}`: it may have arrived",

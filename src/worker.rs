@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use crate::clock::BootInstant;
-use crate::deliver::{Claim, Wire, deliver};
+use crate::deliver::{Wire, deliver};
 use crate::events::{Event, Events, Pulse};
-use crate::ledger::{Ledger, Settings, Step};
-use crate::store::record::Ended;
-use crate::store::wake::Waker;
+use crate::ledger::{Doors, Ledger, Settings, Step};
+use crate::store::wake::{POLL, Waker, Woken};
 use crate::store::{Pool, Result};
 
 /// Everything a worker is made of.
@@ -56,22 +54,36 @@ impl Worker {
     /// Returns how many attempts could not be recorded (they are found as lost by whoever comes next),
     /// at the latest [`LAST_WRITES`] after the `shutdown_timeout`, whatever the database does.
     pub async fn run(self, pool: Pool, stop: Stop, pulse: Arc<Pulse>) -> usize {
-        let ledger = Ledger::new(pool, self.settings.clone(), Arc::clone(&self.events));
-        let (ended, reports) = mpsc::unbounded_channel();
+        let (ended, completions) = mpsc::unbounded_channel();
+        let (wire, senders) = (Arc::clone(&self.wire), self.senders.clone());
+        let send = move |claim| {
+            let (wire, ended) = (Arc::clone(&wire), ended.clone());
+            senders.spawn(async move {
+                // The receiver lives as long as the ledger; after that nobody needs it.
+                let _ = ended.send(deliver(claim, &wire).await);
+            });
+        };
+        let doors = Doors {
+            completions,
+            send: Box::new(send),
+        };
+        let (settings, events) = (self.settings.clone(), Arc::clone(&self.events));
+        let ledger = Ledger::new(pool, settings, events, doors);
         let (timeout, wire) = (self.shutdown_timeout, Arc::clone(&self.wire));
         let mut told = stop.clone();
         let mut motion = Motion {
             pulse,
             worker: self,
             ledger,
-            ended,
-            reports,
             stop,
-            senders: JoinSet::new(),
             failures: 0,
             failing: None,
             renew: false,
-            only_ended: false,
+            woken: Woken::Time,
+            began: BootInstant::now(),
+            due: None,
+            has_open: true,
+            again: None,
         };
         let no_time_left = async {
             stopped(&mut told).await;
@@ -95,18 +107,28 @@ struct Motion {
     pulse: Arc<Pulse>,
     worker: Worker,
     ledger: Ledger,
-    ended: mpsc::UnboundedSender<Ended>,
-    reports: mpsc::UnboundedReceiver<Ended>,
     stop: Stop,
-    senders: JoinSet<()>,
     failures: u32,
     /// When the first cycle began of those that failed in a row.
     failing: Option<BootInstant>,
     /// The last cycle failed: its connection may be the cause.
     renew: bool,
-    /// Nothing has ended the last sleep but the end of an attempt.
-    only_ended: bool,
+    /// What has ended the last sleep.
+    woken: Woken,
+    /// When the last cycle began.
+    began: BootInstant,
+    /// When something is due, as far as is known.
+    due: Option<BootInstant>,
+    /// Some work is left, as far as is known.
+    has_open: bool,
+    /// When something of this ledger's own is written again.
+    again: Option<BootInstant>,
 }
+
+/// While cycles follow each other, marks and ends gather for so long: fewer commits for the same work.
+const RHYTHM: Duration = Duration::from_millis(3);
+/// The same while more waits than can be in hand.
+const FAST_RHYTHM: Duration = Duration::from_millis(1);
 
 /// How long a worker that stops may take to say that nobody needs to wake it.
 const LEAVE: Duration = Duration::from_millis(300);
@@ -132,7 +154,10 @@ impl Motion {
             match wait {
                 Some(wait) if self.failures > 0 => self.rest(wait).await,
                 // No timer is as short as that.
-                Some(Duration::ZERO) => tokio::task::yield_now().await,
+                Some(Duration::ZERO) => {
+                    tokio::task::yield_now().await;
+                    self.woken = self.worker.waker.time_is_up();
+                }
                 Some(wait) => self.sleep(wait).await,
                 None => {}
             }
@@ -141,15 +166,20 @@ impl Motion {
 
     /// One cycle, and the sending of what it claimed. Returns how long to wait, if at all.
     async fn step(&mut self) -> Option<Duration> {
-        self.collect();
         // Not right after the failure: the connection was not yet back in its pool then.
         if std::mem::take(&mut self.renew) {
             self.ledger.renew();
         }
-        let (reports, began) = (&mut self.reports, BootInstant::now());
-        let only_ended = std::mem::take(&mut self.only_ended);
-        let more_ended = &mut || reports.try_recv().ok();
-        match self.ledger.cycle(only_ended, more_ended).await {
+        if matches!(self.woken, Woken::Marks | Woken::Poll)
+            && !self.ledger.has_ended()
+            && !(self.has_open && self.began.elapsed() >= POLL)
+            && let Ok(false) = self.worker.waker.has_news(self.ledger.pool()).await
+        {
+            return self.rest_until_due().await;
+        }
+        let (began, woken) = (BootInstant::now(), self.woken);
+        (self.began, self.woken) = (began, Woken::Time);
+        match self.ledger.cycle(woken).await {
             Ok(step) => {
                 (self.failures, self.failing) = (0, None);
                 let worker = &self.worker.settings.worker;
@@ -158,8 +188,6 @@ impl Motion {
             }
             Err(error) if error.is_conflict() && self.failing(began) < QUIET => {
                 self.failures += 1;
-                let claims = self.ledger.take_claims();
-                self.send(claims);
                 self.worker.events.emit(&Event::Conflict {
                     error: &error.to_string(),
                 });
@@ -168,8 +196,6 @@ impl Motion {
             Err(error) => {
                 self.failing(began);
                 self.failures += 1;
-                let claims = self.ledger.take_claims();
-                self.send(claims);
                 let kept = self.ledger.unwritten();
                 self.worker.events.emit(&Event::LedgerFailed {
                     worker: &self.worker.settings.worker,
@@ -195,12 +221,12 @@ impl Motion {
     }
 
     async fn start(&mut self, step: Step) -> Option<Duration> {
-        let claimed = step.claims.len();
-        self.send(step.claims);
-        // What fails here fails in the next cycle, too, and is told then.
-        let _ = self.ledger.read_ahead().await;
-        if (step.more || claimed > 0)
-            && let Err(error) = self.worker.waker.busy(self.ledger.pool(), claimed).await
+        if (step.more || step.claimed > 0)
+            && let Err(error) = self
+                .worker
+                .waker
+                .busy(self.ledger.pool(), step.claimed)
+                .await
         {
             self.worker.events.emit(&Event::Conflict {
                 error: &error.to_string(),
@@ -211,10 +237,19 @@ impl Motion {
             tokio::task::yield_now().await;
             return None;
         }
-        let idle = self.ledger.in_flight() == 0;
+        self.has_open = step.has_open;
+        let at = |span| BootInstant::now().later(span);
+        (self.due, self.again) = (step.next_in.map(at), step.again_in.map(at));
+        self.rest_until_due().await
+    }
+
+    /// How long to sleep.
+    async fn rest_until_due(&mut self) -> Option<Duration> {
+        let left = |at: BootInstant| at.since(BootInstant::now());
+        let (next_in, again_in) = (self.due.map(left), self.again.map(left));
         let (waker, pool) = (&mut self.worker.waker, self.ledger.pool());
-        match waker.before_sleep(pool, idle, step.next_in).await {
-            Ok(wait) => Some(wait),
+        match waker.before_sleep(pool, self.has_open, next_in).await {
+            Ok(wait) => Some(again_in.map_or(wait, |again| again.min(wait))),
             Err(error) => {
                 self.worker.events.emit(&Event::Conflict {
                     error: &error.to_string(),
@@ -224,28 +259,40 @@ impl Motion {
         }
     }
 
-    fn send(&mut self, claims: Vec<Claim>) {
-        for claim in claims {
-            let (wire, ended) = (Arc::clone(&self.worker.wire), self.ended.clone());
-            let send = async move {
-                // The receiver lives as long as the ledger; after that nobody needs the report.
-                let _ = ended.send(deliver(claim, &wire).await);
-            };
-            self.senders.spawn_on(send, &self.worker.senders);
-        }
-        while self.senders.try_join_next().is_some() {}
-    }
-
-    /// Waits for an outcome, a wake-up, the time, or the stop. Only channels and timers wait here.
+    /// Waits for an end, a wake-up, the time, or the stop. Only channels and timers wait here.
     async fn sleep(&mut self, wait: Duration) {
-        tokio::select! {
-            Some(ended) = self.reports.recv() => {
-                self.ledger.report(ended);
-                self.only_ended = true;
+        self.woken = tokio::select! {
+            () = self.ledger.ended() => Woken::Ended,
+            () = self.worker.waker.woken() => {
+                self.worker.waker.rung();
+                Woken::Marks
             }
-            () = self.worker.waker.woken() => self.worker.waker.rung(),
-            () = tokio::time::sleep(wait) => {}
-            () = stopped(&mut self.stop) => {}
+            () = tokio::time::sleep(wait) => self.worker.waker.time_is_up(),
+            () = stopped(&mut self.stop) => Woken::Time,
+        };
+        // The end of an attempt is worth a cycle at once if something waits for it.
+        let gathers = match self.woken {
+            Woken::Ended => !self.ledger.is_pressed() || self.ledger.in_flight() > 0,
+            Woken::Marks => true,
+            Woken::Poll | Woken::Time => false,
+        };
+        let rhythm = match self.ledger.is_pressed() {
+            true => FAST_RHYTHM,
+            false => RHYTHM,
+        };
+        let gathered = self.began.elapsed();
+        if gathers && gathered < rhythm {
+            let is_ended = self.woken == Woken::Ended;
+            tokio::select! {
+                () = tokio::time::sleep(rhythm - gathered) => {}
+                () = stopped(&mut self.stop) => {}
+            }
+            if is_ended && self.worker.waker.take_ring() {
+                self.woken = Woken::Marks;
+            }
+        }
+        if self.woken == Woken::Ended && self.worker.waker.is_unarmed() {
+            self.woken = Woken::Poll;
         }
     }
 
@@ -257,38 +304,33 @@ impl Motion {
         }
     }
 
-    fn collect(&mut self) {
-        while let Ok(ended) = self.reports.try_recv() {
-            self.ledger.report(ended);
-        }
-    }
-
     /// Stops taking work, waits for what is in flight, and writes how it ended. Whoever calls it knows
     /// how long that may take.
     async fn finish(&mut self) {
         self.ledger.drain();
         while self.ledger.in_flight() > 0 {
             self.pulse.rests(self.worker.shutdown_timeout);
-            let Some(ended) = self.reports.recv().await else {
-                break;
-            };
-            self.ledger.report(ended);
-            self.collect();
+            self.ledger.ended().await;
             if self.ledger.unwritten() > 0 {
                 let _ = self.write().await;
             }
         }
         while self.ledger.unwritten() > 0 {
-            if self.write().await.is_err() {
-                self.ledger.renew();
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            match self.write().await {
+                Ok(step) if step.more => {}
+                // Somebody holds rows locked.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => {
+                    self.ledger.renew();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
 
-    async fn write(&mut self) -> Result<()> {
+    async fn write(&mut self) -> Result<Step> {
         self.pulse.beats();
-        let done = self.ledger.cycle(false, &mut || None).await.map(|_| ());
+        let done = self.ledger.cycle(Woken::Time).await;
         if let Err(error) = &done {
             let kept = self.ledger.unwritten();
             self.worker.events.emit(&Event::LedgerFailed {

@@ -242,7 +242,8 @@ both! {
         assert!(!all.contains("the secret text"));
         db.run(&format!(
             "with recursive n (i) as (select 2 union all select i + 1 from n where i < 102)
-             insert into send_attempts (job_id, number, started_at, worker) select {job}, i, {{at: 1}}, 'w1' from n"
+             insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)
+             select {job}, i, {{at: 1}}, {{at: 2}}, 'retryable', 'w1' from n"
         ), &[]).await;
         let (_, page) = server.get(&format!("/jobs/{job}")).await;
         let begins: Vec<_> = page.split("<li value=\"").skip(1).filter_map(|li| li.split('"').next()).collect();

@@ -433,7 +433,7 @@ both! {
         assert!(worker.is_ready().await, "the database is well");
         let accepted = producer.stop().await;
         assert_eq!(sql.count("send_attempts where outcome is not null and outcome <> 'not_sent'").await, 0);
-        assert_eq!(sql.count("send_jobs where failures > 0 or state not in ('queued', 'sending')").await, 0);
+        assert_eq!(sql.count("send_jobs where failures > 0 or state <> 'queued'").await, 0);
         let mock = Mock::start(MockConfig {
             listen: ([127, 0, 0, 1], port).into(),
             default_secrets: vec![SECRET.to_owned()],

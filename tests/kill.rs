@@ -40,7 +40,7 @@ fn dice() -> Dice {
 const LONG: Duration = Duration::from_secs(30);
 
 /// Jobs that may still go out: not those behind one that an operator must decide.
-const LEFT: &str = "send_jobs j where state in ('queued', 'sending', 'held') and not exists \
+const LEFT: &str = "send_jobs j where state in ('queued', 'held') and not exists \
     (select 1 from send_jobs u where u.lane = j.lane and u.state = 'unknown' and u.id < j.id)";
 
 /// Waits until the receiver has got more than it had.
@@ -97,7 +97,7 @@ async fn killed(
 /// Beside another worker, one may just have nothing to do.
 async fn has_work_in_hand(sql: &Sql, worker: &Worker) {
     let name = worker.signature();
-    let open = format!("send_attempts where outcome is null and worker like '{name}%'");
+    let open = format!("send_lanes where worker like '{name}%'");
     until("the victim has work in hand", LONG, async || {
         sql.count(&open).await > 0
     })

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use postlane::attempt::Claim;
 use postlane::clock::{BootInstant, Millis};
-use postlane::deliver::Claim;
 use postlane::judge::Answer;
 use postlane::store::operate::{self, Operator, Verb};
 use postlane::store::{Pool, Use};
@@ -104,7 +104,8 @@ impl World<'_> {
     async fn rows(&self) -> BTreeMap<i64, Row> {
         let rows = self
             .db
-            .sql("select id, state, attempts, case when send_at is null or joined_at is not null then 1 else 0 end as joined from send_jobs")
+            .sql("select j.id, s.state, attempts, case when send_at is null or joined_at is not null then 1 else 0 end as joined
+                from send_jobs j join send_status s on s.id = j.id")
             .await
             .expect("rows");
         let row = |row: &postlane::store::Row| {
@@ -168,16 +169,13 @@ impl World<'_> {
         let now = self.now;
         let worker = &mut self.workers[at];
         worker.steps.now = now;
-        let result = worker.steps.ledger.cycle_at(now, BootInstant::now()).await;
+        let result = worker.steps.cycle_at(now, BootInstant::now()).await;
         let failed = result.is_err();
-        if self.chance.once_in(2) {
-            let _ = worker.steps.ledger.read_ahead().await;
-        }
         let claims = match result {
             Ok(step) => step.claims,
             Err(error) => {
                 let forced = error.to_string();
-                let claims = worker.steps.ledger.take_claims();
+                let claims = worker.steps.take_claims();
                 if !(error.is_conflict() || forced.contains("constraint failed"))
                     || forced.contains("send_")
                 {
@@ -220,11 +218,11 @@ impl World<'_> {
         let job = self.jobs[&claim.job].clone();
         let id = claim.job;
         let row = format!(
-            "select count(*) from send_attempts where job_id = {id} and number = {} and worker = '{}' and outcome is null",
+            "select count(*) from send_lanes where job = {id} and number = {} and worker = '{}'",
             claim.number, self.workers[at].name
         );
         self.check(self.db.int(&row).await == 1, || {
-            format!("G2: {id} has no open attempt row")
+            format!("G2: {id} is sent without a record")
         });
         self.check(now >= job.not_before, || format!("G7: {id} goes early"));
         self.check(job.expires.is_none_or(|e| now < e), || {
@@ -491,7 +489,7 @@ impl World<'_> {
         }
         let open = self
             .db
-            .int("select count(*) from send_attempts where outcome is null")
+            .int("select count(*) from send_lanes where worker is not null")
             .await;
         self.check(open == 0, || {
             format!("G8: {open} attempts without an outcome")

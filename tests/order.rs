@@ -14,12 +14,13 @@ both! {
         let claims = worker.claims().await;
         assert_eq!(claims.len(), 1);
         assert_eq!(db.state(job).await, "sending");
-        assert_eq!(db.int("select count(*) from send_attempts where outcome is null").await, 1);
+        assert_eq!(db.int("select count(*) from send_lanes where worker is not null").await, 1);
         assert_eq!(
             String::from_utf8_lossy(&claims[0].body),
             r#"{"page_id":1,"recipient":{"id":"a"},"message":{"template_type":"text","text":"hello"}}"#
         );
-        worker.answer(claims[0].clone(), 200);
+        let [claim] = <[_; 1]>::try_from(claims).expect("one");
+        worker.answer(claim, 200);
         assert!(worker.claims().await.is_empty());
         assert_eq!(db.state(job).await, "delivered");
         assert_eq!(db.text("select outcome || http_status || rule from send_attempts").await, "delivered200status.2xx");
@@ -133,6 +134,35 @@ both! {
         assert_eq!(db.int("select count(*) from send_jobs where finished_at < created_at").await, 0);
     }
 
+    no_head_waits_for_longer_than_any_rule_says_when_the_clock_is_set_back, |db| {
+        // (delay, attempts, how far ahead due_at is, how long it waits)
+        let (minute, hour) = (60_000, 3_600_000);
+        let cases = [
+            ("none", 0, 0, 10 * hour, 0),
+            ("delay", 10, 0, 10_000, 10_000),
+            ("clock", 10, 0, 10_000 + minute + 5_000, 0),
+            ("backoff", 0, 3, hour + minute - 5_000, hour + minute - 5_000),
+            ("tried", 0, 3, hour + minute + 5_000, 0),
+        ];
+        let mut worker = Steps::new(&db, "w1").await;
+        for (name, delay, attempts, ahead, waits) in cases {
+            let job = db.insert_with(name, "x", &[("delay", &delay.to_string())]).await;
+            worker.now = worker.now.max(db.pool.now().await.expect("now") + 10);
+            let due = db.time(worker.now + ahead);
+            db.run(&format!("update send_jobs set due_at = {due}, attempts = {attempts} where id = {job}"), &[]).await;
+            let claimed = worker.claimed().await;
+            if waits > 0 {
+                assert!(claimed.is_empty(), "{name}");
+                worker.now += waits - 1;
+                assert!(worker.claimed().await.is_empty(), "{name}");
+                worker.now += 1;
+                assert_eq!(worker.claimed().await, [job], "{name}");
+            } else {
+                assert_eq!(claimed, [job], "{name}");
+            }
+        }
+    }
+
     a_job_that_expires_in_its_backoff_ends_then_and_the_line_goes_on, |db| {
         let now = db.pool.now().await.expect("now");
         let first = db.insert_with("a", "1", &[("expires_at", &db.time(now + 5_000))]).await;
@@ -234,6 +264,8 @@ both! {
         worker.pass(Duration::from_secs(1));
         let claim = worker.claims().await.remove(0);
         assert_eq!(claim.body, first, "a retry sends the same bytes");
+        worker.answer(claim, 503);
+        worker.claims().await;
         assert_eq!(db.int(&flag).await, 1);
     }
 

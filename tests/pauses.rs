@@ -5,8 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postlane::attempt::Claim;
 use postlane::breaker::{Change, Suspect};
-use postlane::deliver::{Claim, Slot};
+use postlane::deliver::Slot;
 use postlane::job::JobId;
 use postlane::keyring::{Keyring, Pair};
 use postlane::ledger::Settings;

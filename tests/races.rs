@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postlane::deliver::{Claim, report};
+use postlane::attempt::Claim;
+use postlane::deliver::report;
 use postlane::judge::Answer;
 use postlane::store::operate::{self, Operator, Verb};
 use postlane::store::{Pool, Use};
@@ -44,7 +45,8 @@ const LEASE: Duration = Duration::from_secs(46);
 
 async fn outcome(db: &Db, job: i64, number: i64) -> String {
     db.text(&format!(
-        "select coalesce(outcome, 'none') from send_attempts where job_id = {job} and number = {number}"
+        "select coalesce((select outcome from send_attempts where job_id = {job} and number = {number}),
+            (select 'none' from send_lanes where job = {job} and number = {number} and worker is not null), 'missing')"
     ))
     .await
 }
@@ -75,7 +77,6 @@ both! {
             let first = db.insert(when, "1").await;
             let claim = one(worker.claims().await);
             assert_eq!(claim.job, first);
-            assert!(claim.alone, "its lane was born of one mark");
             let second = if when == "after" { None } else { Some(db.insert(when, "2").await) };
             if when == "before" {
                 assert!(other.claims().await.is_empty(), "the lane is leased");
@@ -160,9 +161,9 @@ both! {
         worker.pass(Duration::from_secs(1));
         let claim = one(worker.claims().await);
         assert_eq!((claim.job, claim.number), (job, 2));
-        assert_eq!(db.int("select count(*) from send_jobs where possible_duplicate").await, 1);
         worker.answer(claim, 200);
         assert_eq!(worker.deliver_all().await, [second]);
+        assert_eq!(db.int("select count(*) from send_jobs where possible_duplicate").await, 1);
     }
 
     a_lost_attempt_under_hold_is_unknown_and_blocks, |db| {
@@ -589,15 +590,12 @@ both! {
 
 /// What every unconfirmed commit must come to: nothing was sent, and both jobs go out once.
 async fn recovers(db: &Db, worker: &mut Steps, first: i64, second: i64) {
-    assert!(
-        worker.ledger.take_claims().is_empty(),
-        "nothing of it is sent"
-    );
+    assert!(worker.take_claims().is_empty(), "nothing of it is sent");
     assert_eq!(worker.deliver_all().await, [first, second]);
     assert_eq!(worker.ledger.unwritten(), 0);
     let delivered = "select count(*) from send_attempts where outcome = 'delivered'";
     assert_eq!(db.int(delivered).await, 2);
-    let others = "select count(*) from send_attempts where coalesce(outcome, '') not in ('delivered', 'not_sent')";
+    let others = "select count(*) from send_attempts where outcome <> 'delivered'";
     assert_eq!(db.int(others).await, 0);
     assert_eq!(
         db.int("select count(*) from send_jobs where failures > 0 or possible_duplicate")
@@ -618,7 +616,6 @@ async fn proxied(db: &Db) -> (Proxy, Steps) {
 async fn fails(worker: &mut Steps) {
     let now = postlane::clock::BootInstant::now();
     worker
-        .ledger
         .cycle_at(worker.now, now)
         .await
         .expect_err("the commit is not confirmed");
@@ -638,23 +635,17 @@ async fn a_claim_whose_commit_nobody_confirmed_is_not_sent_and_closed() {
         fails(&mut worker).await;
         let sending = i64::from(cut == Cut::AfterCommit);
         assert_eq!(
-            db.int("select count(*) from send_jobs where state = 'sending'")
+            db.int("select count(*) from send_lanes where worker is not null")
                 .await,
             sending
         );
         recovers(&db, &mut worker, first, second).await;
-        assert_eq!(
-            db.int("select count(*) from send_attempts where outcome = 'not_sent'")
-                .await,
-            sending
-        );
     }
 }
 
 #[tokio::test]
 async fn an_outcome_and_the_claim_behind_it_survive_a_commit_that_nobody_confirmed() {
-    let cuts = [Cut::AfterCommit, Cut::BeforeCommit];
-    for (cut, reads_ahead) in cuts.into_iter().flat_map(|cut| [(cut, true), (cut, false)]) {
+    for cut in [Cut::AfterCommit, Cut::BeforeCommit] {
         let Some(db) = support::postgres().await else {
             return;
         };
@@ -662,15 +653,11 @@ async fn an_outcome_and_the_claim_behind_it_survive_a_commit_that_nobody_confirm
         let first = db.insert("a", "1").await;
         let second = db.insert("a", "2").await;
         let (proxy, mut worker) = proxied(&db).await;
-        worker.reads_ahead = reads_ahead;
         let claim = one(worker.claims().await);
         worker.answer(claim, 200);
         proxy.cut(cut, 0);
         fails(&mut worker).await;
-        assert!(
-            worker.ledger.take_claims().is_empty(),
-            "nothing of it is sent"
-        );
+        assert!(worker.take_claims().is_empty(), "nothing of it is sent");
         assert_eq!(worker.deliver_all().await, [first, second]);
         assert_eq!(db.state(zero).await, "delivered");
         assert_eq!(
@@ -679,12 +666,12 @@ async fn an_outcome_and_the_claim_behind_it_survive_a_commit_that_nobody_confirm
             3
         );
         assert_eq!(
-            db.int("select count(*) from send_attempts where outcome = 'not_sent'")
+            db.int("select count(*) from send_attempts where outcome <> 'delivered'")
                 .await,
-            i64::from(cut == Cut::AfterCommit)
+            0
         );
         assert_eq!(
-            db.int("select count(*) from send_attempts where outcome is null")
+            db.int("select count(*) from send_lanes where worker is not null")
                 .await,
             0
         );
@@ -740,42 +727,39 @@ async fn a_commit_that_the_disk_refused_is_not_sent_and_its_token_harms_nobody()
 
 #[tokio::test]
 async fn an_outcome_that_the_disk_refused_is_written_later_and_the_next_job_goes_once() {
-    for reads_ahead in [true, false] {
-        let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
-        let zero = db.insert("a", "0").await;
-        let first = db.insert("a", "1").await;
-        let second = db.insert("a", "2").await;
-        let fail = Arc::new(AtomicBool::new(false));
-        let mut worker = Steps::on(failing_commits(&db, &fail).await, settings("w1")).await;
-        worker.reads_ahead = reads_ahead;
-        let claim = one(worker.claims().await);
-        worker.answer(claim, 200);
-        fail.store(true, Ordering::SeqCst);
-        fails(&mut worker).await;
-        // Step by step: one claim at a time, whatever was in hand.
-        let mut sent = Vec::new();
-        let mut hand: Option<Claim> = None;
-        for _ in 0..12 {
-            for claim in worker.cycle().await.claims {
-                assert!(hand.is_none(), "{claim:?} beside {hand:?}");
-                sent.push(claim.job);
-                hand = Some(claim);
-            }
-            for _ in 0..3 {
-                assert!(worker.cycle().await.claims.is_empty(), "one is on the wire");
-            }
-            if let Some(claim) = hand.take() {
-                worker.answer(claim, 200);
-            }
+    let db = Db::fresh(Engine::Sqlite).await.expect("sqlite is built in");
+    let zero = db.insert("a", "0").await;
+    let first = db.insert("a", "1").await;
+    let second = db.insert("a", "2").await;
+    let fail = Arc::new(AtomicBool::new(false));
+    let mut worker = Steps::on(failing_commits(&db, &fail).await, settings("w1")).await;
+    let claim = one(worker.claims().await);
+    worker.answer(claim, 200);
+    fail.store(true, Ordering::SeqCst);
+    fails(&mut worker).await;
+    // Step by step: one claim at a time, whatever was in hand.
+    let mut sent = Vec::new();
+    let mut hand: Option<Claim> = None;
+    for _ in 0..12 {
+        for claim in worker.cycle().await.claims {
+            assert!(hand.is_none(), "{claim:?} beside {hand:?}");
+            sent.push(claim.job);
+            hand = Some(claim);
         }
-        assert_eq!(sent, [first, second]);
-        assert_eq!(db.state(zero).await, "delivered");
-        assert_eq!(
-            db.int("select count(*) from send_attempts where outcome = 'delivered'")
-                .await,
-            3
-        );
+        for _ in 0..3 {
+            assert!(worker.cycle().await.claims.is_empty(), "one is on the wire");
+        }
+        if let Some(claim) = hand.take() {
+            worker.answer(claim, 200);
+        }
     }
+    assert_eq!(sent, [first, second]);
+    assert_eq!(db.state(zero).await, "delivered");
+    assert_eq!(
+        db.int("select count(*) from send_attempts where outcome = 'delivered'")
+            .await,
+        3
+    );
 }
 
 /// A connection of another process, held by hand.
@@ -935,11 +919,15 @@ async fn a_job_routed_while_its_lane_is_being_deleted_is_not_lost() {
         assert_eq!(claim.job, first);
         recorder.answer(claim, 200);
         recorder.pass(Duration::from_secs(2));
-        // The recorder looks, then claims this job: it stands still between the look and the delete.
+        // The recorder has found nothing behind this job, and waits before it deletes the lane: somebody has its
+        // attempt's row.
         let mut holder = session(&db).await;
         does(
             &mut holder,
-            &format!("begin; select 1 from send_jobs where id = {other} for update"),
+            &format!(
+                "begin; insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)
+                values ({first}, 1, now(), now(), 'not_sent', 'x')"
+            ),
         )
         .await;
         let mut router = Steps::new(&db, &format!("x{round}")).await;
@@ -960,7 +948,7 @@ async fn a_job_routed_while_its_lane_is_being_deleted_is_not_lost() {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        does(&mut holder, "commit").await;
+        does(&mut holder, "rollback").await;
         let (mut recorder, mut claims) = recording.await.expect("records");
         let (mut router, routed) = routing.await.expect("routes");
         claims.extend(recorder.claims().await);
@@ -995,7 +983,7 @@ async fn an_operator_and_a_claim_never_both_win() {
         let job = db.insert(&recipient, "1").await;
         let next = db.insert(&recipient, "2").await;
         let mut worker = Steps::new(&db, &format!("w{round}")).await;
-        // The operator has moved the job and not committed; the worker has looked and waits for it.
+        // The operator has moved the job and not committed: nothing goes before it.
         let mut holder = session(&db).await;
         let finished = if state == "cancelled" {
             ", finished_at = now()"
@@ -1007,11 +995,13 @@ async fn an_operator_and_a_claim_never_both_win() {
             &format!("begin; update send_jobs set state = '{sql}'{finished} where id = {job}"),
         )
         .await;
-        let claiming = tokio::spawn(async move { worker.claims().await });
-        someone_waits(&db).await;
+        assert!(worker.claims().await.is_empty());
+        worker.pass(Duration::from_millis(100));
+        assert!(worker.claims().await.is_empty());
         does(&mut holder, "commit").await;
-        let claims = claiming.await.expect("claims");
-        assert_eq!(one(claims).job, next, "the line goes on at once");
+        worker.pass(Duration::from_millis(100));
+        let claims = worker.claims().await;
+        assert_eq!(one(claims).job, next, "the lane goes on in a moment");
         assert_eq!(db.state(job).await, state);
         assert_eq!(
             db.int(&format!(
@@ -1077,25 +1067,20 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
             let mut hand: Vec<Claim> = Vec::new();
             let mut conflicts = 0_u32;
             // An operator may release a job after the last look: what is claimed is sent, to the end.
-            while !done.load(Ordering::SeqCst) || !hand.is_empty() || worker.ledger.unwritten() > 0
+            while !done.load(Ordering::SeqCst)
+                || worker.ledger.in_flight() + worker.ledger.unwritten() > 0
             {
-                match worker.ledger.cycle(chance.once_in(2), &mut || None).await {
-                    Ok(step) => {
-                        hand.extend(step.claims.into_iter().inspect(|c| started(&history, c)))
-                    }
-                    Err(error) if error.is_conflict() => {
-                        conflicts += 1;
-                        hand.extend(
-                            worker
-                                .ledger
-                                .take_claims()
-                                .into_iter()
-                                .inspect(|c| started(&history, c)),
-                        );
-                    }
+                match worker
+                    .ledger
+                    .cycle(postlane::store::wake::Woken::Time)
+                    .await
+                {
+                    Ok(_) => {}
+                    Err(error) if error.is_conflict() => conflicts += 1,
                     Err(error) => panic!("{error}"),
                 }
-                worker.ledger.read_ahead().await.expect("reads");
+                let claims = worker.take_claims().into_iter();
+                hand.extend(claims.inspect(|claim| started(&history, claim)));
                 let answer = chance.below(hand.len() + 1);
                 for _ in 0..answer {
                     let claim = hand.swap_remove(chance.below(hand.len()));
@@ -1106,13 +1091,14 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
                     ));
                     let status = if chance.once_in(4) { 503 } else { 200 };
                     let mut ended =
-                        report(claim, &support::status_answer(status), None, &worker.wire);
-                    ended.failed = 0;
+                        report(&claim, &support::status_answer(status), None, &worker.wire);
+                    ended.slot = Some(claim.slot);
+                    ended.attempt.as_mut().expect("an attempt").failed = false;
                     if status == 503 {
-                        ended.state = postlane::job::State::Queued;
+                        ended.state = Some(postlane::job::State::Queued);
                         ended.due = ended.finished + 1;
                     }
-                    worker.ledger.report(ended);
+                    worker.report(ended);
                 }
                 tokio::task::yield_now().await;
             }
@@ -1173,7 +1159,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
     }
     assert_eq!(db.int("select count(*) from send_attempts").await, requests);
     assert_eq!(
-        db.int("select count(*) from send_attempts where outcome is null")
+        db.int("select count(*) from send_lanes where worker is not null")
             .await,
         0
     );

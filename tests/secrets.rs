@@ -9,9 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postlane::attempt::Claim;
 use postlane::breaker::Change;
 use postlane::clock::BootInstant;
-use postlane::deliver::{Claim, SecretId, Secrets as _, report};
+use postlane::deliver::{SecretId, Secrets as _, report};
 use postlane::judge::judge;
 use postlane::keyring::{Keyring, Pair};
 use rig::{SECRET, Setup, Sql, Worker, sandbox, until};
@@ -184,6 +185,12 @@ async fn sighup_takes_the_secrets_of_pages_and_nothing_else() {
     assert_eq!(worker.stop().await, 0);
 }
 
+fn slot() -> postlane::pace::Slot {
+    postlane::pace::Slots::new(1)
+        .take(&"1".into())
+        .expect("one is free")
+}
+
 fn claim() -> Claim {
     Claim {
         ambiguous: 0,
@@ -198,7 +205,7 @@ fn claim() -> Claim {
         on_ambiguous: None,
         delay: Duration::ZERO,
         expires_in: None,
-        alone: false,
+        slot: slot(),
         started: 0,
         claimed: BootInstant::now(),
     }
@@ -222,7 +229,7 @@ fn a_page_pauses_only_once_both_of_its_secrets_are_refused() {
         watched.saw(BootInstant::now(), "1", "1/id:other", &mut other);
         drop(watched);
         wire.secrets = Arc::<Keyring>::clone(&ring);
-        report(claim(), &support::status_answer(status), signed, &wire);
+        report(&claim(), &support::status_answer(status), signed, &wire);
         let changes = breaker.lock().expect("not poisoned").changes();
         matches!(&changes[..], [Change::Open { .. }])
     };

@@ -37,6 +37,8 @@ create table send_jobs (
     due_at integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),
     reason text,
     last_status integer,
+    -- the rule that judged the last attempt
+    last_rule text,
     created_at integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),
     finished_at integer,
     -- when a job with send_at joined its line
@@ -102,7 +104,7 @@ create table send_jobs (
     constraint metadata_is_json check (metadata is null or json_valid(metadata)),
     constraint metadata_is_at_most_64_kib check (length(cast(metadata as blob)) <= 65536),
     constraint state_is_known check (
-        state = 'queued' or state = 'sending' or state = 'delivered' or state = 'dead' or state = 'unknown'
+        state = 'queued' or state = 'delivered' or state = 'dead' or state = 'unknown'
         or state = 'held' or state = 'cancelled'
     ),
     constraint finished_at_is_set_when_final check (
@@ -113,14 +115,12 @@ create table send_jobs (
 -- A producer's second INSERT with the same key fails.
 create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency_key)
     where idempotency_key is not null;
--- The line: the next job of a lane is its lowest entry here.
-create index send_jobs_line on send_jobs (lane, id)
+-- The next job of a lane is its lowest entry here; so is the one that it has in hand.
+create index send_jobs_lane on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
 -- Jobs that have not joined their lines yet: each has a row in send_timers.
 create index send_jobs_scheduled on send_jobs (send_at, id)
     where state = 'queued' and send_at is not null and joined_at is null;
--- An assertion: one job of a lane is in hand at a time.
-create unique index send_jobs_one_sending on send_jobs (lane) where state = 'sending';
 create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
 -- What ended badly, for producers.
 create index send_jobs_ended_badly on send_jobs (id) where state in ('dead', 'unknown');
@@ -131,13 +131,13 @@ create index send_jobs_ended on send_jobs (finished_at, id) where state in ('dea
 create index send_jobs_held on send_jobs (held_at, id) where state = 'held';
 create index send_jobs_requeued_from on send_jobs (requeued_from) where requeued_from is not null;
 
--- One row for each request, committed before its first byte.
+-- One row for each attempt that has ended; never changed, but for a late answer that replaces a guess.
 create table send_attempts (
     job_id integer not null,
     number integer not null,
     started_at integer not null,
-    finished_at integer,
-    outcome text,
+    finished_at integer not null,
+    outcome text not null,
     http_status integer,
     error text,
     response text,
@@ -147,25 +147,39 @@ create table send_attempts (
     constraint outcome_is_known check (
         outcome = 'delivered' or outcome = 'refused' or outcome = 'retryable' or outcome = 'throttled'
         or outcome = 'not_sent' or outcome = 'ambiguous'
-    ),
-    constraint finished_at_comes_with_the_outcome check ((outcome is null) = (finished_at is null))
+    )
 ) strict, without rowid;
 
--- One row for each lane with undelivered work. due_at says when anybody may next touch the
--- lane: when its head is due, when its lease ends, or null while it is blocked.
+-- One row for each lane with undelivered work. While worker is set, job is in hand: attempt number of it may be on
+-- the wire. This row is the record of that attempt, committed before its first byte. due_at says when anybody may next
+-- touch the lane: when its head is due, when the worker's lease ends, or null while it is blocked.
 create table send_lanes (
     lane text not null primary key,
     page_id text not null,
     due_at integer,
-    leased_by text,
+    worker text,
+    -- of the last statement that took or left the lane; never the same twice
     token integer not null default 0,
-    head integer,
+    -- in hand, or, without a worker, begun and waiting for its next attempt
+    job integer,
+    number integer,
+    started_at integer,
+    -- how many times a mark has come for it
     touched integer not null default 0,
     -- not before this, whatever is marked: the lane rests after its last request
-    rest_until integer not null default 0
+    rest_until integer not null default 0,
+    -- why the outcome of its job could not be recorded
+    stuck text,
+    constraint worker_has_a_job check (worker is null or (job is not null and number is not null and started_at is not null))
 ) strict, without rowid;
 create index send_lanes_due on send_lanes (page_id, due_at) where due_at is not null;
 create index send_lanes_blocked on send_lanes (page_id, lane) where due_at is null;
+
+-- Where each job is; `sending` while its lane has it in hand.
+create view send_status as
+select j.id, j.page_id, j.lane, case when l.worker is not null and j.state = 'queued' then 'sending' else j.state end as state,
+    l.number, l.started_at as started_at, l.worker, j.due_at, j.reason, j.last_rule
+from send_jobs j left join send_lanes l on l.lane = j.lane and l.job = j.id and l.worker is not null;
 
 -- Marks: "look at this lane". Appended by the trigger and by operators' verbs, taken by ledgers.
 create table send_inbox (

@@ -127,6 +127,7 @@ fn columns(job: &Job) -> Markup {
             (text("tag", job.tag.as_deref()))
             dt { "attempts" } dd { (job.attempts) ", " (job.failures) " count as failures" }
             @if let Some(status) = job.last_status { dt { "last_status" } dd { (status) } }
+            @if let Some(rule) = &job.last_rule { dt { "last_rule" } dd { (rule) } }
             @if job.possible_duplicate { dt { "possible_duplicate" } dd { "sent again after an attempt that may have arrived" } }
             @if let Some(from) = job.requeued_from { dt { "requeued_from" } dd { a href={ "/jobs/" (from) } { (from) } } }
             @if job.delay != 0 { dt { "delay" } dd { (job.delay) " s" } }

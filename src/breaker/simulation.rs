@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use super::*;
 use crate::clock::{Millis, millis};
 use crate::judge::{Answer, RuleSet, judge};
-use crate::pace::Slots;
+use crate::pace::{Slot, Slots};
 
 const ALL_PAGES: usize = 200;
 /// How long a run is, in milliseconds.
@@ -201,6 +201,8 @@ enum Event {
 struct Worker {
     breaker: Breaker,
     slots: Slots,
+    /// Those of what is in flight, by page and lane.
+    taken: HashMap<(usize, usize), Slot>,
     life: u32,
     looks_at: Option<u64>,
 }
@@ -244,6 +246,7 @@ impl Worker {
         Self {
             breaker: Breaker::new(settings()),
             slots: Slots::new(256),
+            taken: HashMap::new(),
             life,
             looks_at: None,
         }
@@ -462,7 +465,7 @@ impl World {
         state.failed = if passes { 0 } else { state.failed + 1 };
         let Worker {
             breaker,
-            slots,
+            taken,
             life: alive,
             ..
         } = &mut self.workers[worker];
@@ -472,8 +475,10 @@ impl World {
             &format!("{name}/{lane}"),
             &mut judgement,
         );
-        if *alive == life {
-            slots.ended(&name, ill != Some(Ill::Hangs));
+        if *alive == life
+            && let Some(slot) = taken.remove(&(page, lane))
+        {
+            slot.ended(ill != Some(Ill::Hangs));
         }
         let lane_state = &mut state.lanes[lane];
         lane_state.in_flight = false;
@@ -562,7 +567,7 @@ impl World {
 
     /// A cycle of a worker's ledger, without what only a database needs.
     fn cycle(&mut self, worker: usize) {
-        let mut slots = std::mem::replace(&mut self.workers[worker].slots, Slots::new(0));
+        let slots = self.workers[worker].slots.clone();
         let names: Vec<(usize, Arc<str>)> = self
             .due
             .iter()
@@ -635,14 +640,13 @@ impl World {
                 lanes = probe_order(newest, lanes, is_tried);
             }
             for (ready, lane) in lanes.into_iter().take(jobs) {
-                if !slots.may_take(&name) {
+                let Some(slot) = slots.take(&name) else {
                     break;
-                }
-                slots.take(&name);
+                };
+                self.workers[worker].taken.insert((page, lane), slot);
                 self.sends(worker, page, lane, ready);
             }
         }
-        self.workers[worker].slots = slots;
         // Two workers do not wake each other: each looks at least once a second.
         let next = tries.next_in.unwrap_or(1_000).clamp(1, 1_000) as u64;
         let time = now + next;

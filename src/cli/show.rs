@@ -151,6 +151,7 @@ impl Show {
                 "last_status",
                 job.last_status.map(|status| status.to_string()),
             ),
+            ("last_rule", job.last_rule.clone()),
             ("created_at", at(Some(job.created_at))),
             ("due_at", at(Some(job.due_at))),
             ("finished_at", at(job.finished_at)),

@@ -33,6 +33,7 @@ pub struct JobView<'a> {
     due_at: String,
     reason: Option<&'a str>,
     last_status: Option<i64>,
+    last_rule: Option<&'a str>,
     created_at: String,
     finished_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +83,7 @@ impl<'a> JobView<'a> {
             due_at: utc(job.due_at),
             reason: job.reason.as_deref(),
             last_status: job.last_status,
+            last_rule: job.last_rule.as_deref(),
             created_at: utc(job.created_at),
             finished_at: at(job.finished_at),
             waits_for: None,

@@ -56,6 +56,13 @@ pub enum Event<'a> {
         /// Which attempt of the job.
         number: i64,
     },
+    /// The database refuses to record how an attempt of a job ended; its lane waits, the others go on.
+    Refused {
+        /// The job.
+        job: JobId,
+        /// What the database said.
+        why: &'a str,
+    },
     /// A report came after its lane had been taken over.
     Fenced {
         /// How many reports.

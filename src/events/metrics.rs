@@ -36,6 +36,7 @@ pub(super) struct Metrics {
     pub(super) recorded: Counter,
     pub(super) in_flight: Gauge,
     fenced: Counter,
+    refused: Counter,
     lost: Counter,
     conflicts: Counter,
     ledger_failures: Counter,
@@ -143,6 +144,10 @@ impl Metrics {
             "Reports that came after their lane had been taken over",
         );
         let lost = counter("lost_attempts", "Attempts whose worker was gone");
+        let refused = counter(
+            "refused_completions",
+            "Outcomes that the database refused to record; their lanes wait",
+        );
         let conflicts = counter(
             "ledger_conflicts",
             "Cycles repeated after a deadlock or a lock not had",
@@ -193,6 +198,7 @@ impl Metrics {
             recorded,
             in_flight,
             fenced,
+            refused,
             lost,
             conflicts,
             ledger_failures,
@@ -273,6 +279,7 @@ impl Metrics {
             Event::Ended { .. } => self.jobs.inc(State::Dead.as_str()),
             Event::Lost { .. } => drop(self.lost.inc()),
             Event::Fenced { reports, .. } => add(&self.fenced, reports),
+            Event::Refused { .. } => drop(self.refused.inc()),
             Event::Committed { ended, took, .. } => {
                 self.commits.inc();
                 add(&self.recorded, ended);

@@ -64,7 +64,7 @@ fn tell(news: &News<'_>) {
 /// The verb of a statement: its first line, a comment.
 pub(super) fn verb(text: &str) -> &str {
     let (_, text) = text.split_once("-- ").unwrap_or(("", "a statement"));
-    text.lines().next().unwrap_or_default()
+    text.split([':', '\n']).next().unwrap_or_default()
 }
 
 /// Waits for a call that cannot be left, and tells of it if it takes long.

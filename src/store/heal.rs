@@ -26,11 +26,6 @@ select lane, page_id, missing from (
     order by j.lane, j.id limit $3
 ) bite";
 
-const SENDING: &str = "-- heal: jobs in hand whose lanes are missing
-select j.lane, j.page_id from send_jobs j
-where j.state = 'sending' and (select 1 from send_lanes l where l.lane = j.lane) is null
-    and (select 1 from send_inbox i where i.page_id = j.page_id and i.lane = j.lane limit 1) is null limit $1";
-
 const TIMERS: &str = "-- heal: jobs whose timers are missing
 select id, at, (select 1 from send_timers t where t.at = bite.at and t.job_id = bite.id) is null as missing from (
     select id, {ms: send_at} as at from send_jobs
@@ -67,7 +62,7 @@ from (
 // Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
 const LATE: &str = "-- heal: lanes that wait for longer than any rule says
 select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
-where l.due_at > $1 and l.leased_by is null
+where l.due_at > $1 and l.worker is null
     and (select count(*) from (select 1 from send_inbox m where m.page_id = l.page_id limit 101) m) <= 100
     and (select 1 from send_inbox i where i.page_id = l.page_id and i.lane = l.lane limit 1) is null
 limit 0 + $2";
@@ -111,12 +106,8 @@ impl Healer {
         let blocked = missing(&tx.rows(BLOCKED, &binds).await?, &mut lanes)?;
         // What was written a moment ago may be ahead of `now`.
         let late = now.saturating_add(millis(longest)).saturating_add(60_000);
-        let mut found = tx.rows(SENDING, &[bite.into()]).await?;
-        found.extend(
-            tx.batch(LATE, &[late.into(), bite.into()], pages.into_iter())
-                .await?,
-        );
-        for row in &found {
+        let binds = [late.into(), bite.into()];
+        for row in &tx.batch(LATE, &binds, pages.into_iter()).await? {
             lanes.insert(row.text("lane")?, row.text("page_id")?);
         }
         for (lane, page) in &lanes {

@@ -1,195 +1,167 @@
 //! Intake: marks become lanes.
 //!
-//! Producers append marks and share nothing else with workers. Marks are taken page by page,
-//! oldest first; lanes are born in lane order, and those that are there are touched only while nobody
-//! else has them in hand, so two workers never wait for each other in a circle.
+//! Producers append marks and share nothing else with workers. Marks are taken oldest first; lanes are
+//! created in lane order, and those that are there are touched only while nobody else has them in hand, so
+//! two workers never wait for each other in a circle.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::lanes::{Lease, Locked};
+use super::lanes::{HEAD, Lease, Plan, head};
+use super::work::Work;
 use super::{Bind, Result, Tx};
+use crate::attempt::InHand;
 use crate::clock::Millis;
 
-const MARKS_POSTGRES: &str = "-- intake: take marks
-with gone as (
-    delete from send_inbox where ctid = any (array(
-        select ctid from send_inbox where page_id = $1 order by id limit $2 for update skip locked))
-    returning lane, look
-)
-select lane, bool_or(look) as look, count(*) as marks from gone group by lane";
-
-/// Differs from Postgres in that SQLite cannot group what it deletes: it is read first. Nobody
-/// else writes meanwhile. (A bare parameter as the limit would make it prepare the statement anew each
-/// time.)
-const MARKS_SQLITE: &str = "-- intake: read marks
-select lane, max(look) as look, count(*) as marks, max(id) as last
-from (select id, lane, look from send_inbox where page_id = $1 order by id limit 0 + $2) group by lane";
-/// Differs from Postgres in that it deletes what [`MARKS_SQLITE`] has read.
-const TAKEN_SQLITE: &str = "-- intake: they are taken
-delete from send_inbox where page_id = $1 and id <= $2";
-
-/// What was marked in one lane.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark {
-    /// It must be looked at even while it waits.
-    look: bool,
-    /// It is one job's.
-    single: bool,
+/// What is asked of one page.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The page.
+    pub page: Arc<str>,
+    /// Most marks.
+    pub marks: usize,
+    /// Most lanes to put into hand.
+    pub slots: usize,
 }
 
-/// Marks that were taken: each lane once.
+/// What came of marks.
 #[derive(Debug, Default)]
-pub struct Marks {
-    /// How many marks there were.
-    pub taken: usize,
-    /// The lanes they name, each once and in order.
-    pub lanes: Vec<(Arc<str>, Mark)>,
-    /// Lanes whose names are no UTF-8 (SQLite takes any bytes as text).
-    pub garbled: Vec<Vec<u8>>,
-}
-
-impl Marks {
-    /// Where in `lanes` a lane stands.
-    fn place(&self, lane: &str) -> Option<usize> {
-        let found = self.lanes.binary_search_by(|(name, _)| (**name).cmp(lane));
-        found.ok()
-    }
-}
-
-/// Takes up to `limit` marks of a page.
-pub async fn marks(tx: &mut Tx, page: &str, limit: usize) -> Result<Marks> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sqlite = matches!(tx, Tx::Sqlite(..));
-    let text = if sqlite { MARKS_SQLITE } else { MARKS_POSTGRES };
-    let rows = tx.rows(text, &[page.into(), limit.into()]).await?;
-    let (mut marks, mut last) = (Marks::default(), 0);
-    for row in &rows {
-        let (look, taken) = (row.flag(1)?, row.int(2)?);
-        let mark = Mark {
-            look,
-            single: taken == 1 && !look,
-        };
-        marks.taken += usize::try_from(taken).unwrap_or_default();
-        match row.utf8(0)? {
-            Ok(lane) => marks.lanes.push((lane.into(), mark)),
-            Err(garbled) => marks.garbled.push(garbled.to_vec()),
-        }
-        if sqlite {
-            last = last.max(row.int(3)?);
-        }
-    }
-    marks.lanes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    if last > 0 {
-        tx.run(TAKEN_SQLITE, &[page.into(), last.into()]).await?;
-    }
-    Ok(marks)
-}
-
-// Waits for whoever has the same lane new or half deleted, in lane order, and for nobody else.
-const BORN: &str = "-- intake: lanes are born
-insert into send_lanes (lane, page_id, due_at, leased_by, token)
-select r.lane, $1, case when r.born then cast($2 as bigint) else cast($3 as bigint) end,
-    case when r.born then $4 end, $5
-from {rows: lane text, born bool} where true order by {bytes: r.lane}
-on conflict (lane) do nothing
-returning lane";
-
-// Waits for nobody. A new job behind a waiting head must not wake it, a mark of an operator or a timer
-// must. The count tells whoever has the lane in hand that its job is not alone any more.
-const TOUCHED: &str = "-- intake: lanes are touched
-with free as materialized (
-    select l.lane as free_lane, r.look from {rows: lane text, look bigint}
-    join send_lanes l on {key: l.lane = r.lane} {skip locked l}
-)
-update send_lanes set touched = touched + 1,
-    due_at = case when free.look > 0 and leased_by is null
-        then case when rest_until > $1 then rest_until else $1 end
-        else due_at end
-from free where {key: lane = free_lane}
-returning lane";
-
-/// What marks have woken.
-#[derive(Debug, Default)]
-pub struct Woken {
-    /// Lanes that were born leased, locked.
-    pub leased: Vec<Locked>,
-    /// How many lanes were born.
+pub struct TakenIn {
+    /// Lanes in hand.
+    pub hands: Vec<InHand>,
+    /// How many marks were taken.
+    pub marks: usize,
+    /// How many lanes are new.
     pub born: usize,
+    /// How many lanes that were there are to be looked at.
+    pub woken: usize,
 }
 
-/// Gives each marked lane its row; up to `slots` of those that are new are born leased. A lane that
-/// another transaction has in hand keeps a mark.
-pub async fn wake(
-    tx: &mut Tx,
-    page: &str,
-    marks: &Marks,
-    lease: &Lease,
-    slots: usize,
-) -> Result<Woken> {
-    let row = |(at, (lane, _)): (usize, &(Arc<str>, Mark))| [lane.into(), (at < slots).into()];
-    let rows = marks.lanes.iter().enumerate().map(row);
-    let binds: [Bind; 5] = [
-        page.into(),
-        lease.until.into(),
-        lease.now.into(),
+/// Takes the oldest marks of pages, gives each lane that is new its row, with its head in hand where it may begin,
+/// and touches the others. A lane that somebody else has in hand at this moment keeps its mark.
+pub async fn intake(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
+    if work.commits_each() {
+        return intake_postgres(work, asks, lease).await;
+    }
+    let mut taken = TakenIn::default();
+    for ask in asks {
+        intake_sqlite(work.tx().await?, ask, lease, &mut taken).await?;
+    }
+    Ok(taken)
+}
+
+async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
+    let pages: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let row = |ask: &Ask| [(&ask.page).into(), ask.marks.into(), ask.slots.into()];
+    let text = include_str!("postgres/intake.sql");
+    let rows = work
+        .batch(text, &lease.binds(), asks.iter().map(row))
+        .await?;
+    let mut taken = TakenIn::default();
+    let mut heads = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        if row.is_null(0)? {
+            taken.marks = usize::try_from(row.int(3)?).unwrap_or_default();
+            taken.born = usize::try_from(row.int(4)?).unwrap_or_default();
+            taken.woken = usize::try_from(row.int(5)?).unwrap_or_default();
+        } else if !row.is_null(3)? {
+            heads.insert(row.str(0)?, row);
+        }
+    }
+    // Its head is in hand only if the lane's row is this statement's.
+    for born in &rows {
+        if born.flag(2)?
+            && let Some(row) = heads.get(&born.str(0)?)
+            && let Some(head) = head(row, 3)?
+            && let Some(page) = pages.get(&*row.str(1)?)
+        {
+            taken.hands.push(InHand {
+                lane: row.str(0)?.into(),
+                page: Arc::clone(page),
+                token: lease.token,
+                head,
+                lost: None,
+            });
+        }
+    }
+    Ok(taken)
+}
+
+async fn intake_sqlite(tx: &mut Tx, ask: &Ask, lease: &Lease, taken: &mut TakenIn) -> Result<()> {
+    let [a, b, c, d, e, f, g] = lease.binds();
+    let binds = [
+        a,
+        b,
+        c,
+        d,
+        e,
+        f,
+        g,
+        (&ask.page).into(),
+        ask.marks.into(),
+        ask.slots.into(),
+    ];
+    let rows = tx.rows(include_str!("sqlite/intake.sql"), &binds).await?;
+    let (mut lanes, mut garbled, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
+    for row in &rows {
+        taken.marks += usize::try_from(row.int(2)?).unwrap_or_default();
+        last = last.max(row.int(3)?);
+        let lane: Arc<str> = match row.utf8(0)? {
+            Ok(lane) => lane.into(),
+            Err(bytes) => {
+                garbled.push(bytes.to_vec());
+                continue;
+            }
+        };
+        let (is_there, may, look) = (row.flag(4)?, row.flag(5)?, row.flag(1)?);
+        let plan = match head(row, 6)? {
+            // All that it was marked for has ended meanwhile.
+            None if may => continue,
+            None => Plan::wait(Some(lease.now)),
+            Some(head) => {
+                let plan = Plan::of(&head, row.int_opt(6 + HEAD)?, lease);
+                if plan.claims {
+                    taken.hands.push(InHand {
+                        lane: Arc::clone(&lane),
+                        page: Arc::clone(&ask.page),
+                        token: lease.token,
+                        head,
+                        lost: None,
+                    });
+                }
+                plan
+            }
+        };
+        taken.born += usize::from(!is_there);
+        taken.woken += usize::from(is_there && look);
+        lanes.push([
+            (&lane).into(),
+            is_there.into(),
+            look.into(),
+            plan.due.into(),
+            plan.claims.into(),
+            plan.job.into(),
+            plan.number.into(),
+        ]);
+    }
+    let binds = [
         (&lease.worker).into(),
         lease.token.into(),
+        lease.now.into(),
+        (&ask.page).into(),
     ];
-    let name: Arc<str> = page.into();
-    let mut is_new = vec![false; marks.lanes.len()];
-    let mut woken = Woken::default();
-    for row in tx.batch(BORN, &binds, rows).await? {
-        if let Some(at) = marks.place(&row.str(0)?) {
-            is_new[at] = true;
-            woken.born += 1;
-            let (lane, mark) = &marks.lanes[at];
-            if at < slots {
-                woken.leased.push(Locked {
-                    lane: Arc::clone(lane),
-                    page: Arc::clone(&name),
-                    head: None,
-                    alone: mark.single,
-                });
-            }
-        }
+    tx.batch(
+        include_str!("sqlite/intake_write.sql"),
+        &binds,
+        lanes.into_iter(),
+    )
+    .await?;
+    if last > 0 {
+        let binds = [(&ask.page).into(), last.into()];
+        tx.run(include_str!("sqlite/taken.sql"), &binds).await?;
     }
-    if is_new.contains(&false) {
-        touch(tx, page, marks, is_new, lease.now).await?;
-    }
-    Ok(woken)
+    end_garbled(tx, garbled, lease.now).await
 }
-
-/// Touches the marked lanes that were there before, and leaves a mark for those that somebody else has
-/// in hand.
-async fn touch(
-    tx: &mut Tx,
-    page: &str,
-    marks: &Marks,
-    mut done: Vec<bool>,
-    now: Millis,
-) -> Result<()> {
-    let left = |done: &[bool]| -> Vec<(Arc<str>, Mark)> {
-        let left = marks.lanes.iter().zip(done).filter(|(_, done)| !**done);
-        left.map(|(lane, _)| lane.clone()).collect()
-    };
-    let row = |(lane, mark): &(Arc<str>, Mark)| [lane.into(), mark.look.into()];
-    for row in tx
-        .batch(TOUCHED, &[now.into()], left(&done).iter().map(row))
-        .await?
-    {
-        if let Some(at) = marks.place(&row.str(0)?) {
-            done[at] = true;
-        }
-    }
-    // What stood for several marks must not be taken for one job's.
-    let kept = |(lane, mark): &(Arc<str>, Mark)| [lane.into(), (!mark.single).into()];
-    tx.change(KEPT, &[page.into()], left(&done).iter().map(kept))
-        .await?;
-    Ok(())
-}
-
-const KEPT: &str = "-- intake: marks of lanes that somebody else has in hand
-insert into send_inbox (page_id, lane, look) select $1, r.lane, r.look from {rows: lane text, look bool}";
 
 // Those that have joined their line are found by its index; the others leave a mark when they join.
 const GARBLED: &str = "-- intake: jobs of a lane whose name is no UTF-8
@@ -197,7 +169,7 @@ update send_jobs set state = 'dead', reason = 'invalid: json.utf8: recipient or 
 where lane = cast($1 as text) and state = 'queued' and (send_at is null or joined_at is not null)";
 
 /// Ends the jobs of lanes that cannot be named.
-pub async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()> {
+async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()> {
     for lane in lanes {
         tx.run(GARBLED, &[Bind::Bytes(lane), now.into()]).await?;
     }
@@ -241,7 +213,8 @@ update send_jobs set joined_at = {at: $1} from {rows: job bigint}
 where {key: send_jobs.id = r.job} and joined_at is null returning id as job";
 
 /// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
-pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
+pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<usize> {
+    let tx = work.tx().await?;
     let text = match tx {
         Tx::Postgres(_) => TIMERS_POSTGRES,
         Tx::Sqlite(..) => TIMERS_SQLITE,
@@ -253,5 +226,6 @@ pub async fn timers(tx: &mut Tx, now: Millis, limit: i64) -> Result<usize> {
         .collect::<Result<Vec<_>>>()?;
     let joined = tx.batch(JOIN, &[now.into()], jobs.into_iter()).await?;
     look_again_for(tx, &joined).await?;
+    work.end_step().await?;
     Ok(due.len())
 }

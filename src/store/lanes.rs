@@ -1,16 +1,15 @@
-//! Lanes: which are due, and what becomes of them.
+//! Lanes: which pages have work, what is written of a lane that is in hand, and how its head is read.
 //!
-//! A lane that is taken here is locked until the transaction ends, so nothing can be routed into
-//! it between the look and the decision: intake waits for the lock, and a lane that was deleted
-//! meanwhile is born again by it.
+//! Three statements put lanes into hand: [`super::intake`], [`super::take`], [`super::complete`]. Each locks the head that
+//! it chooses, never waiting, and looks at the locked row: what was moved meanwhile does not begin.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
-use crate::breaker::probe_order;
-use crate::clock::Millis;
-use crate::job::JobId;
+use crate::clock::{Millis, millis};
+use crate::job::{AfterUnknown, Head, JobId};
 
 /// A page with lanes, and when the first of them is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,69 +78,6 @@ pub async fn survey(pool: &Pool) -> Result<Survey> {
     Ok(survey)
 }
 
-/// A lane this transaction has locked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Locked {
-    /// The lane.
-    pub lane: Arc<str>,
-    /// Its page.
-    pub page: Arc<str>,
-    /// Its begun job, if it waits in the line.
-    pub head: Option<JobId>,
-    /// It was just born of the mark of one job: nobody else stands in its line but jobs whose marks are
-    /// still to be taken.
-    pub alone: bool,
-}
-
-const TAKE: &str = "-- take: due lanes of a page
-select lane, head from send_lanes
-where page_id = $1 and due_at <= $2
-order by due_at limit 0 + $3 {skip locked}";
-const TAKE_NEWEST: &str = "-- take: the newest due lanes of a page
-select lane, head from send_lanes
-where page_id = $1 and due_at <= $2
-order by due_at desc limit 0 + $3 {skip locked}";
-
-/// Locks up to `limit` due lanes of a page, oldest first. Lanes that another transaction holds are passed
-/// over. For a probe, half of them are the newest: the oldest may all have failed before.
-pub async fn take(
-    tx: &mut Tx,
-    page: &str,
-    now: Millis,
-    limit: usize,
-    probe: bool,
-) -> Result<Vec<Locked>> {
-    if !probe {
-        return take_by(tx, TAKE, page, now, limit).await;
-    }
-    let oldest = take_by(tx, TAKE, page, now, limit.div_ceil(2)).await?;
-    let known: HashSet<Arc<str>> = oldest.iter().map(|l| Arc::clone(&l.lane)).collect();
-    let mut newest = take_by(tx, TAKE_NEWEST, page, now, limit / 2).await?;
-    newest.retain(|l| !known.contains(&l.lane));
-    Ok(probe_order(newest, oldest, |lane| lane.head.is_some()))
-}
-
-async fn take_by(
-    tx: &mut Tx,
-    text: &'static str,
-    page: &str,
-    now: Millis,
-    limit: usize,
-) -> Result<Vec<Locked>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let binds = [page.into(), now.into(), limit.into()];
-    let page: Arc<str> = page.into();
-    let lane = |row: &Row| {
-        Ok(Locked {
-            lane: row.str(0)?.into(),
-            page: Arc::clone(&page),
-            head: row.int_opt(1)?,
-            alone: false,
-        })
-    };
-    tx.rows(text, &binds).await?.iter().map(lane).collect()
-}
-
 const TOKENS_POSTGRES: &str =
     "-- claim: tokens that never repeat\nselect nextval('send_tokens') as token";
 /// Differs from Postgres in that SQLite has no sequences: a counter row, under the write lock.
@@ -162,162 +98,97 @@ pub async fn tokens(pool: &Pool) -> Result<i64> {
     Ok(first)
 }
 
-/// A job that begins its next attempt.
-#[derive(Debug, Clone)]
-pub struct Begin {
-    /// Its lane.
-    pub lane: Arc<str>,
-    /// The job.
-    pub job: JobId,
-    /// The number of the attempt that begins.
-    pub number: i64,
-    /// Its lane was born leased in this transaction: nothing is to be written there.
-    pub born: bool,
-}
-
-const CLAIM_JOBS: &str = "-- claim: the heads begin an attempt
-update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
-from {rows: job bigint, number bigint}
-where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1";
-
-// `is not false`: as where the jobs move on ([`super::record`]).
-const BEGAN: &str = "-- claim: which of them began
-select j.id from {rows: job bigint, number bigint}
-join send_jobs j on {key: j.id = r.job} and (j.state = 'sending') is not false and j.attempts = r.number";
-
-const CLAIM_ATTEMPTS: &str = "-- claim: the attempt, before its first byte
-insert into send_attempts (job_id, number, started_at, worker)
-select r.job, r.number, {at: $1}, $2 from {rows: job bigint, number bigint}";
-
-const CLAIM_LANES: &str = "-- claim: lease the lanes
-update send_lanes set leased_by = $1, token = $2, due_at = $3, head = null
-from {rows: lane text} where {key: send_lanes.lane = r.lane}";
-
-/// Differs from SQLite in that all three are one statement: SQLite cannot write in a `with`.
-const CLAIM_POSTGRES: &str = "-- claim: the heads begin an attempt
-with began as (
-    update send_jobs set state = 'sending', attempts = attempts + 1, possible_duplicate = possible_duplicate or ambiguous
-    from {rows: job bigint, number bigint, lane text, born bool}
-    where {key: send_jobs.id = r.job} and send_jobs.state = 'queued' and send_jobs.attempts = r.number - 1
-    returning r.job, r.number, r.lane, r.born
-), begun as (
-    insert into send_attempts (job_id, number, started_at, worker)
-    select job, number, {at: $1}, $2 from began
-), leased as (
-    update send_lanes set leased_by = $2, token = $3, due_at = $4, head = null
-    from began where {key: send_lanes.lane = began.lane} and not began.born
-)
-select job from began";
-
-/// Who leases, and how.
+/// What a statement that puts lanes into hand writes, and by which rules it chooses.
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// The worker's name, unique to its process.
     pub worker: Arc<str>,
-    /// The token of this transaction.
+    /// The token of this statement.
     pub token: i64,
-    /// The database's clock when the transaction began.
+    /// The database's clock at the beginning of the cycle.
     pub now: Millis,
     /// When the lease ends.
     pub until: Millis,
+    /// What an unknown job does to its lane.
+    pub after_unknown: AfterUnknown,
+    /// A delay goes out on the wire and is not waited for.
+    pub delay_on_wire: bool,
+    /// The longest wait that a rule gives between two attempts.
+    pub longest_wait: Duration,
 }
 
-/// Writes attempt rows and leases, and returns the jobs that did not begin: what an operator moved
-/// between the look and this is left alone.
-pub async fn claim(tx: &mut Tx, begin: &[Begin], lease: &Lease) -> Result<HashSet<JobId>> {
-    let worker = Bind::from(&lease.worker);
-    let mut moved = HashSet::new();
-    if let Tx::Postgres(_) = tx {
-        let row = |b: &Begin| {
-            [
-                b.job.into(),
-                b.number.into(),
-                (&b.lane).into(),
-                b.born.into(),
-            ]
-        };
-        let binds = [
-            lease.now.into(),
-            worker,
-            lease.token.into(),
-            lease.until.into(),
-        ];
-        let rows = tx
-            .batch(CLAIM_POSTGRES, &binds, begin.iter().map(row))
-            .await?;
-        if rows.len() < begin.len() {
-            moved.extend(begin.iter().map(|b| b.job));
-            for row in rows {
-                moved.remove(&row.int(0)?);
-            }
-        }
-        return Ok(moved);
-    }
-    let job = |b: &Begin| [b.job.into(), b.number.into()];
-    let jobs = begin.iter().map(job);
-    let changed = tx.change(CLAIM_JOBS, &[], jobs.clone()).await?;
-    if changed < u64::try_from(begin.len()).unwrap_or(u64::MAX) {
-        moved.extend(begin.iter().map(|b| b.job));
-        for row in tx.batch(BEGAN, &[], jobs).await? {
-            moved.remove(&row.int("id")?);
-        }
-    }
-    let begin = || begin.iter().filter(|b| !moved.contains(&b.job));
-    let jobs: Vec<_> = begin().map(job).collect();
-    tx.change(
-        CLAIM_ATTEMPTS,
-        &[lease.now.into(), worker.clone()],
-        jobs.into_iter(),
-    )
-    .await?;
-    let lane = |b: &Begin| [(&b.lane).into()];
-    let lanes: Vec<_> = begin().filter(|b| !b.born).map(lane).collect();
-    let binds = [worker, lease.token.into(), lease.until.into()];
-    tx.change(CLAIM_LANES, &binds, lanes.into_iter()).await?;
-    Ok(moved)
-}
-
-/// A lane that waits: until a time, or (none) until a mark.
-#[derive(Debug, Clone)]
-pub struct Park {
-    /// The lane.
-    pub lane: Arc<str>,
-    /// When anybody may next touch it.
-    pub due: Option<Millis>,
-    /// Its job that has begun and waits.
-    pub head: Option<JobId>,
-    /// Not before this, whatever is marked; 0 if it need not rest.
-    pub rest_until: Millis,
-}
-
-const PARK: &str = "-- park: release lanes until they are due
-update send_lanes set due_at = r.due, head = r.head, rest_until = r.rest_until, leased_by = null, token = $1
-from {rows: lane text, due bigint, head bigint, rest_until bigint} where {key: send_lanes.lane = r.lane}";
-
-/// Releases lanes that must wait.
-pub async fn park(tx: &mut Tx, lanes: &[Park], token: i64) -> Result<()> {
-    let row = |p: &Park| {
+impl Lease {
+    /// `$1` to `$7` of those statements.
+    pub(super) fn binds(&self) -> [Bind; 7] {
         [
-            (&p.lane).into(),
-            p.due.into(),
-            p.head.into(),
-            p.rest_until.into(),
+            (&self.worker).into(),
+            self.token.into(),
+            self.now.into(),
+            self.until.into(),
+            i64::from(self.after_unknown == AfterUnknown::Block).into(),
+            i64::from(self.delay_on_wire).into(),
+            millis(self.longest_wait).into(),
         ]
-    };
-    tx.change(PARK, &[token.into()], lanes.iter().map(row))
-        .await?;
-    Ok(())
+    }
 }
 
-const EMPTY: &str = "-- empty: lanes without a line end
-delete from send_lanes where lane {in (}select r.lane from {rows: lane text}{in )}";
-
-/// Deletes lanes whose line is empty. They are locked: what is routed meanwhile waits.
-pub async fn delete(tx: &mut Tx, lanes: &[Arc<str>]) -> Result<()> {
-    tx.change(EMPTY, &[], lanes.iter().map(|lane| [lane.into()]))
-        .await?;
-    Ok(())
+/// What SQLite's statements write of a lane, by what its head may do; Postgres decides it in the statement.
+pub(super) struct Plan {
+    /// When the lane is due again; none if it is blocked.
+    pub due: Option<Millis>,
+    /// Its head begins its next attempt.
+    pub claims: bool,
+    /// The head, if it begins or has begun.
+    pub job: Option<JobId>,
+    /// The number of the attempt that begins.
+    pub number: Option<i64>,
 }
+
+impl Plan {
+    /// For a head that may begin at `ready`: now or later; none if it is blocked.
+    pub fn of(head: &Head, ready: Option<Millis>, lease: &Lease) -> Self {
+        let claims = ready.is_some_and(|at| at <= lease.now);
+        Self {
+            due: if claims { Some(lease.until) } else { ready },
+            claims,
+            job: (claims || head.attempts > 0).then_some(head.job),
+            number: claims.then_some(head.attempts + 1),
+        }
+    }
+
+    /// For a lane whose head is not looked at before `due`.
+    pub fn wait(due: Option<Millis>) -> Self {
+        Self {
+            due,
+            claims: false,
+            job: None,
+            number: None,
+        }
+    }
+}
+
+/// The head in the columns of a row from `first` on; none if there is none.
+pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
+    if row.is_null(first)? {
+        return Ok(None);
+    }
+    Ok(Some(Head {
+        job: row.int(first)?,
+        attempts: row.int(first + 1)?,
+        failures: row.int(first + 2)?,
+        ambiguous: row.int(first + 3)?,
+        expires: row.int_opt(first + 4)?,
+        on_ambiguous: row.str_opt(first + 5)?.and_then(|word| word.parse().ok()),
+        recipient: row.bytes(first + 6)?,
+        message: row.bytes(first + 7)?,
+        tag: row.text_opt(first + 8)?,
+        delay: row.int(first + 9)?,
+        since: row.int_opt(first + 10)?,
+    }))
+}
+
+/// How many columns [`head`] reads.
+pub(super) const HEAD: usize = 11;
 
 const UNBLOCK: &str = "-- unblock: lanes that waited for a mark look again
 update send_lanes set due_at = case when rest_until > $1 then rest_until else $1 end where due_at is null";
@@ -329,23 +200,31 @@ pub async fn unblock(pool: &Pool, now: Millis) -> Result<()> {
     tx.commit().await
 }
 
-/// A job that ends without an attempt.
+/// Claims whose commit was not confirmed.
 #[derive(Debug, Clone)]
-pub struct End {
-    /// The job.
-    pub job: JobId,
-    /// Why.
-    pub reason: String,
+pub struct Unconfirmed {
+    /// Of these pages.
+    pub pages: Vec<Arc<str>>,
+    /// By this lease.
+    pub lease: Lease,
 }
 
-const END: &str = "-- end: jobs that must not be sent
-update send_jobs set state = 'dead', reason = r.reason,
-    finished_at = case when created_at > {at: $1} then created_at else {at: $1} end
-from {rows: job bigint, reason text} where {key: send_jobs.id = r.job} and send_jobs.state = 'queued'";
-
-/// Ends expired and invalid jobs.
-pub async fn end(tx: &mut Tx, jobs: &[End], now: Millis) -> Result<()> {
-    let row = |e: &End| [e.job.into(), e.reason.as_str().into()];
-    tx.change(END, &[now.into()], jobs.iter().map(row)).await?;
-    Ok(())
+/// Gives back the lanes of claims that were never sent, if they were committed at all. Their session has ended.
+pub async fn release(pool: &Pool, claims: &Unconfirmed, now: Millis) -> Result<()> {
+    let Unconfirmed { pages, lease } = claims;
+    let binds = [
+        (&lease.worker).into(),
+        lease.token.into(),
+        lease.now.into(),
+        lease.until.into(),
+        now.into(),
+    ];
+    let text = match pool {
+        Pool::Postgres(_) => include_str!("postgres/release.sql"),
+        Pool::Sqlite(..) => include_str!("sqlite/release.sql"),
+    };
+    let mut tx = pool.begin().await?;
+    tx.change(text, &binds, pages.iter().map(|page| [page.into()]))
+        .await?;
+    tx.commit().await
 }

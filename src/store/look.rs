@@ -3,7 +3,8 @@
 //!
 //! Twin of [`super::read`], which answers a person who waits and may read everything once.
 
-use super::{Bind, Pool, Result, Row, one};
+use super::select::state_clause;
+use super::{Bind, Pool, Result, Row, one, shown_state};
 use crate::clock::Millis;
 use crate::job::{JobId, State};
 
@@ -42,8 +43,12 @@ pub struct Lines {
     pub older: Option<JobId>,
 }
 
-const LINE_COLUMNS: &str = "id, page_id, lane, state, attempts, last_status, reason,
-    {ms: created_at} as created_at, {ms: finished_at} as finished_at";
+const LINE_COLUMNS: &str = concat!(
+    "id, page_id, lane, ",
+    shown_state!(),
+    " as state, attempts, last_status, reason,
+    {ms: created_at} as created_at, {ms: finished_at} as finished_at"
+);
 
 fn line(row: &Row) -> Result<Line> {
     Ok(Line {
@@ -90,8 +95,7 @@ pub async fn lines(
     let mut binds: Vec<Bind> = vec![before.into(), from.into(), limit.into()];
     let mut clause = String::new();
     if let Some(state) = state {
-        // A word of our own as a literal: partial indexes are found by it.
-        clause.push_str(&format!(" and state = '{}'", state.as_str()));
+        clause.push_str(&format!(" and {}", state_clause(state)));
     }
     if let Some(page) = page {
         clause.push_str(" and page_id = $4");
@@ -131,8 +135,8 @@ pub struct Waiting {
 }
 
 const WAITING: &str = "-- look: how much waits
-select count(*) as lanes, count(leased_by) as leased,
-    {now} - min(case when leased_by is null then due_at end) as oldest_due,
+select count(*) as lanes, count(worker) as leased,
+    {now} - min(case when worker is null then due_at end) as oldest_due,
     (select count(*) from send_inbox) as inbox,
     (select count(*) from send_timers) as scheduled,
     (select count(*) from send_pauses) as pauses from send_lanes";

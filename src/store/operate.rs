@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::bind::SQLITE_BATCH;
-use super::{Pool, Result, Tx};
+use super::{Pool, Result, Tx, in_hand};
 use crate::job::JobId;
 
 /// Who asks, and why: for the audit table.
@@ -25,7 +25,7 @@ pub enum Verb {
     Hold,
     /// `held` → `queued`, in its old place.
     Release,
-    /// `queued`, `held`, `unknown` → `cancelled`; `sending` is marked and ends after its attempt.
+    /// `queued`, `held`, `unknown` → `cancelled`; one in hand is marked and ends after its attempt.
     Cancel,
     /// `unknown` → `delivered`.
     ResolveDelivered,
@@ -60,23 +60,39 @@ impl Verb {
     }
 }
 
-const HOLD: &str = "-- hold
+// A ledger locks a job before it puts it into hand, and a statement that began before does not see that: so a verb locks
+// its jobs first, and asks in a second statement whether they are in hand.
+const HOLD: &str = concat!(
+    "-- hold
 update send_jobs set state = 'held', held_at = {at: $1}, reason = 'held by an operator'
-from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'queued' returning id as job";
+from {rows: job bigint} where {key: send_jobs.id = r.job} and state = 'queued' and not ",
+    in_hand!(),
+    " returning id as job"
+);
 // `is not false` hides the state from the planners: plain, it would fit the partial index of held or of
 // unknown jobs, and they could read all of it for each row.
 const RELEASE: &str = "-- release
 update send_jobs set state = 'queued', held_at = null, reason = null
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'held') is not false returning id as job";
-const CANCEL: &str = "-- cancel
+const CANCEL: &str = concat!(
+    "-- cancel
 update send_jobs set
-    cancel_requested = (state = 'sending'),
-    finished_at = case when state <> 'sending' then {at: $1} end,
-    reason = case when state <> 'sending' then 'cancelled by an operator' else reason end,
-    state = case when state = 'sending' then state else 'cancelled' end
+    cancel_requested = ",
+    in_hand!(),
+    ",
+    finished_at = case when not ",
+    in_hand!(),
+    " then {at: $1} end,
+    reason = case when ",
+    in_hand!(),
+    " then reason else 'cancelled by an operator' end,
+    state = case when ",
+    in_hand!(),
+    " then state else 'cancelled' end
 from {rows: job bigint}
-where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown', 'sending') and not cancel_requested
-returning id as job";
+where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown') and not cancel_requested
+returning id as job"
+);
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
 update send_jobs set state = 'delivered', finished_at = {at: $1}, reason = 'resolved by an operator: delivered'
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'unknown') is not false returning id as job";
@@ -126,6 +142,7 @@ async fn apply_once(
     let now = pool.now().await?;
     let mut tx = pool.begin().await?;
     let jobs = jobs.iter().map(|job| [(*job).into()]);
+    tx.batch(LOCK, &[], jobs.clone()).await?;
     let binds = match verb {
         Verb::Release => vec![],
         _ => vec![now.into()],
@@ -150,14 +167,14 @@ async fn apply_once(
     Ok(moved)
 }
 
-const LOCK: &str = "-- requeue: lock the old jobs, so that two operators make one copy
+const LOCK: &str = "-- operate: lock the jobs
 select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
 order by r.job {lock send_jobs}";
 
 // A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
 // delay, no times and no idempotency key; with what the user has added to the table, or it could be refused.
 /// The columns of `send_jobs` that are not the user's own.
-pub const COLUMNS: [&str; 28] = [
+pub const COLUMNS: [&str; 29] = [
     "id",
     "page_id",
     "recipient",
@@ -179,6 +196,7 @@ pub const COLUMNS: [&str; 28] = [
     "due_at",
     "reason",
     "last_status",
+    "last_rule",
     "created_at",
     "finished_at",
     "joined_at",
@@ -251,6 +269,7 @@ async fn requeue_once(
     operator: &Operator,
 ) -> Result<Vec<Requeued>> {
     let mut tx = pool.begin().await?;
+    // So that two operators make one copy.
     tx.batch(LOCK, &[], jobs.iter().map(|job| [(*job).into()]))
         .await?;
     let own = own_columns(&mut tx).await?;

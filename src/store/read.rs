@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::look::{Waiting, waiting};
 use super::select::Selector;
-use super::{Bind, Pool, Result, Row, one};
+use super::{Bind, Pool, Result, Row, one, shown_state};
 use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
 use crate::job::JobId;
@@ -55,6 +55,8 @@ pub struct Job {
     pub reason: Option<String>,
     /// HTTP status of the last answer.
     pub last_status: Option<i64>,
+    /// The rule that judged the last attempt.
+    pub last_rule: Option<String>,
     /// When it was enqueued.
     pub created_at: Millis,
     /// When it ended.
@@ -63,11 +65,15 @@ pub struct Job {
     pub is_scheduled: bool,
 }
 
-const JOB_COLUMNS: &str = "id, page_id, cast(recipient as text) as recipient, cast(message as text) as message, tag, delay,
+const JOB_COLUMNS: &str = concat!(
+    "id, page_id, cast(recipient as text) as recipient, cast(message as text) as message, tag, delay,
     {ms: send_at} as send_at, {ms: expires_at} as expires_at, ordering_key, idempotency_key, on_ambiguous,
-    cast(metadata as text) as metadata, lane, state, attempts, failures, possible_duplicate, requeued_from,
-    {ms: due_at} as due_at, reason, last_status, {ms: created_at} as created_at, {ms: finished_at} as finished_at,
-    (state = 'queued' and send_at is not null and joined_at is null) as is_scheduled";
+    cast(metadata as text) as metadata, lane, ",
+    shown_state!(),
+    " as state, attempts, failures, possible_duplicate, requeued_from,
+    {ms: due_at} as due_at, reason, last_status, last_rule, {ms: created_at} as created_at, {ms: finished_at} as finished_at,
+    (state = 'queued' and send_at is not null and joined_at is null) as is_scheduled"
+);
 
 fn job(row: &Row) -> Result<Job> {
     Ok(Job {
@@ -92,6 +98,7 @@ fn job(row: &Row) -> Result<Job> {
         due_at: row.int("due_at")?,
         reason: row.text_opt("reason")?,
         last_status: row.int_opt("last_status")?,
+        last_rule: row.text_opt("last_rule")?,
         created_at: row.int("created_at")?,
         finished_at: row.int_opt("finished_at")?,
         is_scheduled: row.flag("is_scheduled")?,
@@ -125,7 +132,7 @@ pub async fn find(pool: &Pool, id: JobId) -> Result<Option<Job>> {
         .transpose()
 }
 
-/// A row of `send_attempts`.
+/// A row of `send_attempts`, or the attempt that runs.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// From 1.
@@ -151,8 +158,12 @@ pub struct Attempt {
 const ATTEMPTS: &str = "-- show: attempts
 select number, {ms: started_at} as started_at, {ms: finished_at} as finished_at, outcome, http_status, error,
     response, rule, worker from send_attempts where job_id = $1 order by number desc limit $2";
+const RUNNING: &str = "-- show: the attempt that runs
+select l.number, l.started_at, null as finished_at, null as outcome, null as http_status, null as error,
+    null as response, null as rule, l.worker
+from send_jobs j join send_lanes l on l.lane = j.lane where j.id = $1 and l.job = j.id and l.worker is not null";
 
-/// The last attempts of a job, in order. A throttled job can have thousands.
+/// The last attempts of a job, in order, the one that runs behind them. A throttled job can have thousands.
 pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
     let attempt = |row: &Row| {
         Ok(Attempt {
@@ -167,8 +178,9 @@ pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>
             worker: row.text("worker")?,
         })
     };
-    let rows = pool.rows(ATTEMPTS, &[id.into(), limit.into()]).await?;
-    rows.iter().rev().map(attempt).collect()
+    let ended = pool.rows(ATTEMPTS, &[id.into(), limit.into()]).await?;
+    let running = pool.rows(RUNNING, &[id.into()]).await?;
+    ended.iter().rev().chain(&running).map(attempt).collect()
 }
 
 /// What a waiting job waits for.
@@ -180,18 +192,21 @@ pub struct Ahead {
     pub head: Option<(JobId, String, Option<String>)>,
     /// Pauses that stop it.
     pub pauses: Vec<Pause>,
-    /// The worker that holds its lane.
-    pub leased_by: Option<String>,
+    /// The worker that has its lane in hand.
+    pub worker: Option<String>,
+    /// Why what ended in its lane could not be recorded.
+    pub stuck: Option<String>,
 }
 
 const AHEAD: &str = "-- show: who is before it in the line
 select count(*) as jobs, min(id) as head from send_jobs
 where lane = $1 and id <> $2 and ((state = 'queued' and id < $2 and (send_at is null or joined_at is not null))
-    or state = 'sending' or state = 'unknown')";
+    or state = 'unknown')";
 const PAUSED: &str = "-- show: what is paused
 select scope, {ms: since} as since, who, why, rule, pages, probe_at from send_pauses
 where scope in ('all', 'endpoint', $1, $2) order by scope";
-const LEASED: &str = "-- show: who has the lane\nselect leased_by from send_lanes where lane = $1";
+const LANE: &str =
+    "-- show: who has the lane\nselect worker, stuck from send_lanes where lane = $1";
 
 /// What a job waits for.
 pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
@@ -213,12 +228,9 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
     ];
     let rows = pool.rows(PAUSED, &scopes).await?;
     ahead.pauses = counted(pool, &rows).await?;
-    if let Some(row) = pool
-        .rows(LEASED, &[job.lane.as_str().into()])
-        .await?
-        .first()
-    {
-        ahead.leased_by = row.text_opt("leased_by")?;
+    if let Some(row) = pool.rows(LANE, &[job.lane.as_str().into()]).await?.first() {
+        ahead.worker = row.text_opt("worker")?;
+        ahead.stuck = row.text_opt("stuck")?;
     }
     Ok(ahead)
 }
@@ -299,8 +311,12 @@ pub const COUNTED: i64 = 10_000;
 /// The most pauses that are counted for, the rest waits uncounted.
 const COUNTED_PAUSES: usize = 100;
 
-const COUNTS: &str = "-- stats: jobs by page and state
-select page_id, state, count(*) as jobs from send_jobs group by page_id, state order by page_id, state";
+const COUNTS: &str = concat!(
+    "-- stats: jobs by page and state
+select page_id, ",
+    shown_state!(),
+    " as state, count(*) as jobs from send_jobs group by 1, 2 order by 1, 2"
+);
 const PAUSES: &str = "-- stats: what is paused
 select scope, {ms: since} as since, who, why, rule, pages, probe_at from send_pauses order by scope";
 

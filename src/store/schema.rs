@@ -23,6 +23,9 @@ pub async fn migrate(url: &str) -> Result<usize> {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         outcome = apply(&pool).await;
     }
+    if let Err(Error::Migrate(sqlx::migrate::MigrateError::VersionMismatch(_))) = outcome {
+        return Err(schema_error(&pool, UNRELEASED));
+    }
     outcome?;
     let after = version(&pool).await?;
     pool.close().await;
@@ -146,6 +149,13 @@ fn schema_error(pool: &Pool, why: &str) -> Error {
     Error::Schema(format!("{}: {why}", pool.place()))
 }
 
+/// Said of the tables of a version that was never released.
+const UNRELEASED: &str = "its tables are those of a version before 0.1.0 that was never released, and are not \
+    brought over: drop them (send_*, _sqlx_migrations) or use another database, then run `postlane migrate`";
+
+// None of the versions before had it.
+const SHAPE: &str = "-- schema: its shape\nselect started_at, stuck from send_lanes limit 0";
+
 /// Refuses a schema that this binary cannot work on, naming what to do.
 pub async fn check(pool: &Pool) -> Result<()> {
     let rows = pool.rows(SCHEMA, &[]).await.map_err(|error| match error {
@@ -169,7 +179,16 @@ pub async fn check(pool: &Pool) -> Result<()> {
         );
         return Err(schema_error(pool, &why));
     }
-    Ok(())
+    match pool.rows(SHAPE, &[]).await {
+        Err(error) if is_unknown_column(&error) => Err(schema_error(pool, UNRELEASED)),
+        done => done.map(drop),
+    }
+}
+
+fn is_unknown_column(error: &Error) -> bool {
+    error.said().is_some_and(|said| {
+        said.code().as_deref() == Some("42703") || said.message().contains("no such column")
+    })
 }
 
 /// The version of the schema that is there; none if there are no tables.

@@ -1,6 +1,6 @@
 //! Which jobs an operator means: ids or filters, as a `where` clause made of literals and `$n`.
 
-use super::{Bind, Pool, Result};
+use super::{Bind, Pool, Result, in_hand, shown_state};
 use crate::clock::Millis;
 use crate::job::{JobId, State};
 
@@ -55,13 +55,7 @@ impl Selector {
             clauses.push(format!("id in ({})", ids.join(", ")));
         }
         if !self.states.is_empty() {
-            // Words of our own as literals: partial indexes are found by them.
-            let states: Vec<String> = self
-                .states
-                .iter()
-                .map(|s| format!("'{}'", s.as_str()))
-                .collect();
-            clauses.push(format!("state in ({})", states.join(", ")));
+            clauses.push(states_clause(&self.states));
         }
         if let Some(page) = &self.page {
             clauses.push(format!("page_id = {}", put(page.as_str().into())));
@@ -139,10 +133,51 @@ const CLOCKS: [(&[State], &str, &str); 5] = [
     ),
     (
         &[State::Queued, State::Sending],
-        "state in ('queued', 'sending')",
+        "state = 'queued'",
         "created_at",
     ),
 ];
+
+const STATE: &str = shown_state!();
+
+/// The clause of one state.
+pub(super) fn state_clause(state: State) -> String {
+    // Words of our own as literals: partial indexes are found by them.
+    match state {
+        State::Sending => concat!("state = 'queued' and ", in_hand!()).to_owned(),
+        State::Queued => concat!("state = 'queued' and not ", in_hand!()).to_owned(),
+        state => format!("state = '{}'", state.as_str()),
+    }
+}
+
+/// The clause of some states.
+fn states_clause(states: &[State]) -> String {
+    let is_by_lane = |state: &&State| matches!(state, State::Queued | State::Sending);
+    let mut clauses: Vec<String> = match states.iter().filter(is_by_lane).count() {
+        0 => Vec::new(),
+        // Both.
+        2.. if states.contains(&State::Queued) && states.contains(&State::Sending) => {
+            vec!["state = 'queued'".to_owned()]
+        }
+        _ => states
+            .iter()
+            .filter(is_by_lane)
+            .map(|state| state_clause(*state))
+            .collect(),
+    };
+    let others: Vec<String> = states
+        .iter()
+        .filter(|state| !is_by_lane(state))
+        .map(|state| format!("'{}'", state.as_str()))
+        .collect();
+    if !others.is_empty() {
+        clauses.push(format!("state in ({})", others.join(", ")));
+    }
+    match clauses.len() {
+        1 => clauses.remove(0),
+        _ => format!("({})", clauses.join(" or ")),
+    }
+}
 
 /// A job that was chosen, and its state then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +200,7 @@ pub async fn choose(
     binds.push(limit.into());
     let id = selector.id();
     let text = format!(
-        "-- select: the jobs an operator means\nselect id, state from send_jobs where {clause} and {id} > ${} order by {id} limit ${}",
+        "-- select: the jobs an operator means\nselect id, {STATE} as state from send_jobs where {clause} and {id} > ${} order by {id} limit ${}",
         binds.len() - 1,
         binds.len()
     );
@@ -184,7 +219,7 @@ pub async fn choose(
 pub async fn count(pool: &Pool, selector: &Selector) -> Result<Vec<(State, i64)>> {
     let (clause, binds) = selector.clause();
     let text = format!(
-        "-- select: how many\nselect state, count(*) as jobs from send_jobs where {clause} group by state"
+        "-- select: how many\nselect {STATE} as state, count(*) as jobs from send_jobs where {clause} group by 1"
     );
     let rows = pool.rows_of(text, &binds).await?;
     rows.iter()

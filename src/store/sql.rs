@@ -134,7 +134,18 @@ fn positional(text: &str) -> (String, Vec<usize>) {
 /// Begins the list of a batch's columns, of which each `{rows: …}` of its text then names some.
 const LIST: &str = "{batch: ";
 
+/// Without its comments but the first line, which is its name: they may speak of parameters.
+fn without_comments(template: &str) -> String {
+    let mut lines = template.lines();
+    let name = lines.next().unwrap_or_default().to_owned();
+    lines
+        .filter(|line| !line.trim_start().starts_with("--"))
+        .fold(name, |text, line| text + "\n" + line)
+}
+
 fn spell(template: &str, dialect: Dialect, rows: usize) -> String {
+    let template = without_comments(template);
+    let template = template.as_str();
     let first = parameters(template) + 1;
     let mut out = String::with_capacity(template.len() + 128);
     let mut rest = template;

@@ -109,7 +109,7 @@ with recursive m (page_id) as (
     select (select n.page_id from send_inbox n where n.page_id > m.page_id order by n.page_id limit 1)
     from m where m.page_id is not null
 ), l (page_id, lane, due_at) as (
-    select * from (select page_id, lane, coalesce(due_at, 0) from send_lanes where leased_by is null limit 0 + $1) as lanes
+    select * from (select page_id, lane, coalesce(due_at, 0) from send_lanes where worker is null limit 0 + $1) as lanes
     union all
     select * from (select m.page_id, (select i.lane from send_inbox i where i.page_id = m.page_id order by i.id limit 1), 0
         from m where m.page_id is not null limit 0 + $1) as marks
@@ -130,7 +130,7 @@ const OPEN: &str = "-- waits: jobs that are open or ended badly
 select 'queued' as state, count(*) as jobs, null as waited from (select 1 from send_jobs
     where state = 'queued' and (send_at is null or joined_at is not null) limit 0 + $1) as q
 union all select 'scheduled', count(*), {now} - min(at) from (select at from send_timers order by at limit 0 + $1) as t
-union all select 'sending', count(*), null from (select 1 from send_jobs where state = 'sending' limit 0 + $1) as s
+union all select 'sending', count(*), null from (select 1 from send_lanes where worker is not null limit 0 + $1) as s
 union all select 'unknown', count(*), {now} - min(since) from (select {ms: created_at} as since from send_jobs
     where state = 'unknown' limit 0 + $1) as u
 union all select 'held', count(*), {now} - min(since) from (select {ms: created_at} as since from send_jobs

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Notify;
@@ -21,12 +22,15 @@ use super::watch::Watch;
 use super::{Error, Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
-/// The poll of a worker that has just been busy: outcomes wake it, and soon it will be again.
-const BUSY_POLL: Duration = Duration::from_millis(20);
-/// Sleeps in a row without work after which a worker with requests in flight asks to be woken.
-const QUIET_SLEEPS: u32 = 10;
+/// The poll of a worker that producers need not wake, since it claims so much anyway.
+const BUSY_POLL: Duration = Duration::from_millis(3);
+/// Claims a second from which producers need not wake it any more, and below which they must again.
+const BUSY: f64 = 150.0;
+const QUIET: f64 = 75.0;
+/// How long claims are counted for that.
+const COUNTED: Duration = Duration::from_millis(200);
 /// The poll that finds what no hint announced.
-const POLL: Duration = Duration::from_secs(2);
+pub const POLL: Duration = Duration::from_secs(2);
 /// The poll of a worker that nothing wakes (`worker.notify = false`, or no watch on the file).
 const BLIND_POLL: Duration = Duration::from_millis(100);
 /// Looks at once after a ring: some take about as long as a commit.
@@ -45,13 +49,58 @@ const WORTH_A_RELIEF: usize = 16;
 /// The sleep of a relief that nobody calls.
 const OFF_DUTY: Duration = Duration::from_secs(3600);
 
+/// What has woken a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// An attempt has ended.
+    Ended,
+    /// A producer says that there are marks.
+    Marks,
+    /// It is time to look for marks, since producers do not say so while there are many.
+    Poll,
+    /// Something is due, or it is time to look at everything.
+    Time,
+}
+
 /// Wakes one worker.
 pub struct Waker {
     bell: Arc<Notify>,
     kind: Kind,
     busy_steps: u32,
-    quiet_sleeps: u32,
+    load: Load,
+    /// The sleep is only until the next look.
+    looks: bool,
     relief: Option<Arc<Notify>>,
+}
+
+/// How much is claimed.
+struct Load {
+    since: BootInstant,
+    claimed: usize,
+    is_busy: bool,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            since: BootInstant::now(),
+            claimed: 0,
+            is_busy: false,
+        }
+    }
+
+    /// Counts claims, or that there were none. True while there are many.
+    fn add(&mut self, claimed: usize) -> bool {
+        self.claimed += claimed;
+        let passed = self.since.elapsed();
+        if passed >= COUNTED {
+            let least = if self.is_busy { QUIET } else { BUSY };
+            let claimed = u32::try_from(self.claimed).unwrap_or(u32::MAX);
+            self.is_busy = f64::from(claimed) >= least * passed.as_secs_f64();
+            (self.since, self.claimed) = (BootInstant::now(), 0);
+        }
+        self.is_busy
+    }
 }
 
 enum Kind {
@@ -65,6 +114,8 @@ enum Kind {
     Sqlite {
         watch: Option<Watch>,
         fast: Option<Fast>,
+        /// Changes when another connection commits.
+        version: Option<i64>,
         /// How the files were when the worker last found nothing in them.
         rests: Option<Stamp>,
     },
@@ -115,6 +166,7 @@ impl Waker {
             Pool::Sqlite(_, file) => Kind::Sqlite {
                 watch: Watch::new(file, Arc::clone(&bell)),
                 fast: None,
+                version: None,
                 rests: None,
             },
         };
@@ -126,7 +178,8 @@ impl Waker {
             bell,
             kind,
             busy_steps: 0,
-            quiet_sleeps: 0,
+            load: Load::new(),
+            looks: false,
             relief: None,
         }
     }
@@ -171,29 +224,68 @@ impl Waker {
         }
     }
 
-    /// Asks to be woken, and says how long the worker may sleep; something is due in `next_in`. The
-    /// pool is the ledger's own.
+    /// What it means that a sleep has lasted as long as it was to: where producers do not wake, a look for marks.
+    pub fn time_is_up(&self) -> Woken {
+        match &self.kind {
+            Kind::Postgres { armed: None, .. } | Kind::Sqlite { .. } if self.looks => Woken::Poll,
+            _ => Woken::Time,
+        }
+    }
+
+    /// Whether somebody else has committed something since the last call, as far as that can be told for less than a
+    /// survey.
+    pub async fn has_news(&mut self, pool: &Pool) -> Result<bool> {
+        let Kind::Sqlite { version, .. } = &mut self.kind else {
+            return Ok(true);
+        };
+        let now = one(pool.rows(VERSION, &[]).await?)?.int(0)?;
+        Ok(version.replace(now) != Some(now))
+    }
+
+    /// True while producers need not say that there are marks.
+    pub fn is_unarmed(&self) -> bool {
+        match &self.kind {
+            Kind::Postgres { armed, .. } => armed.is_none(),
+            Kind::Sqlite { watch, .. } => watch.as_ref().is_none_or(|watch| !watch.is_on),
+            Kind::Blind | Kind::Relief => true,
+        }
+    }
+
+    /// True if something has rung meanwhile; it is heard by that.
+    pub fn take_ring(&mut self) -> bool {
+        let rings = self.bell.notified().now_or_never().is_some();
+        if rings {
+            self.rung();
+        }
+        rings
+    }
+
+    /// Asks to be woken, and says how long the worker may sleep, whether work is left or not; something is due in
+    /// `next_in`. The pool is the ledger's own.
     pub async fn before_sleep(
         &mut self,
         pool: &Pool,
-        idle: bool,
+        has_open: bool,
         next_in: Option<Duration>,
     ) -> Result<Duration> {
-        let longest = self.longest(pool, idle).await?;
-        Ok(match next_in {
+        let longest = match (self.longest(pool).await?, &self.kind) {
+            // While work is left, what the hints do not say is looked for.
+            (longest, Kind::Sqlite { .. }) if has_open => longest.min(POLL),
+            (longest, _) => longest,
+        };
+        let next = match next_in {
             // What is due is the first ledger's, too, and that one watches the time.
-            Some(next) if !matches!(self.kind, Kind::Relief) => next.max(SHORTEST).min(longest),
-            _ => longest,
-        })
+            Some(next) if !matches!(self.kind, Kind::Relief) => next.max(SHORTEST),
+            _ => Duration::MAX,
+        };
+        self.looks = longest < next;
+        Ok(longest.min(next))
     }
 
     /// How long the worker may sleep at most. Zero: look once more first.
-    async fn longest(&mut self, pool: &Pool, idle: bool) -> Result<Duration> {
-        self.quiet_sleeps += 1;
-        let quiet = idle || self.quiet_sleeps > QUIET_SLEEPS;
-        if quiet {
-            self.busy_steps = 0;
-        }
+    async fn longest(&mut self, pool: &Pool) -> Result<Duration> {
+        self.busy_steps = 0;
+        let quiet = !self.load.add(0);
         match &mut self.kind {
             Kind::Blind => Ok(BLIND_POLL),
             Kind::Relief => Ok(OFF_DUTY),
@@ -202,6 +294,7 @@ impl Waker {
                 watch: Some(watch),
                 fast,
                 rests,
+                ..
             } => Ok(match fast.as_mut().filter(|looks| looks.then < REST) {
                 _ if !watch.is_on && !quiet => BUSY_POLL,
                 _ if !watch.is_on => {
@@ -256,7 +349,7 @@ impl Waker {
     /// relief comes.
     pub async fn busy(&mut self, pool: &Pool, claimed: usize) -> Result<()> {
         self.busy_steps += 1;
-        self.quiet_sleeps = 0;
+        let is_busy = self.load.add(claimed);
         if let Some(relief) = &self.relief
             && self.busy_steps >= BUSY_STEPS
             && claimed >= WORTH_A_RELIEF
@@ -267,7 +360,7 @@ impl Waker {
             *rests = None;
         }
         match &mut self.kind {
-            _ if self.busy_steps < BUSY_STEPS => {}
+            _ if !is_busy => {}
             Kind::Postgres { worker, armed, .. } if armed.is_some() => {
                 *armed = None;
                 disarm(pool, worker).await?;
@@ -289,6 +382,7 @@ impl Waker {
     }
 }
 
+const VERSION: &str = "-- wake: has another connection committed\npragma data_version";
 const ARM: &str = "-- wake: ask to be notified
 insert into send_sleepers (worker, until) values ($1, clock_timestamp() + $2::double precision * interval '1 second')
 on conflict (worker) do update set until = excluded.until";
@@ -466,7 +560,7 @@ mod tests {
 
     async fn comes_to_rest(pool: &Pool, waker: &mut Waker) -> bool {
         for _ in 0..40 {
-            if waker.before_sleep(pool, true, None).await.expect("sleeps") == REST {
+            if waker.before_sleep(pool, false, None).await.expect("sleeps") == REST {
                 return true;
             }
         }
@@ -490,7 +584,10 @@ mod tests {
         waker.rung();
         let (mut passed, mut last) = (Duration::ZERO, Duration::ZERO);
         while last < REST {
-            let wait = waker.before_sleep(&pool, true, None).await.expect("sleeps");
+            let wait = waker
+                .before_sleep(&pool, false, None)
+                .await
+                .expect("sleeps");
             assert!(
                 wait <= (2 * passed).max(FIRST_LOOK),
                 "{wait:?} after {passed:?}"

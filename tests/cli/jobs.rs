@@ -50,7 +50,8 @@ both! {
         worker.answer(claim, 503);
         worker.claims().await;
         for number in [2_i64, 3, 1] {
-            let text = "insert into send_attempts (job_id, number, started_at, worker) values ($1, $2, {at: 1}, 'w1')";
+            let text = "insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)
+                values ($1, $2, {at: 1}, {at: 2}, 'retryable', 'w1')";
             db.run(text, &[second.into(), number.into()]).await;
         }
         let jobs = on(&db, &["show", "--json", &id(first), &id(second)]).ends(0).json();
@@ -108,8 +109,9 @@ both! {
         assert_eq!(stats[0]["pauses"][0]["why"], "maintenance");
         assert!(on(&db, &["stats"]).ends(0).out.contains("paused: lane:1/id:a"));
         assert_eq!((&stats[0]["lanes"], &stats[0]["oldest_due_ms"]), (&0.into(), &0.into()));
-        db.run("insert into send_lanes (lane, page_id, due_at, leased_by) values
-            ('1/id:due', '1', 1000000000, null), ('1/id:later', '1', 2000000000, null), ('1/id:blocked', '1', null, null), ('1/id:taken', '1', 0, 'w1')", &[]).await;
+        db.run("insert into send_lanes (lane, page_id, due_at, worker, job, number, started_at) values
+            ('1/id:due', '1', 1000000000, null, null, null, null), ('1/id:later', '1', 2000000000, null, null, null, null),
+            ('1/id:blocked', '1', null, null, null, null, null), ('1/id:taken', '1', 0, 'w1', 1, 1, 1)", &[]).await;
         let before = db.pool.now().await.expect("now");
         let stats = on(&db, &["stats", "--json"]).ends(0).json();
         assert_eq!((&stats[0]["lanes"], &stats[0]["leased"]), (&4.into(), &1.into()));

@@ -96,6 +96,12 @@ fn on_with_input(db: &support::Db, arguments: &[&str], input: &str) -> Said {
 
 /// Puts a job into a state, as the worker or an operator would have.
 async fn set(db: &support::Db, job: i64, state: &str, reason: &str) {
+    if state == "sending" {
+        let text = "insert into send_lanes (lane, page_id, due_at, worker, job, number, started_at)
+            select lane, page_id, 1, 'w1', id, 1, 1 from send_jobs where id = $1";
+        db.run(text, &[job.into()]).await;
+        return;
+    }
     let now = db.time(db.pool.now().await.expect("now"));
     let finished = match state {
         "delivered" | "dead" | "cancelled" => now,
@@ -112,7 +118,7 @@ fn id(job: i64) -> String {
     job.to_string()
 }
 
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 24] = [
     "id",
     "page_id",
     "recipient",
@@ -134,6 +140,7 @@ const COLUMNS: [&str; 23] = [
     "due_at",
     "reason",
     "last_status",
+    "last_rule",
     "created_at",
     "finished_at",
 ];

@@ -55,12 +55,7 @@ impl Backlog {
                 builder.answer_with(claim, &throttled(Duration::from_secs(3600)));
                 insert(db, "deep", DEEP - 1, 1, &[]).await;
                 drain(db, &mut builder).await;
-                check(
-                    db,
-                    "send_lanes where head is not null and leased_by is null",
-                    1,
-                )
-                .await;
+                check(db, "send_lanes where job is not null and worker is null", 1).await;
             }
             Self::Blocked => {
                 insert(

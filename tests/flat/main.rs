@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use backlog::{Backlog, clear, drain, insert};
+use postlane::attempt::Claim;
 use postlane::breaker::Breaker;
 use postlane::config::Config;
-use postlane::deliver::Claim;
 use postlane::ledger::Settings;
 use postlane::store::Pool;
 use seen::Seen;
@@ -55,22 +55,22 @@ impl Shape {
         }
     }
 
-    /// Most statements of a cycle, which is a batch's deliveries and the next batch's claims; of begins
-    /// and commits, sqlx tells of Postgres's commits only. A line takes two round trips, which are
-    /// transactions of their own: survey and advance.
+    /// Most statements of a cycle, which is a batch's deliveries and the next batch's claims: survey, complete,
+    /// and intake where the next batch has marks. On SQLite one reads and one writes.
     fn statements(self, engine: Engine) -> usize {
         match (self, engine) {
-            (Self::Alone, Engine::Postgres) => 9,
-            (Self::Alone, Engine::Sqlite) => 10,
-            (Self::Lines, _) => 2,
+            (Self::Alone, Engine::Postgres) => 3,
+            (Self::Alone, Engine::Sqlite) => 6,
+            (Self::Lines, Engine::Postgres) => 2,
+            (Self::Lines, Engine::Sqlite) => 3,
         }
     }
 }
 
 /// Most rows that a delivery may read on Postgres: (table, alone, in a line).
 const ROWS: [(&str, i64, i64); 5] = [
-    ("send_jobs", 5, 5),
-    ("send_lanes", 2, 3),
+    ("send_jobs", 6, 6),
+    ("send_lanes", 4, 3),
     ("send_attempts", 1, 1),
     ("send_inbox", 2, 1),
     ("send_timers", 1, 1),

@@ -23,10 +23,9 @@ pub const TABLES: [&str; 5] = [
 
 /// How rows are looked up: (a key or an index, the column that is given). Of jobs only what is open is in
 /// these indexes.
-const LOOK_UPS: [(&str, &str); 11] = [
+const LOOK_UPS: [(&str, &str); 10] = [
     ("send_jobs_pkey", "id"),
-    ("send_jobs_line", "lane"),
-    ("send_jobs_one_sending", "lane"),
+    ("send_jobs_lane", "lane"),
     ("send_jobs_unknown", "lane"),
     ("send_jobs_requeued_from", "requeued_from"),
     ("send_lanes_pkey", "lane"),
@@ -38,7 +37,7 @@ const LOOK_UPS: [(&str, &str); 11] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 22] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 19] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
@@ -54,21 +53,8 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 22] = [
     (BLOCKED, "send_lanes_blocked", "page_id", BITE),
     (BLOCKED, "send_lanes_blocked", "ROWpage_id", BITE),
     (BLOCKED, "send_inbox", WALK, "whether there are 100"),
-    (ORPHANS, "send_jobs_line", "lane>", BITE),
+    (ORPHANS, "send_jobs_lane", "lane>", BITE),
     (ORPHANS, "send_inbox", WALK, "whether there are 100"),
-    (STUCK, "send_inbox", WALK, "only for a job without a lane"),
-    (
-        STUCK,
-        "send_jobs_one_sending",
-        WALK,
-        "jobs in hand, twice a minute",
-    ),
-    (
-        STUCK,
-        "send_jobs_one_sending",
-        NOTHING,
-        "jobs in hand, twice a minute",
-    ),
     (UNBLOCK, "send_lanes", WALK, "once after the start"),
     (UNBLOCK, "send_lanes", NOTHING, "once after the start"),
 ];
@@ -87,7 +73,6 @@ const PRUNE: &str = "prune: finished jobs that retention gives up";
 const ORPHANS: &str = "heal: jobs whose lanes are missing";
 const UNTIMED: &str = "heal: jobs whose timers are missing";
 const BLOCKED: &str = "heal: blocked lanes that nothing blocks";
-const STUCK: &str = "heal: jobs in hand whose lanes are missing";
 
 /// One access to a table, as a plan shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,12 +147,7 @@ pub async fn check(db: &Db, pool: &Pool, seen: &Seen, when: &str) {
     }
     assert!(wrong.is_empty(), "{when}: {wrong:#?}");
     // Each open job's index was met, so plans were really read.
-    for index in [
-        "send_jobs_pkey",
-        "send_jobs_line",
-        "send_jobs_one_sending",
-        "send_jobs_unknown",
-    ] {
+    for index in ["send_jobs_pkey", "send_jobs_lane", "send_jobs_unknown"] {
         assert!(
             looked_up.contains(index),
             "{when}: no plan uses {index}: {looked_up:?}"

@@ -7,84 +7,57 @@ use postlane::clock::Millis;
 use postlane::job::{AfterUnknown, JobId};
 use postlane::store::Pool;
 use postlane::store::heal::Healer;
-use postlane::store::lanes::{self, Begin, Lease};
+use postlane::store::lanes::Lease;
 use postlane::store::operate::{self, Operator, Verb};
 use postlane::store::prune::{self, Kind, Place};
+use postlane::store::take;
+use postlane::store::work::Work;
 
 use crate::backlog::insert;
 use crate::calm;
 use crate::seen::{Seen, heading};
 use crate::support::{Db, Engine, Steps};
 
-/// Where the statements stand that ledgers, sweepers and operators' verbs run.
-const SOURCES: [&str; 7] = [
-    include_str!("../../src/store/advance.rs"),
-    include_str!("../../src/store/line.rs"),
+/// Where the statements stand that ledgers, sweepers and operators' verbs run on either engine.
+const SOURCES: [&str; 5] = [
     include_str!("../../src/store/lanes.rs"),
-    include_str!("../../src/store/record.rs"),
     include_str!("../../src/store/intake.rs"),
+    include_str!("../../src/store/complete.rs"),
     include_str!("../../src/store/prune.rs"),
     include_str!("../../src/store/operate.rs"),
 ];
 
+/// Those of one engine.
+const POSTGRES: [&str; 5] = [
+    include_str!("../../src/store/postgres/intake.sql"),
+    include_str!("../../src/store/postgres/take.sql"),
+    include_str!("../../src/store/postgres/take_newest.sql"),
+    include_str!("../../src/store/postgres/complete.sql"),
+    include_str!("../../src/store/postgres/late.sql"),
+];
+const SQLITE: [&str; 9] = [
+    include_str!("../../src/store/sqlite/intake.sql"),
+    include_str!("../../src/store/sqlite/intake_write.sql"),
+    include_str!("../../src/store/sqlite/taken.sql"),
+    include_str!("../../src/store/sqlite/take.sql"),
+    include_str!("../../src/store/sqlite/take_newest.sql"),
+    include_str!("../../src/store/sqlite/take_write.sql"),
+    include_str!("../../src/store/sqlite/complete.sql"),
+    include_str!("../../src/store/sqlite/complete_write.sql"),
+    include_str!("../../src/store/sqlite/late.sql"),
+];
+
 /// Statements that the tour does not run on an engine (or on none), and why.
-const UNSEEN: [(Option<Engine>, &str, &str); 14] = [
-    (
-        Some(Engine::Sqlite),
-        "advance: jobs end and the next of their lines begin",
-        "Postgres's own",
-    ),
-    (
-        Some(Engine::Postgres),
-        "advance: lines go on, from begin to commit",
-        "SQLite's own",
-    ),
+const UNSEEN: [(Option<Engine>, &str, &str); 3] = [
     (
         None,
         "prune: how many there are",
         "counts for a person who asks",
     ),
     (
-        None,
-        "intake: marks of lanes that somebody else has in hand",
-        "reads nothing",
-    ),
-    (Some(Engine::Sqlite), "intake: take marks", "Postgres's own"),
-    (
-        Some(Engine::Sqlite),
-        "record: end the attempts and move the jobs on",
-        "Postgres's own",
-    ),
-    (
         Some(Engine::Sqlite),
         "wake: workers that sleep",
         "Postgres's own",
-    ),
-    (
-        Some(Engine::Postgres),
-        "record: move the jobs on",
-        "SQLite's own",
-    ),
-    (
-        Some(Engine::Postgres),
-        "claim: which of them began",
-        "SQLite's own",
-    ),
-    (
-        Some(Engine::Postgres),
-        "claim: the attempt, before its first byte",
-        "SQLite's own",
-    ),
-    (
-        Some(Engine::Postgres),
-        "claim: lease the lanes",
-        "SQLite's own",
-    ),
-    (Some(Engine::Postgres), "intake: read marks", "SQLite's own"),
-    (
-        Some(Engine::Postgres),
-        "intake: they are taken",
-        "SQLite's own",
     ),
     (
         Some(Engine::Postgres),
@@ -193,9 +166,6 @@ pub async fn verbs(db: &Db, pool: &Pool) {
                 .expect("moves");
             assert_eq!(moved.len(), jobs, "{verb:?}");
         }
-        if db.engine == Engine::Sqlite {
-            overtaken(pool, over).await;
-        }
         let copies = operate::requeue(pool, over, true, &operator)
             .await
             .expect("requeues");
@@ -223,43 +193,36 @@ pub async fn verbs(db: &Db, pool: &Pool) {
     }
 }
 
-/// Takes lanes in hand as for a probe of their page.
+/// Puts lanes into hand as for a probe of their page.
 async fn probed(pool: &Pool, now: Millis) {
-    let mut tx = pool.begin().await.expect("begins");
-    lanes::take(&mut tx, "1", now, 8, true)
+    let lease = Lease {
+        worker: "w4".into(),
+        token: 0,
+        now,
+        until: now,
+        after_unknown: AfterUnknown::Block,
+        delay_on_wire: false,
+        longest_wait: Duration::from_secs(3600),
+    };
+    let mut work = Work::new(pool);
+    take::take_to_probe(&mut work, &"1".into(), 8, &lease)
         .await
         .expect("takes");
-    tx.rollback().await.expect("rolls back");
-}
-
-/// Claims jobs that have ended: on SQLite nobody can be so fast as to end them between.
-async fn overtaken(pool: &Pool, jobs: &[JobId]) {
-    let begin = |job: &JobId| Begin {
-        lane: "1/id:asked".into(),
-        job: *job,
-        number: 2,
-        born: false,
-    };
-    let begin: Vec<Begin> = jobs.iter().map(begin).collect();
-    let lease = Lease {
-        worker: "w3".into(),
-        token: 1,
-        now: 0,
-        until: 0,
-    };
-    let mut tx = pool.begin().await.expect("begins");
-    let moved = lanes::claim(&mut tx, &begin, &lease).await.expect("claims");
-    assert_eq!(moved.len(), jobs.len());
-    tx.rollback().await.expect("rolls back");
+    work.rollback().await;
 }
 
 /// Every statement was run, or there is a reason.
 pub fn is_whole(engine: Engine, seen: &Seen) {
     let ran: BTreeSet<&str> = seen.0.iter().map(|text| heading(text)).collect();
-    let names = SOURCES.iter().flat_map(|source| {
+    let of_engine: &[&str] = match engine {
+        Engine::Postgres => &POSTGRES,
+        Engine::Sqlite => &SQLITE,
+    };
+    let of_either = SOURCES.iter().flat_map(|source| {
         let texts = source.split("\"-- ").skip(1);
         texts.filter_map(|text| text.split(['\n', '\\']).next())
     });
+    let names = of_either.chain(of_engine.iter().map(|text| heading(text)));
     let excused = |name: &str| {
         let mut unseen = UNSEEN.iter();
         unseen.any(|(on, unseen, _)| on.is_none_or(|on| on == engine) && *unseen == name)

@@ -166,8 +166,7 @@ impl Sql {
         let whose = of.map_or("%".to_owned(), |worker| format!("{}%", worker.signature()));
         let rows = self
             .rows(&format!(
-                "select cast(job_id as text), cast(number as text) from send_attempts \
-                 where outcome is null and worker like '{whose}'"
+                "select cast(job as text), cast(number as text) from send_lanes where worker like '{whose}'"
             ))
             .await;
         rows.iter()
@@ -186,7 +185,7 @@ impl Sql {
                     .rows("select cast(id as text), lane, state, cast(attempts as text), cast(due_at as text), reason from send_jobs where state not in ('delivered', 'dead', 'cancelled') order by id limit 10")
                     .await;
                 let lanes = self
-                    .rows("select lane, cast(due_at as text), leased_by, cast(head as text) from send_lanes limit 10")
+                    .rows("select lane, cast(due_at as text), worker, cast(job as text) from send_lanes limit 10")
                     .await;
                 panic!("{left} jobs unfinished after {limit:?}: {rows:?}; lanes {lanes:?}");
             }

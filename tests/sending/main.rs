@@ -13,11 +13,11 @@ mod waits;
 
 use std::time::Duration;
 
+use postlane::attempt::{Claim, Completion};
 use postlane::clock::BootInstant;
-use postlane::deliver::{Claim, SecretId, Secrets, Signed, deliver, report, sign_with};
+use postlane::deliver::{SecretId, Secrets, Signed, deliver, report, sign_with};
 use postlane::job::{Outcome, State};
 use postlane::judge::Answer;
-use postlane::store::record::Ended;
 use rig::{SECRET, Setup, Sql, sandbox};
 use sandbox::{Mock, MockConfig, Script, Step};
 use stage::{LONG, Stage, answer, receiver, script, sqlite};
@@ -168,6 +168,12 @@ async fn a_failed_attempt_keeps_how_far_it_came() {
     stage.ends().await;
 }
 
+fn slot() -> postlane::pace::Slot {
+    postlane::pace::Slots::new(1)
+        .take(&"1".into())
+        .expect("one is free")
+}
+
 /// The first attempt of a job.
 fn claim() -> Claim {
     Claim {
@@ -185,18 +191,18 @@ fn claim() -> Claim {
         expires_in: None,
         started: 0,
         claimed: BootInstant::now(),
-        alone: false,
+        slot: slot(),
     }
 }
 
 /// How an answer to the first attempt of a job ends.
-fn ended(answer: &Answer) -> Ended {
+fn ended(answer: &Answer) -> Completion {
     let wire = support::wire(
         "http://127.0.0.1:9/",
         Duration::from_secs(1),
         &support::breaker(),
     );
-    report(claim(), answer, None, &wire)
+    report(&claim(), answer, None, &wire)
 }
 
 /// Signs, and fails on what follows.
@@ -236,19 +242,26 @@ async fn a_panic_after_the_answer_is_reported_as_an_attempt_that_may_have_arrive
     };
     let ended = deliver(claim, &wire).await;
     assert_eq!(mock.count(), 1, "{ended:?}");
-    let found = (ended.outcome, ended.state, &*ended.rule);
-    assert_eq!(found, (Outcome::Ambiguous, State::Unknown, "ledger.panic"));
+    let attempt = ended.attempt.expect("an attempt");
+    let found = (attempt.outcome, ended.state, &*attempt.rule);
+    assert_eq!(
+        found,
+        (Outcome::Ambiguous, Some(State::Unknown), "ledger.panic")
+    );
     assert!(ended.reason.expect("a reason").contains("please report"));
 }
 
 #[tokio::test]
 async fn a_job_whose_time_ran_out_before_the_first_byte_is_dead() {
     let expired = ended(&Answer::not_sent("expired"));
-    assert_eq!(expired.state, State::Dead);
-    assert_eq!(expired.outcome, Outcome::NotSent);
+    assert_eq!(expired.state, Some(State::Dead));
+    assert_eq!(
+        expired.attempt.expect("an attempt").outcome,
+        Outcome::NotSent
+    );
     assert_eq!(expired.reason.as_deref(), Some("expired"));
     let given_up = ended(&Answer::not_sent("the page has no secret"));
-    assert_eq!(given_up.state, State::Queued);
+    assert_eq!(given_up.state, Some(State::Queued));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,19 +14,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postlane::attempt::{Claim, Completion};
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
 use postlane::config::{Config, Overrides};
-use postlane::deliver::{Claim, SecretId, Secrets, Signed, Wire, report, sign_with};
+use postlane::deliver::{SecretId, Secrets, Signed, Wire, report, sign_with};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
 use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
 use postlane::judge::{Answer, RuleSet};
-use postlane::ledger::{Ledger, Settings, Step};
+use postlane::ledger::{Doors, Ledger, Settings};
 use postlane::retry::Policy;
 use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
 use postlane_message::validate::Limits;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// The two engines every promise is kept on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +174,7 @@ impl Db {
 
     /// The state of a job.
     pub async fn state(&self, job: JobId) -> String {
-        self.text(&format!("select state from send_jobs where id = {job}"))
+        self.text(&format!("select state from send_status where id = {job}"))
             .await
     }
 
@@ -310,8 +312,16 @@ pub struct Steps {
     pub ledger: Ledger,
     pub wire: Arc<Wire>,
     pub now: Millis,
-    /// It reads who follows what it has claimed, as a worker does.
-    pub reads_ahead: bool,
+    completions: UnboundedSender<Completion>,
+    claims: Arc<Mutex<Vec<Claim>>>,
+}
+
+/// What a cycle did.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub claims: Vec<Claim>,
+    pub more: bool,
+    pub next_in: Option<Duration>,
 }
 
 impl Steps {
@@ -333,23 +343,52 @@ impl Steps {
             &settings.breaker,
         );
         settings.deliveries = Arc::clone(&wire.deliveries);
-        let ledger = Ledger::new(pool, settings, Arc::new(Events::new()));
+        let (sender, completions) = unbounded_channel();
+        let claims: Arc<Mutex<Vec<Claim>>> = Arc::default();
+        let taken = Arc::clone(&claims);
+        let doors = Doors {
+            completions,
+            send: Box::new(move |claim| taken.lock().expect("claims").push(claim)),
+        };
+        let ledger = Ledger::new(pool, settings, Arc::new(Events::new()), doors);
         Self {
             ledger,
             wire,
             now,
-            reads_ahead: true,
+            completions: sender,
+            claims,
         }
     }
 
-    /// One cycle at the hand-moved time, and a look at who follows.
+    /// One cycle at the hand-moved time.
     pub async fn cycle(&mut self) -> Step {
-        let claimed = BootInstant::now();
-        let step = self.ledger.cycle_at(self.now, claimed).await;
-        if self.reads_ahead {
-            self.ledger.read_ahead().await.expect("reads");
-        }
-        step.expect("cycle")
+        self.try_cycle().await.expect("cycle")
+    }
+
+    /// One cycle at the hand-moved time, which may fail.
+    pub async fn try_cycle(&mut self) -> postlane::store::Result<Step> {
+        self.cycle_at(self.now, BootInstant::now()).await
+    }
+
+    /// One cycle at a time of the test's.
+    pub async fn cycle_at(
+        &mut self,
+        now: Millis,
+        claimed: BootInstant,
+    ) -> postlane::store::Result<Step> {
+        let step = self.ledger.cycle_at(now, claimed).await?;
+        let claims = self.take_claims();
+        assert_eq!(claims.len(), step.claimed, "claims that left");
+        Ok(Step {
+            claims,
+            more: step.more,
+            next_in: step.next_in,
+        })
+    }
+
+    /// Claims that have left the ledger.
+    pub fn take_claims(&self) -> Vec<Claim> {
+        std::mem::take(&mut self.claims.lock().expect("claims"))
     }
 
     /// Cycles until nothing more is claimed; returns all claims.
@@ -383,11 +422,17 @@ impl Steps {
 
     pub fn answer_with(&mut self, claim: Claim, answer: &Answer) {
         let now = self.now;
-        let mut ended = report(claim, answer, None, &self.wire);
+        let mut ended = report(&claim, answer, None, &self.wire);
         // The attempt took no time on the hand-moved clock.
         let wait = ended.due - ended.finished;
         (ended.finished, ended.due) = (now, now + wait);
-        self.ledger.report(ended);
+        ended.slot = Some(claim.slot);
+        self.report(ended);
+    }
+
+    /// Hands the end of an attempt in.
+    pub fn report(&self, completion: Completion) {
+        self.completions.send(completion).expect("the ledger lives");
     }
 
     /// Delivers until nothing is left that is due; returns the ids in the order they were sent.

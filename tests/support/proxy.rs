@@ -1,6 +1,7 @@
 //! A proxy before Postgres that cuts a connection at a commit, or lets it fall silent as a host does
 //! that vanishes: nobody learns whether it happened.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
@@ -138,7 +139,7 @@ async fn connection(
     // The first message has no type byte.
     let mut head = 4;
     let mut waiting = Vec::new();
-    let mut advance = Advance::default();
+    let mut alone = Alone::default();
     let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     // What this connection swallows, by itself or with the others.
     let mut own = 0;
@@ -182,7 +183,7 @@ async fn connection(
                     head = 5;
                     let commits = message[0] == b'Q'
                         && message[5..].to_ascii_uppercase().starts_with(b"COMMIT");
-                    let cut = (advance.commits(&message) || commits)
+                    let cut = (alone.commits(&message) || commits)
                         && plan.left.load(Ordering::SeqCst) >= 0
                         && plan.left.fetch_sub(1, Ordering::SeqCst) == 0;
                     let how = cut.then(|| *plan.cut.lock().expect("not poisoned"));
@@ -218,22 +219,24 @@ async fn connection(
     }
 }
 
-/// The one statement that is a transaction of its own: it commits at the Sync behind its Bind.
+/// The statements that are transactions of their own: each commits at the Sync behind its Bind.
 #[derive(Default)]
-struct Advance {
-    name: Option<Vec<u8>>,
+struct Alone {
+    names: HashSet<Vec<u8>>,
     is_bound: bool,
 }
 
-impl Advance {
+const ALONE: [&[u8]; 4] = [b"-- intake: marks", b"-- take", b"-- complete", b"-- late"];
+
+impl Alone {
     fn commits(&mut self, message: &[u8]) -> bool {
         let mut words = message.get(5..).unwrap_or_default().split(|b| *b == 0);
         let (first, second) = (words.next(), words.next());
         match message[0] {
-            b'P' if second.is_some_and(|text| text.starts_with(b"-- advance")) => {
-                self.name = first.map(<[u8]>::to_vec);
+            b'P' if second.is_some_and(|text| ALONE.iter().any(|name| text.starts_with(name))) => {
+                self.names.extend(first.map(<[u8]>::to_vec));
             }
-            b'B' => self.is_bound = self.name.is_some() && self.name.as_deref() == second,
+            b'B' => self.is_bound = second.is_some_and(|name| self.names.contains(name)),
             b'S' => return std::mem::take(&mut self.is_bound),
             _ => {}
         }

@@ -128,7 +128,7 @@ async fn kill(database: &Database, load: &Load) -> Result<Killed> {
         "void: nothing was in flight when the worker was killed"
     );
     let open = format!(
-        "select count(*) from send_attempts where job_id in ({}) and outcome is null and worker like '{name}-%'",
+        "select count(*) from send_lanes where job in ({}) and worker like '{name}-%'",
         jobs.join(", ")
     );
     until_zero(&mut sql, &open).await?;
@@ -158,7 +158,7 @@ async fn kill(database: &Database, load: &Load) -> Result<Killed> {
 /// The jobs that a worker had on their way.
 async fn open_attempts(sql: &mut Sql, worker: &str) -> Result<Vec<String>> {
     sql.texts(&format!(
-        "select cast(job_id as text) from send_attempts where outcome is null and worker like '{worker}-%'"
+        "select cast(job as text) from send_lanes where worker like '{worker}-%'"
     ))
     .await
 }

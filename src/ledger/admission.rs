@@ -4,16 +4,19 @@
 //! or no rate left. It refuses to touch lanes and jobs.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Ledger, PAGES, Step, span};
+use super::{Ledger, Step, span};
 use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
 use crate::store::lanes::{self, Survey};
+use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
 
+/// Most pages that one cycle takes lanes or marks of; the pages take turns.
+const PAGES: usize = 64;
 /// Most lanes taken in hand to find the jobs of a probe.
 const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
@@ -26,12 +29,14 @@ const KNOWN_ALLOWANCES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     /// Those that may send.
-    pub eligible: HashSet<String>,
+    pub eligible: Arc<HashSet<String>>,
     /// Of those, the ones with due lanes and a slot to send with.
-    pub due: Vec<String>,
+    pub due: Vec<Arc<str>>,
     /// Of those, the ones with marks.
-    pub marks: Vec<String>,
+    pub marks: Vec<Arc<str>>,
     pub timers_due: bool,
+    /// Nothing is paused, and no lane or timer is due: until the first is, only marks and ends can change that.
+    pub is_calm: bool,
 }
 
 /// Requests drawn from the rate of a page.
@@ -101,7 +106,79 @@ impl Probes {
     }
 }
 
+/// How long what a survey saw is good for.
+const FRESH: Duration = Duration::from_millis(20);
+/// How long a page that had marks is asked for more without a survey.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// What the last survey saw: while it is fresh, cycles that only write ends or take marks need none of their own.
+pub(super) struct View {
+    eligible: Arc<HashSet<String>>,
+    /// The database's clock, and this machine's after it: what is added since never runs ahead of the database's.
+    now: Millis,
+    at: BootInstant,
+    next_in: Option<Duration>,
+}
+
 impl Ledger {
+    /// What a survey has seen is kept, if nothing else than marks and ends can change it.
+    pub(super) fn keep_view(
+        &mut self,
+        pages: &Pages,
+        now: Millis,
+        at: BootInstant,
+        next_in: Option<Duration>,
+    ) {
+        self.view = pages.is_calm.then(|| View {
+            eligible: Arc::clone(&pages.eligible),
+            now,
+            at,
+            next_in,
+        });
+    }
+
+    /// The clock and the pages without a survey, if the last one is good enough for what has woken the ledger; and how
+    /// long until it no longer is.
+    pub(super) fn seen_lately(
+        &mut self,
+        woken: Woken,
+    ) -> Option<(Millis, Pages, Option<Duration>)> {
+        let passed = self.view.as_ref()?.at.elapsed();
+        let is_stale = passed >= FRESH
+            || self
+                .view
+                .as_ref()
+                .is_some_and(|view| view.next_in.is_some_and(|next| next <= passed))
+            || woken == Woken::Time
+            || !self.unconfirmed.is_empty()
+            || self.draining
+            || self.breaker().has_changes();
+        if is_stale {
+            self.view = None;
+        }
+        let view = self.view.as_ref()?;
+        let secrets = &self.settings.secrets;
+        self.recent
+            .retain(|page, at| at.elapsed() < RECENT && secrets.has(page));
+        let mut marks = Vec::new();
+        // Where the last intake left some, an end has made room for more.
+        if woken != Woken::Ended || self.is_behind {
+            marks.extend(self.recent.keys().take(PAGES).cloned());
+        }
+        let all = marks.len();
+        marks.retain(|page| self.slots.may_take(page));
+        if woken == Woken::Marks && all == 0 || marks.len() < all {
+            return None;
+        }
+        let pages = Pages {
+            eligible: Arc::clone(&view.eligible),
+            marks,
+            ..Pages::default()
+        };
+        let next_in = view.next_in.map(|next| next.saturating_sub(passed));
+        Some((view.now + millis(passed), pages, next_in))
+    }
+
     /// Writes the pauses that the senders' judgements ask for, and tells the senders what is paused.
     async fn write_pauses(&mut self, survey: &mut Survey, step: &mut Step) -> Result<()> {
         let secrets = &self.settings.secrets;
@@ -233,7 +310,7 @@ impl Ledger {
     }
 
     /// Reads which pages have work and may send, and draws from the rates of those that have one.
-    pub(super) async fn pages(&mut self, mut survey: Survey, step: &mut Step) -> Result<Pages> {
+    pub(super) async fn admit(&mut self, mut survey: Survey, step: &mut Step) -> Result<Pages> {
         let mut pages = Pages::default();
         self.write_pauses(&mut survey, step).await?;
         if self.draining {
@@ -244,42 +321,52 @@ impl Ledger {
             now,
             pauses,
             lanes: mut with_lanes,
-            marks,
+            mut marks,
             timer,
             ..
         } = survey;
-        pages.marks = marks;
+        let mut eligible = HashSet::new();
         let stopped = pauses.contains_key("all") || pauses.contains_key(ENDPOINT);
-        for page in with_lanes.iter().map(|p| &p.page).chain(&pages.marks) {
+        for page in with_lanes.iter().map(|p| &p.page).chain(&marks) {
             let paused = || stopped || pauses.contains_key(&page_scope(page));
-            if pages.eligible.contains(page) || !self.is_probed(page) && paused() {
+            if eligible.contains(page) || !self.is_probed(page) && paused() {
                 continue;
             }
             if self.settings.secrets.has(page) {
-                pages.eligible.insert(page.clone());
+                eligible.insert(page.clone());
             } else if self.breaker().lacks_secret(page) {
                 self.events.emit(&Event::NoSecret { page });
             }
         }
+        pages.eligible = Arc::new(eligible);
+        // Of a page that is paused, too: it is probed once one of its lanes is due.
+        waits.extend(
+            with_lanes
+                .iter()
+                .filter(|p| p.due > now)
+                .map(|p| p.due - now),
+        );
         with_lanes.retain(|p| pages.eligible.contains(&p.page));
-        pages.marks.retain(|p| pages.eligible.contains(p));
+        marks.retain(|p| pages.eligible.contains(p));
         self.oldest_due(&with_lanes, now);
         let due = with_lanes.iter().filter(|p| p.due <= now);
-        let with_work = due.map(|p| &p.page).chain(&pages.marks);
+        let with_work = due.map(|p| &p.page).chain(&marks);
         self.slots.set_contenders(with_work.map(|page| &**page));
         pages.timers_due = timer.is_some_and(|at| at <= now);
         waits.extend(timer.map(|at| at - now));
+        let is_due = with_lanes.iter().any(|page| page.due <= now);
         let mut due = Vec::new();
         for lanes::Page { page, due: at } in with_lanes {
-            match at > now {
-                true => waits.push(at - now),
-                false if self.slots.share(&page) > 0 => due.push(page),
-                false => {}
+            if at <= now && self.slots.share(&page) > 0 {
+                due.push(page);
             }
         }
         // Marks of a page without a slot can wait; lanes made of them would only lie there.
-        pages.marks.retain(|page| self.slots.may_take(page));
-        step.more |= pages.marks.len() > PAGES && self.slots.free() > 0;
+        let with_marks = marks.len();
+        marks.retain(|page| self.slots.may_take(page));
+        let all_marks = marks.len() == with_marks && with_marks <= PAGES;
+        pages.is_calm = pauses.is_empty() && !is_due && !pages.timers_due && all_marks;
+        step.more |= marks.len() > PAGES && self.slots.free() > 0;
         // The pages take turns, and what their rates allow is drawn for those whose turn it is: to draw for
         // thousands takes longer than what is drawn may be kept.
         if due.len() > PAGES {
@@ -288,20 +375,21 @@ impl Ledger {
         for page in self.turns.due.take(due) {
             match self.draw(&page).await? {
                 Some(wait) => waits.push(wait),
-                None => pages.due.push(page),
+                None => pages.due.push(page.into()),
             }
         }
-        pages.marks = self.turns.marks.take(pages.marks);
-        for page in &pages.marks {
-            self.draw(page).await?;
+        for page in self.turns.marks.take(marks) {
+            self.draw(&page).await?;
+            pages.marks.push(page.into());
         }
         // A new probe goes to who has just come, not to who has failed before.
         let (marks, probes) = (&pages.marks, &self.probes.pages);
         pages.due.retain(|page| {
-            let is_new = probes.get(page).is_some_and(|probe| probe.is_new);
+            let is_new = probes.get(&**page).is_some_and(|probe| probe.is_new);
             !is_new || !marks.contains(page)
         });
-        step.next_in = waits.into_iter().min().map(span);
+        let next = waits.into_iter().min().map(span);
+        step.next_in = step.next_in.into_iter().chain(next).min();
         Ok(pages)
     }
 
@@ -350,24 +438,15 @@ impl Ledger {
         self.by_rate(page).min(by_probe.unwrap_or(usize::MAX))
     }
 
-    /// How many lanes of a page to take in hand: for a probe some more than the one job that may go
-    /// out, since the first heads may be expired, invalid or waiting.
-    pub(super) fn reach(&self, page: &str) -> usize {
-        match self.allowance(page) {
-            0 => 0,
-            _ if self.is_probed(page) => self.by_rate(page).min(PROBED),
-            allowed => allowed,
-        }
+    /// How many lanes of a page that is probed to put into hand for so many slots: some more, since the first
+    /// heads may be expired or invalid.
+    pub(super) fn reach(&self, page: &str, slots: usize) -> usize {
+        self.by_rate(page).saturating_add(slots).min(PROBED)
     }
 
     /// True if the page is paused, and sends only to see whether it is well.
     pub(super) fn is_probed(&self, page: &str) -> bool {
         self.probes.pages.contains_key(page)
-    }
-
-    /// True if any page is probed.
-    pub(super) fn probes_any(&self) -> bool {
-        !self.probes.pages.is_empty()
     }
 
     fn by_rate(&self, page: &str) -> usize {
@@ -379,14 +458,22 @@ impl Ledger {
     }
 
     /// Uses one of them.
-    pub(super) fn spend(&mut self, page: &str) -> bool {
-        let left = self.allowance(page);
+    pub(super) fn spend(&mut self, page: &str) {
         if let Some(allowance) = self.allowances.get_mut(page) {
             allowance.left = allowance.left.saturating_sub(1);
         }
         if let Some(probe) = self.probes.pages.get_mut(page) {
             probe.left = probe.left.saturating_sub(1);
         }
-        left > 0
+    }
+
+    /// Gives back what was not used after all.
+    pub(super) fn unspend(&mut self, page: &str, requests: usize) {
+        if let Some(allowance) = self.allowances.get_mut(page) {
+            allowance.left += requests;
+        }
+        if let Some(probe) = self.probes.pages.get_mut(page) {
+            probe.left += requests;
+        }
     }
 }

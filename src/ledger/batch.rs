@@ -1,0 +1,421 @@
+//! What one cycle writes, statement by statement, until it is confirmed.
+//!
+//! A statement takes slots for all the lanes that it may put into hand; those that it does not need give themselves
+//! back. Nothing leaves before its commit is confirmed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::Pages;
+use super::{Ledger, Step, span};
+use crate::attempt::{Completion, HeldBack, InHand};
+use crate::clock::{BootInstant, Millis, millis};
+use crate::events::Event;
+use crate::job::State;
+use crate::pace::Slot;
+use crate::store::complete::{self, complete};
+use crate::store::intake::{self, Ask};
+use crate::store::lanes::{Lease, Unconfirmed};
+use crate::store::take;
+use crate::store::work::Work;
+use crate::store::{Error, Pool, Result};
+
+/// Most marks taken in one statement, of one page.
+const MARKS: usize = 20_000;
+/// The fewest, so that what stands behind a deep lane is seen.
+const FEWEST_MARKS: usize = 64;
+/// When rows that somebody holds locked are tried again: at first, and at most.
+const LOCKED: [Millis; 2] = [4, 256];
+/// When what the database refuses is tried again.
+const REFUSED: Millis = 60_000;
+
+/// What one cycle writes.
+pub(super) struct Batch {
+    work: Work,
+    pub lease: Lease,
+    pub claimed: BootInstant,
+    /// What a statement is writing, or an open transaction has written.
+    completions: Vec<Completion>,
+    /// What is in hand once that is committed.
+    hands: Vec<InHand>,
+    /// Slots for it, by page.
+    slots: HashMap<Arc<str>, Vec<Slot>>,
+    /// Pages whose lanes may be in hand.
+    pages: HashSet<Arc<str>>,
+    /// Tokens of the statements that put them there.
+    tokens: Vec<i64>,
+    began: BootInstant,
+    /// What the database refuses now is a completion.
+    is_completing: bool,
+}
+
+impl Batch {
+    pub fn new(pool: &Pool, lease: Lease, claimed: BootInstant) -> Self {
+        Self {
+            work: Work::new(pool),
+            lease,
+            claimed,
+            completions: Vec::new(),
+            hands: Vec::new(),
+            slots: HashMap::new(),
+            pages: HashSet::new(),
+            tokens: Vec::new(),
+            began: claimed,
+            is_completing: false,
+        }
+    }
+
+    /// A slot that was taken for a page.
+    pub fn slot(&mut self, page: &str) -> Option<Slot> {
+        self.slots.get_mut(page)?.pop()
+    }
+}
+
+impl Ledger {
+    /// Puts due lanes into hand.
+    pub(super) async fn take(
+        &mut self,
+        batch: &mut Batch,
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let (mut asked, mut wanted) = (Vec::new(), 0);
+        for page in &pages.due {
+            if self.is_probed(page) && self.pending.iter().any(|c| c.page == *page) {
+                // Who has just failed must be in the queue again before the next is chosen.
+                step.more = true;
+                continue;
+            }
+            let slots = self.reserve(batch, page, usize::MAX);
+            if slots > 0 && self.is_probed(page) {
+                self.begin(batch);
+                let reach = self.reach(page, slots);
+                let hands = take::take_to_probe(&mut batch.work, page, reach, &batch.lease).await?;
+                batch.hands.extend(hands);
+            } else if slots > 0 {
+                wanted += slots;
+                asked.push((Arc::clone(page), slots));
+            }
+        }
+        if !asked.is_empty() {
+            self.begin(batch);
+            let hands = take::take(&mut batch.work, &asked, &batch.lease).await?;
+            step.more |= hands.len() >= wanted && self.slots.free() > 0;
+            batch.hands.extend(hands);
+        }
+        self.done(batch);
+        Ok(())
+    }
+
+    /// Writes what has ended, and lets its lanes go on where a slot is left.
+    pub(super) async fn complete(
+        &mut self,
+        batch: &mut Batch,
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let completions = self.next_completions();
+        if completions.is_empty() {
+            return Ok(());
+        }
+        self.begin(batch);
+        self.recording = completions.len();
+        let go = completions.iter().map(|c| {
+            let ends = c.state.is_some_and(|state| state != State::Queued);
+            let goes_on = ends && c.rest.is_zero() && pages.eligible.contains(&*c.page);
+            goes_on && self.reserve(batch, &c.page, 1) > 0
+        });
+        let go: Vec<bool> = go.collect();
+        batch.completions = completions;
+        batch.is_completing = true;
+        let done = complete(&mut batch.work, &batch.completions, &go, &batch.lease).await?;
+        batch.is_completing = false;
+        self.bite = self.bite.saturating_mul(2);
+        let permille = done.hands.len() * 1000 / batch.completions.len();
+        self.going_on = (7 * self.going_on + permille) / 8;
+        batch.hands.extend(done.hands);
+        if done.waits {
+            self.look_again(step);
+        }
+        let mut written = vec![false; batch.completions.len()];
+        done.written.iter().for_each(|at| written[*at] = true);
+        let others = split_off(&mut batch.completions, &written);
+        self.done(batch);
+        match others.is_empty() {
+            true => Ok(()),
+            false => self.complete_late(batch, others, step).await,
+        }
+    }
+
+    /// Lanes wait by what was just written: when the first of them is due, the next survey says.
+    fn look_again(&mut self, step: &mut Step) {
+        self.view = None;
+        step.more = true;
+    }
+
+    /// Those that did not have their lanes any more, or whose rows somebody holds locked.
+    async fn complete_late(
+        &mut self,
+        batch: &mut Batch,
+        mut late: Vec<Completion>,
+        step: &mut Step,
+    ) -> Result<()> {
+        let done = match complete::late(&mut batch.work, &self.worker, &late).await {
+            Ok(done) => done,
+            Err(error) => {
+                batch.completions.append(&mut late);
+                return Err(error);
+            }
+        };
+        for mut completion in split_off(&mut late, &done.written) {
+            let wait = match completion.held_back {
+                HeldBack::Locked(last) => (last * 2).min(LOCKED[1]),
+                _ => LOCKED[0],
+            };
+            completion.held_back = HeldBack::Locked(wait);
+            self.held_back.push((completion, batch.lease.now + wait));
+        }
+        let reports = late.iter().filter(|c| c.attempt.is_some()).count();
+        let late_successes = done.closed;
+        if reports > 0 {
+            self.events.emit(&Event::Fenced {
+                reports,
+                late_successes,
+            });
+        }
+        step.more |= late_successes > 0;
+        batch.completions.append(&mut late);
+        self.done(batch);
+        Ok(())
+    }
+
+    /// The completions of the next statement: at most one a lane; one that was refused before by itself.
+    fn next_completions(&mut self) -> Vec<Completion> {
+        if let Some(at) = self
+            .pending
+            .iter()
+            .position(|c| c.held_back == HeldBack::Refused)
+        {
+            return vec![self.pending.remove(at)];
+        }
+        let bite = self.bite;
+        let mut seen = HashSet::with_capacity(self.pending.len());
+        let one_each = |c: &mut Completion| seen.len() < bite && seen.insert(Arc::clone(&c.lane));
+        self.pending.extract_if(.., one_each).collect()
+    }
+
+    /// Lets jobs whose `send_at` has come join their lanes.
+    pub(super) async fn join_lanes(&mut self, batch: &mut Batch, step: &mut Step) -> Result<()> {
+        let joined = intake::timers(&mut batch.work, batch.lease.now, 1000).await?;
+        step.more |= joined > 0;
+        Ok(())
+    }
+
+    /// Takes marks in.
+    pub(super) async fn take_in(
+        &mut self,
+        batch: &mut Batch,
+        pages: &Pages,
+        step: &mut Step,
+    ) -> Result<()> {
+        let mut asks = Vec::with_capacity(pages.marks.len());
+        for page in &pages.marks {
+            let slots = self.reserve(batch, page, usize::MAX);
+            asks.push(Ask {
+                page: Arc::clone(page),
+                marks: self.appetite.max(slots).clamp(FEWEST_MARKS, MARKS),
+                slots,
+            });
+        }
+        if asks.is_empty() {
+            return Ok(());
+        }
+        self.begin(batch);
+        let taken = intake::intake(&mut batch.work, &asks, &batch.lease).await?;
+        let most: usize = asks.iter().map(|ask| ask.marks).sum();
+        // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
+        let is_full = asks.iter().any(|ask| taken.marks >= ask.marks);
+        let deep = taken.marks == most && taken.born < taken.marks / 2;
+        self.appetite = if deep { asks[0].marks * 2 } else { 0 };
+        self.is_behind = is_full;
+        if taken.born > taken.hands.len() || taken.woken > 0 {
+            self.look_again(step);
+        }
+        step.found_marks = taken.marks > 0;
+        if step.found_marks {
+            let now = BootInstant::now();
+            let pages = asks.iter().map(|ask| (Arc::clone(&ask.page), now));
+            self.recent.extend(pages);
+        }
+        step.more |= is_full && self.slots.free() > 0;
+        batch.hands.extend(taken.hands);
+        self.done(batch);
+        Ok(())
+    }
+
+    /// Takes slots for a page: as many as it may have, its rate allows, and are wanted.
+    fn reserve(&mut self, batch: &mut Batch, page: &Arc<str>, most: usize) -> usize {
+        let mut slots = 0;
+        while slots < most
+            && self.allowance(page) > 0
+            && let Some(slot) = self.slots.take(page)
+        {
+            self.spend(page);
+            batch.slots.entry(Arc::clone(page)).or_default().push(slot);
+            slots += 1;
+        }
+        if slots > 0 {
+            batch.pages.insert(Arc::clone(page));
+        }
+        slots
+    }
+
+    /// A statement begins, with a token of its own: by it its claims are found if nobody confirms them.
+    fn begin(&mut self, batch: &mut Batch) {
+        batch.lease.token = self.token();
+        batch.tokens.push(batch.lease.token);
+        if batch.work.commits_each() || batch.completions.is_empty() && batch.hands.is_empty() {
+            batch.began = BootInstant::now();
+        }
+    }
+
+    /// A statement is done: what it did is committed where each is, and slots that it did not need are free.
+    fn done(&mut self, batch: &mut Batch) {
+        if batch.work.commits_each() {
+            return self.confirm(batch);
+        }
+        let mut needed: HashMap<&str, usize> = HashMap::new();
+        for hand in &batch.hands {
+            *needed.entry(&hand.page).or_default() += 1;
+        }
+        for (page, slots) in &mut batch.slots {
+            let needed = needed.get(&**page).copied().unwrap_or_default();
+            self.unspend(page, slots.len().saturating_sub(needed));
+            slots.truncate(needed);
+        }
+    }
+
+    /// It is committed: what came into hand is judged, and what was to be written is.
+    fn confirm(&mut self, batch: &mut Batch) {
+        self.recording = 0;
+        let (ended, hands) = (batch.completions.len(), std::mem::take(&mut batch.hands));
+        batch.completions.clear();
+        batch.pages.clear();
+        batch.tokens.clear();
+        let began = hands.iter().filter(|hand| hand.lost.is_none()).count();
+        if ended + began > 0 {
+            let took = batch.began.elapsed();
+            self.events.emit(&Event::Committed { ended, began, took });
+        }
+        self.decide(batch, hands);
+        self.give_back(batch);
+    }
+
+    /// Slots that were not needed, and what they would have used of a rate.
+    fn give_back(&mut self, batch: &mut Batch) {
+        for (page, slots) in batch.slots.drain() {
+            self.unspend(&page, slots.len());
+        }
+    }
+
+    /// The cycle ends: with a commit, where there is one, or with an error after which nothing is lost.
+    pub(super) async fn end(
+        &mut self,
+        mut batch: Batch,
+        done: Result<()>,
+        step: &mut Step,
+    ) -> Result<()> {
+        let error = match done {
+            Ok(()) if batch.work.commits_each() => None,
+            Ok(()) => {
+                let work = std::mem::replace(&mut batch.work, Work::new(&self.pool));
+                work.commit().await.err()
+            }
+            Err(error) => {
+                let work = std::mem::replace(&mut batch.work, Work::new(&self.pool));
+                if error.is_conflict() || error.is_refusal() {
+                    work.rollback().await;
+                }
+                Some(error)
+            }
+        };
+        let Some(error) = error else {
+            if !batch.work.commits_each() {
+                self.confirm(&mut batch);
+            }
+            step.claimed = std::mem::take(&mut self.claimed);
+            return Ok(());
+        };
+        self.recording = 0;
+        self.give_back(&mut batch);
+        if !error.is_conflict() && !error.is_refusal() && !batch.pages.is_empty() {
+            let pages: Vec<Arc<str>> = batch.pages.drain().collect();
+            let unconfirmed = batch.tokens.drain(..).map(|token| Unconfirmed {
+                pages: pages.clone(),
+                lease: Lease {
+                    token,
+                    ..batch.lease.clone()
+                },
+            });
+            self.unconfirmed.extend(unconfirmed);
+        }
+        let completions = std::mem::take(&mut batch.completions);
+        if error.is_refusal() && batch.is_completing {
+            self.refused(completions, &error, batch.lease.now).await;
+            step.more = true;
+            return Ok(());
+        }
+        self.pending.splice(0..0, completions);
+        Err(error)
+    }
+
+    /// The database refuses one of these: they are tried in smaller bites until it is alone, and set aside then.
+    async fn refused(&mut self, mut completions: Vec<Completion>, error: &Error, now: Millis) {
+        if completions.len() > 1 {
+            self.bite = completions.len() / 2;
+            self.pending.splice(0..0, completions);
+            return;
+        }
+        self.bite = usize::MAX;
+        if let Some(mut completion) = completions.pop() {
+            let why = error.to_string();
+            if std::mem::replace(&mut completion.held_back, HeldBack::Refused) != HeldBack::Refused
+            {
+                let job = completion.job;
+                self.events.emit(&Event::Refused { job, why: &why });
+            }
+            let until = now + REFUSED;
+            // So that operators see it, and nobody takes the lane before it is tried again. If this fails, too, its
+            // lease runs out.
+            let lane_until = until + millis(self.settings.lease);
+            let _ =
+                complete::set_aside(&self.pool, &self.worker, &completion, lane_until, &why).await;
+            self.held_back.push((completion, until));
+        }
+    }
+
+    /// What was held back is tried again when its time has come.
+    pub(super) fn try_again(&mut self, now: Millis) {
+        let due = |(_, until): &mut (Completion, Millis)| *until <= now || *until > now + REFUSED;
+        let due: Vec<_> = self.held_back.extract_if(.., due).collect();
+        self.pending
+            .extend(due.into_iter().map(|(completion, _)| completion));
+    }
+
+    /// When that will be.
+    pub(super) fn again_in(&self, now: Millis) -> Option<Duration> {
+        self.held_back
+            .iter()
+            .map(|(_, until)| span(until - now))
+            .min()
+    }
+}
+
+/// Leaves those that are marked, and returns the others.
+fn split_off(completions: &mut Vec<Completion>, marked: &[bool]) -> Vec<Completion> {
+    let mut marks = marked.iter();
+    completions
+        .extract_if(.., |_| !marks.next().copied().unwrap_or_default())
+        .collect()
+}

@@ -1,0 +1,31 @@
+-- intake: what the marks of a page say, and the heads of its new lanes
+-- $8 the page, $9 how many marks, $10 how many of the new lanes may begin.
+-- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
+-- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
+-- Differs from Postgres in that it reads, and `intake_write.sql` writes: SQLite cannot write in a `with`. Nobody else
+-- writes meanwhile.
+select m.lane, m.look, m.marks, m.last, m.is_there, m.may,
+    h.id, h.attempts, h.failures, h.ambiguous_attempts, h.expires_at as expires, h.on_ambiguous,
+    cast(h.recipient as text) as recipient, cast(h.message as text) as message, h.tag, h.delay,
+    case when h.attempts > 0 then (
+        select a.finished_at from send_attempts a where a.job_id = h.id and a.number = h.attempts) end as since,
+    case when h.state = 'unknown' then null
+        when h.expires_at <= $3 then $3
+        when (select 1 from send_pauses p where p.scope = 'lane:' || m.lane) then null
+        when h.attempts = 0 and ($6 = 1 or h.delay = 0) then $3
+        when h.due_at > $3 + 60000 + case when h.attempts = 0 then h.delay * 1000 else $7 end then $3
+        else min(h.due_at, coalesce(h.expires_at, h.due_at)) end as ready
+from (
+    select lane, look, marks, last, is_there,
+        not is_there and row_number() over (partition by is_there order by lane) <= $10 as may
+    from (
+        select g.lane, max(g.look) as look, count(*) as marks, max(g.id) as last,
+            (select 1 from send_lanes l where l.lane = g.lane) is not null as is_there
+        from (select id, lane, look from send_inbox where page_id = $8 order by id limit 0 + $9) as g group by g.lane
+    )
+) as m
+left join send_jobs h on h.id = case when m.may then coalesce(
+    (select u.id from send_jobs u where $5 = 1 and u.lane = m.lane and u.state = 'unknown'
+        order by u.lane, u.id limit 1),
+    (select q.id from send_jobs q where q.lane = m.lane and q.state = 'queued'
+        and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1)) end

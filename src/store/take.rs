@@ -1,0 +1,167 @@
+//! Take: lanes that are due come into hand. Their backoff or delay is over, they waited for a slot, or the lease of
+//! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::lanes::{HEAD, Lease, Plan, head};
+use super::work::Work;
+use super::{Result, Row, Tx};
+use crate::attempt::{InHand, Lost};
+use crate::breaker::probe_order;
+
+const POSTGRES: [&str; 2] = [
+    include_str!("postgres/take.sql"),
+    include_str!("postgres/take_newest.sql"),
+];
+const SQLITE: [&str; 2] = [
+    include_str!("sqlite/take.sql"),
+    include_str!("sqlite/take_newest.sql"),
+];
+
+/// Which of the due lanes of a page.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    Oldest,
+    Newest,
+}
+
+/// Takes up to so many due lanes of each page, the oldest first; those that another transaction holds are passed over.
+pub async fn take(
+    work: &mut Work,
+    pages: &[(Arc<str>, usize)],
+    lease: &Lease,
+) -> Result<Vec<InHand>> {
+    take_from(work, pages, lease, From::Oldest).await
+}
+
+/// Takes due lanes of a page for a probe: half of them are the newest, since the oldest may all have failed before.
+/// Those that were not tried come first.
+pub async fn take_to_probe(
+    work: &mut Work,
+    page: &Arc<str>,
+    limit: usize,
+    lease: &Lease,
+) -> Result<Vec<InHand>> {
+    let of = |limit| [(Arc::clone(page), limit)];
+    let oldest = take_from(work, &of(limit.div_ceil(2)), lease, From::Oldest).await?;
+    let known: HashSet<Arc<str>> = oldest.iter().map(|l| Arc::clone(&l.lane)).collect();
+    let mut newest = take_from(work, &of(limit / 2), lease, From::Newest).await?;
+    newest.retain(|l| !known.contains(&l.lane));
+    Ok(probe_order(newest, oldest, |lane| lane.head.attempts > 0))
+}
+
+async fn take_from(
+    work: &mut Work,
+    pages: &[(Arc<str>, usize)],
+    lease: &Lease,
+    from: From,
+) -> Result<Vec<InHand>> {
+    if work.commits_each() {
+        return take_postgres(work, pages, lease, from).await;
+    }
+    let mut hands = Vec::new();
+    for (page, limit) in pages {
+        take_sqlite(work.tx().await?, page, *limit, lease, from, &mut hands).await?;
+    }
+    Ok(hands)
+}
+
+async fn take_postgres(
+    work: &mut Work,
+    pages: &[(Arc<str>, usize)],
+    lease: &Lease,
+    from: From,
+) -> Result<Vec<InHand>> {
+    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
+    let asked = pages
+        .iter()
+        .map(|(page, limit)| [page.into(), (*limit).into()]);
+    let rows = work
+        .batch(POSTGRES[from as usize], &lease.binds(), asked)
+        .await?;
+    let mut hands = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(head) = head(row, 2)?
+            && let Some(page) = names.get(&*row.str(1)?)
+        {
+            hands.push(InHand {
+                lane: row.str(0)?.into(),
+                page: Arc::clone(page),
+                token: lease.token,
+                head,
+                lost: lost(row, 2 + HEAD)?,
+            });
+        }
+    }
+    Ok(hands)
+}
+
+/// The attempt in the columns of a row from `first` on.
+fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
+    let Some(number) = row.int_opt(first)? else {
+        return Ok(None);
+    };
+    Ok(Some(Lost {
+        number,
+        started: row.int(first + 1)?,
+        worker: row.str(first + 2)?.into(),
+    }))
+}
+
+async fn take_sqlite(
+    tx: &mut Tx,
+    page: &Arc<str>,
+    limit: usize,
+    lease: &Lease,
+    from: From,
+    hands: &mut Vec<InHand>,
+) -> Result<()> {
+    let [a, b, c, d, e, f, g] = lease.binds();
+    let binds = [a, b, c, d, e, f, g, page.into(), limit.into()];
+    let rows = tx.rows(SQLITE[from as usize], &binds).await?;
+    let mut lanes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let lane: Arc<str> = row.str(0)?.into();
+        let is_lost = row.flag(4)?;
+        let head = head(row, 5)?;
+        let plan = match &head {
+            _ if is_lost => Plan::wait(Some(lease.until)),
+            None => Plan::wait(None),
+            Some(head) => Plan::of(head, row.int_opt(5 + HEAD)?, lease),
+        };
+        let is_over = head.is_none();
+        let is_taken = is_lost || plan.claims;
+        if let Some(head) = head.filter(|_| is_taken) {
+            let lost = Lost {
+                number: row.int_opt(2)?.unwrap_or_default(),
+                started: row.int_opt(3)?.unwrap_or_default(),
+                worker: row.str_opt(1)?.unwrap_or_default().into(),
+            };
+            hands.push(InHand {
+                lane: Arc::clone(&lane),
+                page: Arc::clone(page),
+                token: lease.token,
+                head,
+                lost: is_lost.then_some(lost),
+            });
+        }
+        lanes.push([
+            (&lane).into(),
+            is_over.into(),
+            is_lost.into(),
+            plan.due.into(),
+            plan.claims.into(),
+            plan.job.into(),
+            plan.number.into(),
+        ]);
+    }
+    let binds = [(&lease.worker).into(), lease.token.into(), lease.now.into()];
+    tx.batch(
+        include_str!("sqlite/take_write.sql"),
+        &binds,
+        lanes.into_iter(),
+    )
+    .await?;
+    Ok(())
+}
