@@ -1,8 +1,8 @@
 //! The ledger: the one task of a process that writes, in cycles.
 //!
-//! A cycle reads the clock and which pages have work ([`admission`]), then runs three statements ([`batch`]): lanes that are
+//! A cycle reads the clock and which pages have work (`admission`), then runs three statements (`batch`): lanes that are
 //! due come into hand, what ended is completed and its lanes go on, marks become lanes. On Postgres each is a
-//! transaction of its own, on SQLite they share one. What is in hand then is judged ([`decide`]): it leaves as a claim, or
+//! transaction of its own, on SQLite they share one. What is in hand then is judged (`decide`): it leaves as a claim, or
 //! its end is the next cycle's. The ledger never waits, sends or judges answers; [`crate::worker`] does.
 
 mod admission;

@@ -118,6 +118,27 @@ both! {
         assert_eq!(db.int(&format!("select count(*) from send_jobs where id = {bad} and possible_duplicate")).await, 1);
     }
 
+    a_late_success_that_the_database_refuses_keeps_nobody, |db| {
+        let (mut stalled, claims) = in_hand(&db).await;
+        let bad = claims[3].job;
+        let mut other = Steps::new(&db, "w2").await;
+        other.now = stalled.now;
+        other.pass(Duration::from_secs(60));
+        assert!(other.claims().await.is_empty(), "all are lost, and back off");
+        refuse(&db, bad).await;
+        stalled.now = other.now;
+        for claim in claims {
+            stalled.answer(claim, 200);
+        }
+        stalled.claims().await;
+        assert_eq!(delivered(&db).await, LANES as i64 - 1, "the others are closed");
+        assert_eq!(db.state(bad).await, "queued");
+        relent(&db).await;
+        stalled.pass(Duration::from_secs(61));
+        stalled.claims().await;
+        assert_eq!(db.state(bad).await, "delivered");
+    }
+
     attempts_of_an_id_that_was_given_out_before_are_stepped_over, |db| {
         // As after TRUNCATE send_jobs RESTART IDENTITY.
         let old = "insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)

@@ -161,6 +161,7 @@ impl Ledger {
         mut late: Vec<Completion>,
         step: &mut Step,
     ) -> Result<()> {
+        batch.is_completing = true;
         let done = match complete::late(&mut batch.work, &self.worker, &late).await {
             Ok(done) => done,
             Err(error) => {
@@ -168,6 +169,7 @@ impl Ledger {
                 return Err(error);
             }
         };
+        batch.is_completing = false;
         for mut completion in split_off(&mut late, &done.written) {
             let wait = match completion.held_back {
                 HeldBack::Locked(last) => (last * 2).min(LOCKED[1]),

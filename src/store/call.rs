@@ -242,8 +242,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_is_named_by_its_first_line() {
-        assert_eq!(verb("-- wake: ask\nselect 1"), "wake: ask");
+    fn a_statement_is_named_by_its_verb() {
+        assert_eq!(verb("-- wake: ask\nselect 1"), "wake");
         assert_eq!(verb("{batch: a text}-- advance\nselect 1"), "advance");
         assert_eq!(verb("select 1"), "a statement");
     }
