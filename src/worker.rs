@@ -170,12 +170,15 @@ impl Motion {
         if std::mem::take(&mut self.renew) {
             self.ledger.renew();
         }
-        if matches!(self.woken, Woken::Marks | Woken::Poll)
-            && !self.ledger.has_ended()
-            && !(self.has_open && self.began.elapsed() >= POLL)
-            && let Ok(false) = self.worker.waker.has_news(self.ledger.pool()).await
-        {
-            return self.rest_until_due().await;
+        let is_hint = matches!(self.woken, Woken::Marks | Woken::Poll);
+        if is_hint && !self.ledger.has_ended() && !(self.has_open && self.began.elapsed() >= POLL) {
+            match self.worker.waker.has_news(self.ledger.pool()).await {
+                Ok(Some(false)) => return self.rest_until_due().await,
+                // Told once: somebody's marks are there now.
+                Ok(Some(true)) => self.woken = Woken::Marks,
+                // What fails here fails in the cycle, too, and is told then.
+                Ok(None) | Err(_) => {}
+            }
         }
         let (began, woken) = (BootInstant::now(), self.woken);
         (self.began, self.woken) = (began, Woken::Time);

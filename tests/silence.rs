@@ -255,7 +255,7 @@ async fn a_call_that_the_server_works_on_is_told_and_waited_for() {
     let heard = heard.lock().expect("not poisoned").clone();
     assert_eq!(heard.len(), 2, "{heard:?}");
     assert!(
-        heard[0].starts_with("schema: version: the server waits for a lock"),
+        heard[0].starts_with("schema: the server waits for a lock"),
         "{heard:?}"
     );
     assert!(

@@ -175,7 +175,12 @@ impl Ledger {
             marks,
             ..Pages::default()
         };
-        let next_in = view.next_in.map(|next| next.saturating_sub(passed));
+        let mut next_in = view.next_in.map(|next| next.saturating_sub(passed));
+        if woken != Woken::Ended {
+            // There may be marks of other pages, too.
+            let stale_in = FRESH.saturating_sub(passed);
+            next_in = Some(next_in.map_or(stale_in, |next| next.min(stale_in)));
+        }
         Some((view.now + millis(passed), pages, next_in))
     }
 

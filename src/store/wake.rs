@@ -232,14 +232,14 @@ impl Waker {
         }
     }
 
-    /// Whether somebody else has committed something since the last call, as far as that can be told for less than a
-    /// survey.
-    pub async fn has_news(&mut self, pool: &Pool) -> Result<bool> {
+    /// Whether somebody else has committed something since the last call; none where that cannot be told for less
+    /// than a survey.
+    pub async fn has_news(&mut self, pool: &Pool) -> Result<Option<bool>> {
         let Kind::Sqlite { version, .. } = &mut self.kind else {
-            return Ok(true);
+            return Ok(None);
         };
         let now = one(pool.rows(VERSION, &[]).await?)?.int(0)?;
-        Ok(version.replace(now) != Some(now))
+        Ok(Some(version.replace(now) != Some(now)))
     }
 
     /// True while producers need not say that there are marks.
