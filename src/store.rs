@@ -195,7 +195,11 @@ use in_hand;
 /// The state of a row of `send_jobs` as people see it.
 macro_rules! shown_state {
     () => {
-        "case when state = 'queued' and (select l.job from send_lanes l where l.lane = send_jobs.lane and l.worker is not null) = send_jobs.id then 'sending' else state end"
+        concat!(
+            "case when state = 'queued' and ",
+            $crate::store::in_hand!(),
+            " then 'sending' else state end"
+        )
     };
 }
 use shown_state;

@@ -2,7 +2,7 @@
 //! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
@@ -10,20 +10,22 @@ use super::{Result, Row, Tx};
 use crate::attempt::{InHand, Lost};
 use crate::breaker::probe_order;
 
-const POSTGRES: [&str; 2] = [
-    include_str!("postgres/take.sql"),
-    include_str!("postgres/take_newest.sql"),
-];
-const SQLITE: [&str; 2] = [
-    include_str!("sqlite/take.sql"),
-    include_str!("sqlite/take_newest.sql"),
-];
-
 /// Which of the due lanes of a page.
 #[derive(Debug, Clone, Copy)]
 enum From {
     Oldest,
     Newest,
+}
+
+static POSTGRES: LazyLock<[String; 2]> =
+    LazyLock::new(|| both_ends(include_str!("postgres/take.sql")));
+static SQLITE: LazyLock<[String; 2]> = LazyLock::new(|| both_ends(include_str!("sqlite/take.sql")));
+
+/// The text, and the same from the other end of the order.
+fn both_ends(oldest: &str) -> [String; 2] {
+    let newest = oldest.replace("order by due_at limit", "order by due_at desc limit");
+    assert_ne!(oldest, newest, "it takes them in the order of due_at");
+    [oldest.to_owned(), newest]
 }
 
 /// Takes up to so many due lanes of each page, the oldest first; those that another transaction holds are passed over.
@@ -78,7 +80,7 @@ async fn take_postgres(
         .iter()
         .map(|(page, limit)| [page.into(), (*limit).into()]);
     let rows = work
-        .batch(POSTGRES[from as usize], &lease.binds(), asked)
+        .batch(&POSTGRES[from as usize], &lease.binds(), asked)
         .await?;
     let mut hands = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -119,7 +121,7 @@ async fn take_sqlite(
 ) -> Result<()> {
     let [a, b, c, d, e, f, g] = lease.binds();
     let binds = [a, b, c, d, e, f, g, page.into(), limit.into()];
-    let rows = tx.rows(SQLITE[from as usize], &binds).await?;
+    let rows = tx.rows(&SQLITE[from as usize], &binds).await?;
     let mut lanes = Vec::with_capacity(rows.len());
     for row in &rows {
         let lane: Arc<str> = row.str(0)?.into();

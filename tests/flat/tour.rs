@@ -28,19 +28,17 @@ const SOURCES: [&str; 5] = [
 ];
 
 /// Those of one engine.
-const POSTGRES: [&str; 5] = [
+const POSTGRES: [&str; 4] = [
     include_str!("../../src/store/postgres/intake.sql"),
     include_str!("../../src/store/postgres/take.sql"),
-    include_str!("../../src/store/postgres/take_newest.sql"),
     include_str!("../../src/store/postgres/complete.sql"),
     include_str!("../../src/store/postgres/late.sql"),
 ];
-const SQLITE: [&str; 9] = [
+const SQLITE: [&str; 8] = [
     include_str!("../../src/store/sqlite/intake.sql"),
     include_str!("../../src/store/sqlite/intake_write.sql"),
     include_str!("../../src/store/sqlite/taken.sql"),
     include_str!("../../src/store/sqlite/take.sql"),
-    include_str!("../../src/store/sqlite/take_newest.sql"),
     include_str!("../../src/store/sqlite/take_write.sql"),
     include_str!("../../src/store/sqlite/complete.sql"),
     include_str!("../../src/store/sqlite/complete_write.sql"),
