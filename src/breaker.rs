@@ -193,14 +193,15 @@ impl Breaker {
         self.paused.ticket()
     }
 
-    /// What is paused now, as the database says to who drew the ticket before.
+    /// What is paused now, of the pages that were looked at, as the database says to who drew the ticket before.
     pub fn set_paused<'s>(
         &mut self,
         now: BootInstant,
         ticket: u64,
         scopes: impl Iterator<Item = &'s str>,
+        looked_at: impl Fn(&str) -> bool,
     ) {
-        let before = self.paused.update(ticket, scopes);
+        let before = self.paused.update(ticket, scopes, looked_at);
         for ended in before.pages.difference(self.paused.pages()) {
             if let Some(standing) = self.pages.get_mut(ended) {
                 standing.begin_anew();

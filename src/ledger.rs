@@ -6,6 +6,7 @@
 //! its end is the next cycle's. The ledger never waits, sends or judges answers; [`crate::worker`] does.
 
 mod admission;
+mod agenda;
 mod batch;
 mod decide;
 
@@ -17,7 +18,8 @@ use std::time::Duration;
 use postlane_message::validate::Limits;
 use tokio::sync::mpsc;
 
-use admission::{Allowance, Pages, Probes, Turns, View};
+use admission::{Allowance, Pages, Probes, View};
+use agenda::Agenda;
 use batch::Batch;
 
 use crate::attempt::{Claim, Completion, HeldBack};
@@ -29,7 +31,8 @@ use crate::events::Events;
 use crate::job::AfterUnknown;
 use crate::pace::Slots;
 use crate::retry::Policy;
-use crate::store::lanes::{self, Lease, Survey, Unconfirmed};
+use crate::store::lanes::{self, Lease, Unconfirmed};
+use crate::store::survey::{Survey, survey};
 use crate::store::wake::Woken;
 use crate::store::{Pool, Result};
 
@@ -129,11 +132,13 @@ pub struct Ledger {
     /// Marks to take next time: more while few of them make a lane.
     appetite: usize,
     /// Requests that the rate of a page still allows.
-    allowances: HashMap<String, Allowance>,
+    allowances: HashMap<Arc<str>, Allowance>,
     /// What may be sent to probe what is paused.
     probes: Probes,
-    /// Which pages had the last turns, so that none is always last.
-    turns: Turns,
+    /// Which pages have something to do, and when.
+    agenda: Agenda,
+    /// Everything is paused, or the endpoint.
+    stopped: bool,
     /// Lanes that an earlier policy had blocked have been woken.
     unblocked: bool,
     draining: bool,
@@ -164,7 +169,8 @@ impl Ledger {
             appetite: 0,
             allowances: HashMap::new(),
             probes: Probes::default(),
-            turns: Turns::default(),
+            agenda: Agenda::default(),
+            stopped: false,
             unblocked: false,
             draining: false,
         }
@@ -273,10 +279,12 @@ impl Ledger {
             .await
     }
 
-    async fn survey(&self) -> Result<Survey> {
+    async fn survey(&mut self) -> Result<Survey> {
         // Drawn before: what is written to the pauses meanwhile is newer than what is read.
         let ticket = self.breaker().ticket();
-        let survey = lanes::survey(&self.pool).await?;
+        let question = self.question();
+        let survey = survey(&self.pool, &question).await?;
+        self.agenda.note(&question, &survey);
         Ok(Survey { ticket, ..survey })
     }
 
@@ -287,10 +295,11 @@ impl Ledger {
         seen: BootInstant,
     ) -> Result<Step> {
         let (now, mut step) = (survey.now, Step::default());
-        step.has_open = !survey.lanes.is_empty() || !survey.marks.is_empty();
+        step.has_open = survey.pages.iter().any(|page| page.has_work());
         self.view = None;
         step.more |= self.release_unconfirmed(now).await?;
         let pages = self.admit(survey, &mut step).await?;
+        step.has_open |= !self.agenda.is_empty();
         self.unblock(now).await?;
         self.keep_view(&pages, now, seen, step.next_in);
         self.cycle_on(now, pages, claimed, step).await
@@ -374,6 +383,7 @@ impl Ledger {
         let any = !self.unconfirmed.is_empty();
         while let Some(claims) = self.unconfirmed.first() {
             lanes::release(&self.pool, claims, now).await?;
+            claims.pages.iter().for_each(|page| self.agenda.touch(page));
             self.unconfirmed.remove(0);
         }
         Ok(any)

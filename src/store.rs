@@ -27,6 +27,7 @@ pub mod schema;
 pub mod scratch;
 pub mod select;
 pub mod sql;
+pub mod survey;
 pub mod take;
 pub mod target;
 pub mod waits;
@@ -39,6 +40,7 @@ pub mod workers;
 pub use bind::{Batch, Bind};
 pub use pool::{Pool, Tx, Use};
 pub use rows::Row;
+pub use sql::Dialect;
 
 use crate::clock::Millis;
 

@@ -29,6 +29,13 @@ async fn heals(db: &Db, now: i64) -> usize {
     }
 }
 
+/// One request of a page that may send ten a second.
+async fn draw(db: &Db, page: &str) -> rates::Drawn {
+    let pages = [(page.into(), (10.0, 1))].into();
+    let drawn = rates::draw(&db.pool, &pages).await.expect("draws");
+    drawn[0].1
+}
+
 both! {
     a_job_with_send_at_whose_timer_was_never_written_is_sent_at_its_time, |db| {
         let mut worker = Steps::new(&db, "w1").await;
@@ -101,13 +108,13 @@ both! {
     }
 
     a_rate_that_is_ahead_of_a_clock_that_was_set_back_waits_for_one_request, |db| {
-        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        let drawn = draw(&db, "1").await;
         assert_eq!(drawn.granted, 1);
         db.sql("update send_rates set next_at = next_at + 3600000000").await.expect("updates");
-        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        let drawn = draw(&db, "1").await;
         assert!(drawn.granted == 0 && drawn.wait <= 100, "{drawn:?}");
         tokio::time::sleep(Duration::from_millis(150)).await;
-        let drawn = rates::draw(&db.pool, "1", 10.0, 1).await.expect("draws");
+        let drawn = draw(&db, "1").await;
         assert_eq!(drawn.granted, 1);
     }
 

@@ -54,13 +54,16 @@ impl Paused {
         self.ticks
     }
 
-    /// Takes what a survey saw; returns what was paused before.
+    /// Takes what a survey saw, of the pages that it looked at; returns what was paused before.
     pub(super) fn update<'s>(
         &mut self,
         ticket: u64,
         scopes: impl Iterator<Item = &'s str>,
+        looked_at: impl Fn(&str) -> bool,
     ) -> Scopes {
         let mut seen = Scopes::default();
+        let others = self.now.pages.iter().filter(|page| !looked_at(page));
+        seen.pages.extend(others.cloned());
         scopes.for_each(|scope| seen.set(scope, true));
         self.news
             .retain(|_, news| news.unwritten > 0 || news.written > ticket);

@@ -581,7 +581,7 @@ impl World {
         }
         let now = self.now;
         let breaker = &mut self.workers[worker].breaker;
-        breaker.set_paused(at(now), ticket, seen.iter().map(|scope| &**scope));
+        breaker.set_paused(at(now), ticket, seen.iter().map(|scope| &**scope), |_| true);
         let rows = self.rows.iter();
         let pauses: HashMap<String, Option<Millis>> = rows
             .map(|(scope, row)| (scope.clone(), Some(row.probe_at)))

@@ -61,7 +61,7 @@ fn survey(breaker: &mut Breaker, ms: u64, scopes: &[&str]) {
 }
 
 fn told(breaker: &mut Breaker, ms: u64, ticket: u64, scopes: &[&str]) {
-    breaker.set_paused(at(ms), ticket, scopes.iter().copied());
+    breaker.set_paused(at(ms), ticket, scopes.iter().copied(), |_| true);
 }
 
 /// Three pages fail, and no other is heard of.

@@ -3,7 +3,7 @@
 //! The first part of a cycle: what the survey saw, less what is paused, has no secret, has no slot
 //! or no rate left. It refuses to touch lanes and jobs.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Ledger, Step, span};
 use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
-use crate::store::lanes::{self, Survey};
+use crate::store::survey::{self, Question, Survey};
 use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
 
@@ -22,6 +22,9 @@ const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
 
+/// When a page that waits for all or for the endpoint is looked at again, in milliseconds.
+const STOPPED: Millis = 5000;
+
 /// Allowances after which those that have run out are forgotten.
 const KNOWN_ALLOWANCES: usize = 1000;
 
@@ -29,7 +32,7 @@ const KNOWN_ALLOWANCES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     /// Those that may send.
-    pub eligible: Arc<HashSet<String>>,
+    pub eligible: Arc<HashSet<Arc<str>>>,
     /// Of those, the ones with due lanes and a slot to send with.
     pub due: Vec<Arc<str>>,
     /// Of those, the ones with marks.
@@ -45,38 +48,13 @@ pub(super) struct Allowance {
     drawn: BootInstant,
 }
 
-/// Whose turn it is, of pages with due lanes and of pages with marks.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    due: RoundRobin,
-    marks: RoundRobin,
-}
-
-/// The page that had the last turn.
-#[derive(Debug, Default)]
-struct RoundRobin(String);
-
-impl RoundRobin {
-    /// At most [`PAGES`] of them, from the one behind the last.
-    fn take(&mut self, mut pages: Vec<String>) -> Vec<String> {
-        pages.sort_unstable();
-        let first = pages.partition_point(|page| *page <= self.0);
-        pages.rotate_left(first);
-        pages.truncate(PAGES);
-        if let Some(last) = pages.last() {
-            self.0.clone_from(last);
-        }
-        pages
-    }
-}
-
 /// How long the right to try a job is kept: its page's first heads may be expired or invalid.
 const PROBE_FOR: Duration = Duration::from_secs(1);
 
 /// How many jobs may be sent of what is paused, to see whether it is well.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    pages: HashMap<String, Probe>,
+    pages: HashMap<Arc<str>, Probe>,
 }
 
 #[derive(Debug)]
@@ -88,7 +66,7 @@ struct Probe {
 }
 
 impl Probes {
-    fn grant(&mut self, page: String, jobs: usize) {
+    fn grant(&mut self, page: Arc<str>, jobs: usize) {
         let probe = Probe {
             left: jobs,
             granted: BootInstant::now(),
@@ -113,7 +91,7 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// What the last survey saw: while it is fresh, cycles that only write ends or take marks need none of their own.
 pub(super) struct View {
-    eligible: Arc<HashSet<String>>,
+    eligible: Arc<HashSet<Arc<str>>>,
     /// The database's clock, and this machine's after it: what is added since never runs ahead of the database's.
     now: Millis,
     at: BootInstant,
@@ -206,13 +184,24 @@ impl Ledger {
             self.breaker().written(change);
             changes.pop_front();
         }
+        for page in changed {
+            match &*page {
+                "default" => self.agenda.hurry(),
+                _ => self.agenda.touch(&page.into()),
+            }
+        }
         // An operator's pause of the endpoint is none that an answer ends, or that says anything of a page.
         let scopes = survey.pauses.iter().map(|(scope, at)| match at {
             None if scope == ENDPOINT => "all",
             _ => scope,
         });
+        let looked_at = survey.pages.iter().map(|page| &*page.page);
+        let looked_at: HashSet<&str> = looked_at.collect();
+        let is_whole = self.agenda.is_whole();
         self.breaker()
-            .set_paused(BootInstant::now(), survey.ticket, scopes);
+            .set_paused(BootInstant::now(), survey.ticket, scopes, |page| {
+                is_whole || looked_at.contains(page)
+            });
         Ok(())
     }
 
@@ -275,16 +264,11 @@ impl Ledger {
             return Ok(None);
         }
         let now = survey.now;
-        let due = survey.lanes.iter().filter(|p| p.due <= now);
-        let with_work: BTreeSet<&str> = due
-            .map(|p| &p.page)
-            .chain(&survey.marks)
-            .map(|p| &**p)
-            .collect();
+        let has_work =
+            |page: &&survey::Page| page.has_marks || page.due.is_some_and(|due| due <= now);
         let (secrets, probes) = (&self.settings.secrets, &self.probes.pages);
-        let with_work = with_work
-            .into_iter()
-            .filter(|page| secrets.has(page) && !probes.contains_key(*page));
+        let with_work = survey.pages.iter().filter(has_work).map(|page| &*page.page);
+        let with_work = with_work.filter(|page| secrets.has(page) && !probes.contains_key(*page));
         let at = BootInstant::now();
         let (tries, first, longest) = {
             let mut breaker = self.breaker();
@@ -295,13 +279,13 @@ impl Ledger {
             (tries, *probe, *max_probe)
         };
         for page in tries.trials {
-            self.probes.grant(page, 1);
+            self.probes.grant(page.into(), 1);
         }
         for page in tries.probes {
             let scope = page_scope(&page);
             if let Some(right) = pauses::probe(&self.pool, &scope, now, longest).await? {
                 let jobs = breadth(right.people, right.wait, first);
-                self.probes.grant(page, jobs);
+                self.probes.grant(page.into(), jobs);
             }
         }
         Ok(tries.next_in)
@@ -314,96 +298,134 @@ impl Ledger {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads which pages have work and may send, and draws from the rates of those that have one.
+    /// What the next survey looks at.
+    pub(super) fn question(&mut self) -> Question {
+        let pending = self.pending.iter().map(|completion| &completion.page);
+        let also = self
+            .recent
+            .keys()
+            .chain(pending)
+            .chain(self.probes.pages.keys());
+        self.agenda.question(also.cloned())
+    }
+
+    /// Which pages may send, of those that were looked at, and draws from the rates of those that have one.
     pub(super) async fn admit(&mut self, mut survey: Survey, step: &mut Step) -> Result<Pages> {
         let mut pages = Pages::default();
         self.write_pauses(&mut survey, step).await?;
         if self.draining {
             return Ok(pages);
         }
-        let mut waits: Vec<Millis> = self.probe(&survey).await?.into_iter().collect();
-        let Survey {
-            now,
-            pauses,
-            lanes: mut with_lanes,
-            mut marks,
-            timer,
-            ..
-        } = survey;
+        let tries_in = self.probe(&survey).await?;
+        let now = survey.now;
+        let stopped = survey.pauses.contains_key("all") || survey.pauses.contains_key(ENDPOINT);
+        if !stopped && std::mem::replace(&mut self.stopped, stopped) {
+            self.agenda.wake_all(now);
+        }
+        self.stopped = stopped;
         let mut eligible = HashSet::new();
-        let stopped = pauses.contains_key("all") || pauses.contains_key(ENDPOINT);
-        for page in with_lanes.iter().map(|p| &p.page).chain(&marks) {
-            let paused = || stopped || pauses.contains_key(&page_scope(page));
-            if eligible.contains(page) || !self.is_probed(page) && paused() {
-                continue;
+        for page in survey.pages.iter().filter(|page| page.has_work()) {
+            let wants = self.wants(page, &survey);
+            if wants.is_some() && (self.is_probed(&page.page) || !self.is_paused(page, &survey)) {
+                eligible.insert(Arc::clone(&page.page));
             }
-            if self.settings.secrets.has(page) {
-                eligible.insert(page.clone());
-            } else if self.breaker().lacks_secret(page) {
-                self.events.emit(&Event::NoSecret { page });
-            }
+            self.agenda.wants(&page.page, wants, now);
         }
+        survey.pages.retain(|page| eligible.contains(&page.page));
         pages.eligible = Arc::new(eligible);
-        // Of a page that is paused, too: it is probed once one of its lanes is due.
-        waits.extend(
-            with_lanes
-                .iter()
-                .filter(|p| p.due > now)
-                .map(|p| p.due - now),
-        );
-        with_lanes.retain(|p| pages.eligible.contains(&p.page));
-        marks.retain(|p| pages.eligible.contains(p));
-        self.oldest_due(&with_lanes, now);
-        let due = with_lanes.iter().filter(|p| p.due <= now);
-        let with_work = due.map(|p| &p.page).chain(&marks);
-        self.slots.set_contenders(with_work.map(|page| &**page));
-        pages.timers_due = timer.is_some_and(|at| at <= now);
-        waits.extend(timer.map(|at| at - now));
-        let is_due = with_lanes.iter().any(|page| page.due <= now);
-        let mut due = Vec::new();
-        for lanes::Page { page, due: at } in with_lanes {
-            if at <= now && self.slots.share(&page) > 0 {
-                due.push(page);
-            }
-        }
-        // Marks of a page without a slot can wait; lanes made of them would only lie there.
+        let is_due = |page: &&survey::Page| page.due.is_some_and(|due| due <= now);
+        let with_work = survey
+            .pages
+            .iter()
+            .filter(|page| page.has_marks || is_due(page));
+        self.slots.set_contenders(with_work.map(|page| &*page.page));
+        self.oldest_due(&survey.pages, now);
+        pages.timers_due = survey.timer.is_some_and(|at| at <= now);
+        let due: Vec<_> = survey.pages.iter().filter(is_due).collect();
+        let marks: Vec<_> = survey.pages.iter().filter(|page| page.has_marks).collect();
+        pages.is_calm = !stopped
+            && self.probes.pages.is_empty()
+            && due.is_empty()
+            && !pages.timers_due
+            && self
+                .recent
+                .keys()
+                .all(|page| !survey.pauses.contains_key(&page_scope(page)));
         let with_marks = marks.len();
-        marks.retain(|page| self.slots.may_take(page));
-        let all_marks = marks.len() == with_marks && with_marks <= PAGES;
-        pages.is_calm = pauses.is_empty() && !is_due && !pages.timers_due && all_marks;
-        step.more |= marks.len() > PAGES && self.slots.free() > 0;
-        // The pages take turns, and what their rates allow is drawn for those whose turn it is: to draw for
-        // thousands takes longer than what is drawn may be kept.
-        if due.len() > PAGES {
-            waits.push(1);
-        }
-        for page in self.turns.due.take(due) {
-            match self.draw(&page).await? {
-                Some(wait) => waits.push(wait),
-                None => pages.due.push(page.into()),
-            }
-        }
-        for page in self.turns.marks.take(marks) {
-            self.draw(&page).await?;
-            pages.marks.push(page.into());
-        }
+        pages.due = self.choose(due, now);
+        // Marks of a page without a slot can wait; lanes made of them would only lie there.
+        pages.marks = self.choose(marks, now);
+        pages.is_calm &= pages.marks.len() == with_marks;
+        let drawn = self.draw(&pages).await?;
+        pages.due.retain(|page| !drawn.contains_key(page));
         // A new probe goes to who has just come, not to who has failed before.
         let (marks, probes) = (&pages.marks, &self.probes.pages);
         pages.due.retain(|page| {
-            let is_new = probes.get(&**page).is_some_and(|probe| probe.is_new);
+            let is_new = probes.get(page).is_some_and(|probe| probe.is_new);
             !is_new || !marks.contains(page)
         });
-        let next = waits.into_iter().min().map(span);
+        for page in pages.due.iter().chain(&pages.marks) {
+            self.agenda.set(page, None);
+            self.agenda.touch(page);
+        }
+        for (page, wait) in drawn {
+            self.agenda.set(&page, Some(now + wait));
+        }
+        let left = self.agenda.has_older(now) && self.slots.free() > 0 && !stopped;
+        pages.is_calm &= !left;
+        let timer = survey.timer.map(|at| at - now);
+        let waits = [tries_in, timer, left.then_some(1), self.agenda.next_in(now)];
+        let next = waits.into_iter().flatten().min().map(span);
         step.next_in = step.next_in.into_iter().chain(next).min();
         Ok(pages)
     }
 
-    pub(super) fn oldest_due(&self, with_lanes: &[lanes::Page], now: Millis) {
-        let oldest = with_lanes
-            .iter()
-            .map(|p| now - p.due)
-            .max()
-            .unwrap_or_default();
+    /// When a page that has work wants to be looked at again; none if nothing that a ledger knows of ends what it
+    /// waits for.
+    fn wants(&self, page: &survey::Page, survey: &Survey) -> Option<Millis> {
+        let name = &page.page;
+        let at = match page.has_marks {
+            true => survey.now,
+            false => page.due.unwrap_or(survey.now),
+        };
+        let paused = survey.pauses.get(&page_scope(name));
+        match paused {
+            _ if self.is_probed(name) => Some(at),
+            Some(None) => None,
+            Some(Some(probe_at)) => Some(at.max(*probe_at)),
+            None if !self.settings.secrets.has(name) => {
+                if !self.stopped && self.breaker().lacks_secret(name) {
+                    self.events.emit(&Event::NoSecret { page: name });
+                }
+                None
+            }
+            None if self.stopped => Some(at.max(survey.now + STOPPED)),
+            None => Some(at),
+        }
+    }
+
+    fn is_paused(&self, page: &survey::Page, survey: &Survey) -> bool {
+        self.stopped || survey.pauses.contains_key(&page_scope(&page.page))
+    }
+
+    /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first. Who may take none
+    /// waits behind the others.
+    fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<Arc<str>> {
+        pages.sort_by_cached_key(|page| (self.agenda.since(&page.page), Arc::clone(&page.page)));
+        let mut chosen = Vec::new();
+        for survey::Page { page, .. } in pages {
+            if !self.slots.may_take(page) {
+                self.agenda.set(page, Some(now));
+            } else if chosen.len() < PAGES {
+                chosen.push(Arc::clone(page));
+            }
+        }
+        chosen
+    }
+
+    fn oldest_due(&self, pages: &[survey::Page], now: Millis) {
+        let due = pages.iter().filter_map(|page| page.due);
+        let oldest = due.map(|due| now - due).max().unwrap_or_default();
         self.events.set_oldest_due(span(oldest));
     }
 
@@ -415,26 +437,36 @@ impl Ledger {
             .or(self.settings.default_rate)
     }
 
-    /// Makes sure that a page with a rate has some of it in hand; else says how long until it has.
-    pub(super) async fn draw(&mut self, page: &str) -> Result<Option<Millis>> {
-        let Some(rate) = self.rate(page) else {
-            return Ok(None);
-        };
-        let wanted = self.slots.share(page);
-        if self.by_rate(page) > 0 || wanted == 0 {
-            return Ok(None);
+    /// Makes sure that pages with a rate have some of it in hand. Returns those that have none, and how long until they
+    /// have.
+    async fn draw(&mut self, pages: &Pages) -> Result<HashMap<Arc<str>, Millis>> {
+        let mut asked = BTreeMap::new();
+        for page in pages.due.iter().chain(&pages.marks) {
+            if let Some(rate) = self.rate(page)
+                && self.by_rate(page) == 0
+            {
+                asked.insert(Arc::clone(page), (rate, self.slots.share(page)));
+            }
         }
-        let drawn = rates::draw(&self.pool, page, rate, wanted).await?;
-        let allowance = Allowance {
-            left: drawn.granted,
-            drawn: BootInstant::now(),
-        };
-        if self.allowances.len() > KNOWN_ALLOWANCES {
+        let mut empty = HashMap::new();
+        if asked.is_empty() {
+            return Ok(empty);
+        }
+        if self.allowances.len() + asked.len() > KNOWN_ALLOWANCES {
             self.allowances
                 .retain(|_, allowance| allowance.drawn.elapsed() < ALLOWED_FOR);
         }
-        self.allowances.insert(page.to_owned(), allowance);
-        Ok((drawn.granted == 0).then_some(drawn.wait))
+        for (page, drawn) in rates::draw(&self.pool, &asked).await? {
+            let allowance = Allowance {
+                left: drawn.granted,
+                drawn: BootInstant::now(),
+            };
+            self.allowances.insert(Arc::clone(&page), allowance);
+            if drawn.granted == 0 {
+                empty.insert(page, drawn.wait);
+            }
+        }
+        Ok(empty)
     }
 
     /// Requests that the rate of a page, and what is being probed, allow now.

@@ -137,6 +137,8 @@ impl Ledger {
         batch.hands.extend(done.hands);
         if done.waits {
             self.look_again(step);
+            let pages = batch.completions.iter().map(|c| &c.page);
+            pages.for_each(|page| self.agenda.touch(page));
         }
         let mut written = vec![false; batch.completions.len()];
         done.written.iter().for_each(|at| written[*at] = true);
@@ -180,6 +182,7 @@ impl Ledger {
         }
         let reports = late.iter().filter(|c| c.attempt.is_some()).count();
         let late_successes = done.closed;
+        late.iter().for_each(|c| self.agenda.touch(&c.page));
         if reports > 0 {
             self.events.emit(&Event::Fenced {
                 reports,
@@ -210,7 +213,8 @@ impl Ledger {
     /// Lets jobs whose `send_at` has come join their lanes.
     pub(super) async fn join_lanes(&mut self, batch: &mut Batch, step: &mut Step) -> Result<()> {
         let joined = intake::timers(&mut batch.work, batch.lease.now, 1000).await?;
-        step.more |= joined > 0;
+        step.more |= joined.taken > 0;
+        joined.pages.iter().for_each(|page| self.agenda.touch(page));
         Ok(())
     }
 

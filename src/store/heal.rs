@@ -5,9 +5,11 @@
 //! tables by hand, clocks are set back: what is missing is put there again, and counted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Pool, Result, Row, Tx, intake, lanes};
+use super::survey::{Question, survey};
+use super::{Pool, Result, Row, Tx, intake};
 use crate::clock::{Millis, millis};
 use crate::job::JobId;
 
@@ -73,12 +75,17 @@ pub struct Healer {
     lane: String,
     timer: (Millis, JobId),
     blocked: (String, String),
+    /// The page up to which late lanes were looked for.
+    late: Arc<str>,
 }
 
 impl Healer {
     /// True before the first bite, and when the last one has reached the end of everything.
     pub fn is_at_start(&self) -> bool {
-        self.lane.is_empty() && self.timer == (0, 0) && self.blocked.1.is_empty()
+        self.lane.is_empty()
+            && self.timer == (0, 0)
+            && self.blocked.1.is_empty()
+            && self.late.is_empty()
     }
 
     /// Looks at up to `bite` jobs and lanes of each kind, and puts there what is missing. Returns how many were
@@ -90,9 +97,9 @@ impl Healer {
         longest: Duration,
         bite: i64,
     ) -> Result<usize> {
-        let waiting = lanes::survey(pool).await?.lanes;
-        let pages = waiting.into_iter().map(|page| [page.page.into()]);
-        let pages = pages.collect::<Vec<_>>();
+        let survey = survey(pool, &Question::walk(&self.late)).await?;
+        let waiting = survey.pages.iter().filter(|page| page.due.is_some());
+        let pages: Vec<_> = waiting.map(|page| [(&page.page).into()]).collect();
         let mut tx = pool.begin().await?;
         let mut lanes = BTreeMap::new();
         let binds = [
@@ -116,6 +123,7 @@ impl Healer {
         let (timers, timer) = timers(&mut tx, self.timer, bite).await?;
         tx.commit().await?;
         (self.lane, self.blocked, self.timer) = (lane, blocked, timer);
+        self.late = survey.walked_to.unwrap_or_default();
         Ok(lanes.len() + timers)
     }
 }

@@ -4,12 +4,12 @@
 //! created in lane order, and those that are there are touched only while nobody else has them in hand, so
 //! two workers never wait for each other in a circle.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
-use super::{Bind, Result, Tx};
+use super::{Bind, Result, Row, Tx};
 use crate::attempt::InHand;
 use crate::clock::Millis;
 
@@ -210,10 +210,18 @@ returning job_id as job";
 
 const JOIN: &str = "-- timers: they join their lines
 update send_jobs set joined_at = {at: $1} from {rows: job bigint}
-where {key: send_jobs.id = r.job} and joined_at is null returning id as job";
+where {key: send_jobs.id = r.job} and joined_at is null returning id as job, page_id";
 
-/// Lets jobs whose `send_at` has come join their lines. Returns how many timers were taken.
-pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<usize> {
+/// Jobs whose `send_at` has come.
+pub struct Joined {
+    /// How many timers were taken.
+    pub taken: usize,
+    /// The pages of those that have joined their lanes.
+    pub pages: HashSet<Arc<str>>,
+}
+
+/// Lets jobs whose `send_at` has come join their lanes.
+pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<Joined> {
     let tx = work.tx().await?;
     let text = match tx {
         Tx::Postgres(_) => TIMERS_POSTGRES,
@@ -226,6 +234,11 @@ pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<usize> {
         .collect::<Result<Vec<_>>>()?;
     let joined = tx.batch(JOIN, &[now.into()], jobs.into_iter()).await?;
     look_again_for(tx, &joined).await?;
+    let page = |row: &Row| Ok(Arc::from(row.text("page_id")?));
+    let pages = joined.iter().map(page).collect::<Result<_>>()?;
     work.end_step().await?;
-    Ok(due.len())
+    Ok(Joined {
+        taken: due.len(),
+        pages,
+    })
 }

@@ -1,82 +1,14 @@
-//! Lanes: which pages have work, what is written of a lane that is in hand, and how its head is read.
+//! Lanes: what is written of a lane that is in hand, and how its head is read.
 //!
 //! Three statements put lanes into hand: [`super::intake`], [`super::take`], [`super::complete`]. Each locks the head that
 //! it chooses, never waiting, and looks at the locked row: what was moved meanwhile does not begin.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::{Millis, millis};
 use crate::job::{AfterUnknown, Head, JobId};
-
-/// A page with lanes, and when the first of them is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The page.
-    pub page: String,
-    /// When its first lane may be touched.
-    pub due: Millis,
-}
-
-/// What a ledger looks at before each cycle.
-#[derive(Debug, Clone, Default)]
-pub struct Survey {
-    /// The database's clock.
-    pub now: Millis,
-    /// Paused scopes (`all`, `endpoint`, `page:ID`), and when those that a worker paused are probed.
-    pub pauses: HashMap<String, Option<Millis>>,
-    /// Pages with lanes that somebody may touch at some time.
-    pub lanes: Vec<Page>,
-    /// Pages with marks.
-    pub marks: Vec<String>,
-    /// When the next `send_at` comes.
-    pub timer: Option<Millis>,
-    /// The breaker's, drawn before it was read.
-    pub ticket: u64,
-}
-
-// Two skip scans, one probe a page however many lanes or marks it has; all in one round trip,
-// because it is made before every cycle. No min(): planned while a table is empty, Postgres would read all
-// of it for that.
-const SURVEY: &str = "-- survey: the clock, pauses, and pages with work
-with recursive l (page_id) as (
-    select (select page_id from send_lanes where due_at is not null order by page_id limit 1)
-    union all
-    select (select n.page_id from send_lanes n where n.page_id > l.page_id and n.due_at is not null
-        order by n.page_id limit 1)
-    from l where l.page_id is not null
-), m (page_id) as (
-    select (select page_id from send_inbox order by page_id limit 1)
-    union all
-    select (select n.page_id from send_inbox n where n.page_id > m.page_id order by n.page_id limit 1)
-    from m where m.page_id is not null
-)
-select 'now' as kind, '' as name, {now} as at
-union all select 'pause', scope, probe_at from send_pauses
-    where scope = 'all' or scope = 'endpoint' or scope like 'page:%'
-union all select 'lanes', l.page_id,
-    (select n.due_at from send_lanes n where n.page_id = l.page_id and n.due_at is not null order by n.due_at limit 1)
-    from l where l.page_id is not null
-union all select 'marks', m.page_id, null from m where m.page_id is not null
-union all select 'timer', '', (select at from send_timers order by at limit 1)";
-
-/// Reads the clock, the pauses, and which pages have work.
-pub async fn survey(pool: &Pool) -> Result<Survey> {
-    let mut survey = Survey::default();
-    for row in pool.rows(SURVEY, &[]).await? {
-        let (kind, name, at) = (row.str(0)?, row.text(1)?, row.int_opt(2)?);
-        match kind.as_ref() {
-            "now" => survey.now = at.unwrap_or_default(),
-            "pause" => drop(survey.pauses.insert(name, at)),
-            "marks" => survey.marks.push(name),
-            "timer" => survey.timer = at,
-            _ => survey.lanes.extend(at.map(|due| Page { page: name, due })),
-        }
-    }
-    Ok(survey)
-}
 
 const TOKENS_POSTGRES: &str =
     "-- claim: tokens that never repeat\nselect nextval('send_tokens') as token";

@@ -1,22 +1,26 @@
 //! The shared budget of a page's rate: drawn in chunks, in a transaction of its own.
 
-use super::{Pool, Result, one};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
 use crate::pace;
 
-const SEED: &str = "-- rate: a page's first draw
-insert into send_rates (page_id, next_at) values ($1, 0) on conflict (page_id) do nothing";
+const SEED: &str = "-- rate: pages' first draws
+insert into send_rates (page_id, next_at) select r.page, 0 from {rows: page text} where true
+on conflict (page_id) do nothing";
 
-const READ_POSTGRES: &str = "-- rate: lock the budget
-select next_at, floor(extract(epoch from clock_timestamp()) * 1000000::numeric)::bigint as now
-from send_rates where page_id = $1 for update";
+const READ_POSTGRES: &str = "-- rate: lock the budgets
+select page_id, next_at, floor(extract(epoch from clock_timestamp()) * 1000000::numeric)::bigint as now
+from send_rates where page_id = any (array(select r.page from {rows: page text})) order by page_id for update";
 /// Differs from Postgres in the clock's spelling and that the write lock is held already.
-const READ_SQLITE: &str = "-- rate: read the budget
-select next_at, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000 as now
-from send_rates where page_id = $1";
+const READ_SQLITE: &str = "-- rate: read the budgets
+select page_id, next_at, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000 as now
+from send_rates where page_id in (select r.page from {rows: page text})";
 
-const WRITE: &str = "-- rate: spend it
-update send_rates set next_at = $2 where page_id = $1";
+const WRITE: &str = "-- rate: spend them
+update send_rates set next_at = r.next_at from {rows: page text, next_at bigint} where {key: send_rates.page_id = r.page}";
 
 /// What was drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,25 +31,32 @@ pub struct Drawn {
     pub wait: Millis,
 }
 
-/// Draws up to `wanted` requests from the budget of a page.
-pub async fn draw(pool: &Pool, page: &str, rate: f64, wanted: usize) -> Result<Drawn> {
+/// Draws from the budgets of pages up to as many requests as each wants, by its rate.
+pub async fn draw(
+    pool: &Pool,
+    pages: &BTreeMap<Arc<str>, (f64, usize)>,
+) -> Result<Vec<(Arc<str>, Drawn)>> {
+    let names = || pages.keys().map(|page| [page.into()]);
     let mut tx = pool.begin().await?;
-    tx.run(SEED, &[page.into()]).await?;
-    let read = if matches!(pool, Pool::Postgres(_)) {
-        READ_POSTGRES
-    } else {
-        READ_SQLITE
+    tx.change(SEED, &[], names()).await?;
+    let read = match pool.dialect() {
+        Dialect::Postgres => READ_POSTGRES,
+        Dialect::Sqlite => READ_SQLITE,
     };
-    let row = one(tx.rows(read, &[page.into()]).await?)?;
-    let now = row.int("now")?;
-    let before = row.int("next_at")?;
-    let (granted, next_at) = pace::allowance(rate, before, now, wanted);
-    if next_at != before {
-        tx.run(WRITE, &[page.into(), next_at.into()]).await?;
+    let (mut drawn, mut spent) = (Vec::new(), Vec::new());
+    for row in tx.batch(read, &[], names()).await? {
+        let (page, before, now) = (row.str(0)?, row.int(1)?, row.int(2)?);
+        let Some((page, (rate, wanted))) = pages.get_key_value(&*page) else {
+            continue;
+        };
+        let (granted, next_at) = pace::allowance(*rate, before, now, *wanted);
+        if next_at != before {
+            spent.push([page.into(), next_at.into()]);
+        }
+        let wait = ((next_at - now) / 1000).max(1);
+        drawn.push((Arc::clone(page), Drawn { granted, wait }));
     }
+    tx.change(WRITE, &[], spent.into_iter()).await?;
     tx.commit().await?;
-    Ok(Drawn {
-        granted,
-        wait: ((next_at - now) / 1000).max(1),
-    })
+    Ok(drawn)
 }

@@ -37,12 +37,14 @@ const LOOK_UPS: [(&str, &str); 10] = [
 ];
 
 /// What is read otherwise: (statement, table or index as its name begins, what is given, why).
-const EXCEPTIONS: [(&str, &str, &str, &str); 19] = [
+const EXCEPTIONS: [(&str, &str, &str, &str); 21] = [
     (SURVEY, "send_lanes_due", WALK, ONE),
     (SURVEY, "send_lanes_due", "page_id>", ONE),
     (SURVEY, "send_inbox_", WALK, ONE),
     (SURVEY, "send_inbox_", "page_id>", ONE),
     (SURVEY, "send_timers", WALK, ONE),
+    (SURVEY, "send_jobs", WALK, "the newest"),
+    (SURVEY, "send_jobs_pkey", "id>", BITE),
     (TIMERS, "send_timers", "at<", BITE),
     (PRUNE, "send_jobs_delivered", "finished_at<", BITE),
     (PRUNE, "send_jobs_ended", "finished_at<", BITE),

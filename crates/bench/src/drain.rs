@@ -21,6 +21,8 @@ pub struct Load {
     pub jobs: usize,
     /// Over so many recipients of page 1.
     pub recipients: usize,
+    /// Or over so many pages, if there is more than one.
+    pub pages: usize,
     /// How many must be delivered.
     pub deliveries: usize,
     /// The worker's settings.
@@ -40,6 +42,7 @@ impl Load {
             backlog: Backlog::Empty,
             jobs,
             recipients,
+            pages: 1,
             deliveries: jobs,
             settings: Settings::new(),
             workers: 1,
@@ -76,7 +79,11 @@ pub async fn prepare(house: &mut House, engine: Engine, load: &Load) -> Result<D
     let database = house.database(engine, load.backlog).await?;
     if load.jobs > 0 {
         let mut sql = database.open(Safety::None).await?;
-        fill::queued(&mut sql, "1", load.jobs, load.recipients, "f").await?;
+        let page = match load.pages {
+            1 => "'1'".to_owned(),
+            pages => fill::of_pages(pages),
+        };
+        fill::queued(&mut sql, &page, load.jobs, load.recipients, "f").await?;
         sql.close().await?;
     }
     database.settle(load.checkpoint).await?;

@@ -20,6 +20,8 @@ pub enum Backlog {
     Queued(usize),
     /// So many jobs of as many recipients of page 2.
     Sick(usize),
+    /// A job for each of so many pages, none of which is page 1.
+    Pages(usize),
     /// So many delivered jobs with an attempt each, finished so many days ago.
     Finished(usize, u32),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Backlog {
             Self::Deep(jobs) => write!(f, "a lane of {jobs} jobs"),
             Self::Queued(jobs) => write!(f, "{jobs} queued jobs"),
             Self::Sick(jobs) => write!(f, "{jobs} jobs of another page"),
+            Self::Pages(pages) => write!(f, "a job for each of {pages} pages"),
             Self::Finished(jobs, days) => write!(f, "{jobs} jobs delivered {days} days ago"),
         }
     }
@@ -44,20 +47,26 @@ pub async fn backlog(sql: &mut Sql, backlog: Backlog) -> Result<()> {
     match backlog {
         Backlog::Empty => Ok(()),
         Backlog::Deep(jobs) => {
-            queued(sql, "1", jobs, 1, "deep").await?;
+            queued(sql, "'1'", jobs, 1, "deep").await?;
             sql.run("delete from send_inbox").await?;
             let lane = format!(
                 "insert into send_lanes (lane, page_id, due_at) values ('1/id:{DEEP}', '1', 0)"
             );
             sql.run(&lane).await
         }
-        Backlog::Queued(jobs) => queued(sql, "1", jobs, jobs, "r").await,
-        Backlog::Sick(jobs) => queued(sql, "2", jobs, jobs, "s").await,
+        Backlog::Queued(jobs) => queued(sql, "'1'", jobs, jobs, "r").await,
+        Backlog::Sick(jobs) => queued(sql, "'2'", jobs, jobs, "s").await,
+        Backlog::Pages(pages) => queued(sql, &of_pages(pages), pages, pages, "p").await,
         Backlog::Finished(jobs, days) => finished(sql, jobs, days).await,
     }
 }
 
-/// `jobs` jobs over `recipients` recipients of a page; each recipient's are numbered from 1.
+/// An expression that spreads jobs over so many pages, none of which is page 1.
+pub fn of_pages(pages: usize) -> String {
+    format!("cast(n % {pages} + 2 as text)")
+}
+
+/// `jobs` jobs over `recipients` recipients of a page, an expression; each recipient's are numbered from 1.
 pub async fn queued(
     sql: &mut Sql,
     page: &str,
@@ -79,7 +88,7 @@ pub async fn queued(
     let numbers = numbers(engine, jobs);
     sql.run(&format!(
         "insert into send_jobs (page_id, recipient, message) \
-         select '{page}', {recipient}, {message} from {numbers}"
+         select {page}, {recipient}, {message} from {numbers}"
     ))
     .await
 }

@@ -66,7 +66,7 @@ fn word(text: &str) -> Result<Word, String> {
         .iter()
         .position(|scenario| scenario.id == text);
     named.map(Word::Scenario).ok_or_else(|| {
-        "no scenario and no engine; use s1 to s16, sqlite, postgres, or --help".to_owned()
+        "no scenario and no engine; use s1 to s17, sqlite, postgres, or --help".to_owned()
     })
 }
 

@@ -1,7 +1,8 @@
-//! The scenarios, S1 to S16: which there are, how often each runs, and who runs it.
+//! The scenarios, S1 to S17: which there are, how often each runs, and who runs it.
 
 mod backlog;
 mod held;
+mod pages;
 mod plans;
 mod produce;
 mod rest;
@@ -60,6 +61,8 @@ enum Kind {
     Held,
     /// Single jobs come at a steady pace.
     Steady,
+    /// Many pages have work.
+    Pages,
 }
 
 /// One scenario.
@@ -85,7 +88,7 @@ const fn scenario(id: &'static str, runs: usize, kind: Kind, about: &'static str
     }
 }
 
-use Kind::{Backlog, Held, Produce, Rest, Several, Sick, Steady, Wake};
+use Kind::{Backlog, Held, Pages, Produce, Rest, Several, Sick, Steady, Wake};
 
 /// All of them.
 #[rustfmt::skip]
@@ -106,6 +109,7 @@ pub const ALL: &[Scenario] = &[
     scenario("s14", 1, Backlog(plans::s14), "while retention prunes"),
     scenario("s15", 5, Backlog(plans::s15), "one single lane"),
     scenario("s16", 3, Steady, "a steady 50, 300 and 1,000 jobs a second"),
+    scenario("s17", 1, Pages, "1,000 to 100,000 pages: sending, without a secret, with a rate"),
 ];
 
 impl Scenario {
@@ -129,6 +133,7 @@ impl Scenario {
             Several => vec![several::workers(context, runs).await?],
             Held => vec![held::open(context).await?],
             Steady => steady::streams(context, engine, runs).await?,
+            Pages => vec![pages::many(context, engine, runs).await?],
         })
     }
 }

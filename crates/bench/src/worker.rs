@@ -22,6 +22,8 @@ pub struct Settings {
     pub name: String,
     /// `worker.concurrency`.
     pub in_flight: usize,
+    /// The page that has a secret; none: each.
+    pub page: Option<String>,
     /// Further settings, as environment variables without `POSTLANE_`.
     pub more: Vec<(String, String)>,
 }
@@ -32,6 +34,7 @@ impl Settings {
         Self {
             name: "bench".to_owned(),
             in_flight: 256,
+            page: None,
             more: Vec::new(),
         }
     }
@@ -129,10 +132,11 @@ impl Worker {
     /// Starts one.
     pub fn start(database: &Database, receiver: &Receiver, settings: &Settings) -> Result<Self> {
         let set = |key: &str, value: &str| (format!("POSTLANE_{key}"), value.to_owned());
+        let page = settings.page.as_deref().unwrap_or("DEFAULT");
         let mut environment = vec![
             set("DATABASE_URL", &database.url),
             set("API__URL", &receiver.url),
-            set("PAGES__DEFAULT__SECRET", SECRET),
+            set(&format!("PAGES__{page}__SECRET"), SECRET),
             set("ADMIN__LISTEN", ""),
             set("WORKER__NAME", &settings.name),
             set("WORKER__CONCURRENCY", &settings.in_flight.to_string()),

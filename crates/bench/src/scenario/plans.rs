@@ -31,6 +31,8 @@ pub struct Sizes {
     pub lease: u64,
     /// Seconds of each part of S16.
     pub steady: u64,
+    /// Pages of S17 that have work, that have no secret, and that have a rate.
+    pub pages: [usize; 3],
 }
 
 impl Sizes {
@@ -48,6 +50,7 @@ impl Sizes {
         held: 120,
         lease: 15,
         steady: 20,
+        pages: [20_000, 100_000, 3_000],
     };
     /// For a look.
     pub const QUICK: Self = Self {
@@ -63,6 +66,7 @@ impl Sizes {
         held: 15,
         lease: 4,
         steady: 6,
+        pages: [20_000, 100_000, 3_000],
     };
 }
 

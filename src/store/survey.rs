@@ -1,0 +1,124 @@
+//! What a ledger looks at before a cycle: the clock, what is paused, and which pages have work.
+//!
+//! A survey costs what it returns, not what there is. It walks over some pages by name, from where the last walk
+//! ended, and looks at those that it is asked for and at those of new jobs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Dialect, Pool, Result};
+use crate::clock::Millis;
+use crate::job::JobId;
+
+/// Most pages that one survey walks over.
+pub const WALK: usize = 512;
+
+/// What is asked of a survey.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The walk goes on behind this page; empty at its beginning.
+    pub from: Arc<str>,
+    /// Most pages that it walks over.
+    pub walk: usize,
+    /// Jobs behind this one are new.
+    pub newer_than: JobId,
+    /// Further pages to look at.
+    pub pages: Vec<Arc<str>>,
+}
+
+impl Question {
+    /// A walk alone.
+    pub fn walk(from: &Arc<str>) -> Self {
+        Self {
+            from: Arc::clone(from),
+            walk: WALK,
+            newer_than: JobId::MAX,
+            pages: Vec::new(),
+        }
+    }
+}
+
+/// A page that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The page.
+    pub page: Arc<str>,
+    /// When the first of its lanes may be touched; none if it has no lane that waits for a time.
+    pub due: Option<Millis>,
+    /// It has marks.
+    pub has_marks: bool,
+}
+
+impl Page {
+    /// True if it has something to do, now or later.
+    pub fn has_work(&self) -> bool {
+        self.due.is_some() || self.has_marks
+    }
+}
+
+/// What a survey saw.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The database's clock.
+    pub now: Millis,
+    /// Paused scopes (`all`, `endpoint`, and `page:ID` of the pages that were looked at), and when those that a worker
+    /// paused are probed.
+    pub pauses: HashMap<String, Option<Millis>>,
+    /// Pages that were looked at.
+    pub pages: Vec<Page>,
+    /// The last page that the walk has seen; none if it has come to the end.
+    pub walked_to: Option<Arc<str>>,
+    /// When the next `send_at` comes.
+    pub timer: Option<Millis>,
+    /// The newest job.
+    pub newest: JobId,
+    /// The breaker's, drawn before it was read.
+    pub ticket: u64,
+}
+
+/// Reads the clock, the pauses, and which pages have work.
+pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
+    let text = match pool.dialect() {
+        Dialect::Postgres => include_str!("postgres/survey.sql"),
+        Dialect::Sqlite => include_str!("sqlite/survey.sql"),
+    };
+    let walk = i64::try_from(question.walk).unwrap_or(i64::MAX);
+    let binds = [
+        (&question.from).into(),
+        walk.into(),
+        question.newer_than.into(),
+    ];
+    // A page that is none: the list is never empty.
+    let none = Arc::from("");
+    let pages = question.pages.iter().chain([&none]);
+    let pages: Vec<_> = pages.map(|page| [page.into()]).collect();
+    let mut survey = Survey::default();
+    let mut ends: Vec<Arc<str>> = Vec::new();
+    for row in pool.batch(text, &binds, pages.into_iter()).await? {
+        let (kind, name, at) = (row.str(0)?, row.str(1)?, row.int_opt(2)?);
+        let pause = row.int_opt(4)?.map(|at| (at >= 0).then_some(at));
+        match kind.as_ref() {
+            "now" => survey.now = at.unwrap_or_default(),
+            "timer" => survey.timer = at,
+            "newest" => survey.newest = at.unwrap_or_default(),
+            // Where one of the walks has come to its end, the other says how far both are.
+            "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| Arc::from(&*name))),
+            "pause" => drop(survey.pauses.insert(name.into_owned(), pause.flatten())),
+            _ => {
+                if let Some(probe_at) = pause {
+                    survey.pauses.insert(format!("page:{name}"), probe_at);
+                }
+                let has_marks = row.int_opt(3)?.is_some();
+                let (page, due) = (Arc::from(&*name), at);
+                survey.pages.push(Page {
+                    page,
+                    due,
+                    has_marks,
+                });
+            }
+        }
+    }
+    survey.pages.retain(|page| !page.page.is_empty());
+    survey.walked_to = ends.into_iter().min();
+    Ok(survey)
+}
