@@ -300,6 +300,10 @@ impl Ledger {
 
     /// What the next survey looks at.
     pub(super) fn question(&mut self) -> Question {
+        self.recent.retain(|_, at| at.elapsed() < RECENT);
+        if self.recent.len() > PAGES {
+            self.recent.clear();
+        }
         let pending = self.pending.iter().map(|completion| &completion.page);
         let also = self
             .recent
@@ -324,7 +328,7 @@ impl Ledger {
         }
         self.stopped = stopped;
         let mut eligible = HashSet::new();
-        for page in survey.pages.iter().filter(|page| page.has_work()) {
+        for page in &survey.pages {
             let wants = self.wants(page, &survey);
             if wants.is_some() && (self.is_probed(&page.page) || !self.is_paused(page, &survey)) {
                 eligible.insert(Arc::clone(&page.page));
@@ -380,13 +384,13 @@ impl Ledger {
         Ok(pages)
     }
 
-    /// When a page that has work wants to be looked at again; none if nothing that a ledger knows of ends what it
-    /// waits for.
+    /// When a page wants to be looked at again; none if it has no work, or if nothing that a ledger knows of ends what
+    /// it waits for.
     fn wants(&self, page: &survey::Page, survey: &Survey) -> Option<Millis> {
         let name = &page.page;
         let at = match page.has_marks {
             true => survey.now,
-            false => page.due.unwrap_or(survey.now),
+            false => page.due?,
         };
         let paused = survey.pauses.get(&page_scope(name));
         match paused {
@@ -411,7 +415,7 @@ impl Ledger {
     /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first. Who may take none
     /// waits behind the others.
     fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<Arc<str>> {
-        pages.sort_by_cached_key(|page| (self.agenda.since(&page.page), Arc::clone(&page.page)));
+        pages.sort_by_cached_key(|page| self.agenda.place(&page.page));
         let mut chosen = Vec::new();
         for survey::Page { page, .. } in pages {
             if !self.slots.may_take(page) {

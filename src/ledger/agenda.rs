@@ -5,6 +5,7 @@
 //! be sent (no secret, an operator's pause) is not kept here: such pages cost nothing but their part of the walk.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +26,14 @@ const NEW_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Agenda {
     /// When each page wants to be looked at, on the database's clock.
     wakes: BTreeMap<Arc<str>, Millis>,
-    /// The same by time: who has waited longest comes first.
-    order: BTreeSet<(Millis, Arc<str>)>,
+    /// The same by time: who has waited longest comes first. Of one time each ledger has an order of its own, so that two
+    /// do not always ask the same pages.
+    order: BTreeSet<(Millis, u64, Arc<str>)>,
+    hasher: RandomState,
     /// Pages of which this ledger has changed something.
     touched: HashSet<Arc<str>>,
+    /// Pages that the last survey was asked to look at.
+    asked: HashSet<Arc<str>>,
     walk: Walk,
     /// The newest job of a survey a second ago, and of a later one.
     newest: Option<(JobId, JobId, BootInstant)>,
@@ -54,8 +59,9 @@ impl Walk {
     /// How long until its next step.
     fn next_in(&self) -> Duration {
         match self.last {
-            Some(last) if !self.is_whole && !self.hurries => {
-                (ROUND / self.round.max(self.steps).max(1)).saturating_sub(last.elapsed())
+            // Not on the first round.
+            Some(last) if !self.is_whole && !self.hurries && self.round > 0 => {
+                (ROUND / self.round.max(self.steps)).saturating_sub(last.elapsed())
             }
             _ => Duration::ZERO,
         }
@@ -84,6 +90,7 @@ impl Agenda {
             newer_than = self.newest.map_or(JobId::MAX, |(then, ..)| then);
         }
         self.touched.clear();
+        self.asked.clone_from(&pages);
         Question {
             from: Arc::clone(&self.walk.from),
             walk: if walks { WALK } else { 0 },
@@ -129,16 +136,19 @@ impl Agenda {
         self.walk.is_whole
     }
 
-    /// The walk has found something to do: it goes on at once.
+    /// The walk goes on at once.
     pub fn hurry(&mut self) {
         self.walk.hurries = true;
     }
 
     /// When a page wants to be looked at, if at all; one that waits keeps its place.
     pub fn wants(&mut self, page: &Arc<str>, at: Option<Millis>, now: Millis) {
-        let waits = self.wakes.get(page).filter(|wake| **wake <= now);
-        if at.is_none_or(|at| at > now) || waits.is_none() {
+        let waits = self.wakes.get(page).is_some_and(|wake| *wake <= now);
+        if at.is_none_or(|at| at > now) || !waits {
             self.set(page, at.map(|at| at.max(now)));
+        }
+        if at.is_some_and(|at| at <= now) && !waits && !self.asked.contains(page) {
+            self.walk.hurries = true;
         }
     }
 
@@ -148,17 +158,19 @@ impl Agenda {
             Some(at) => self.wakes.insert(Arc::clone(page), at),
             None => self.wakes.remove(page),
         };
+        let draw = self.hasher.hash_one(page);
         if let Some(before) = before {
-            self.order.remove(&(before, Arc::clone(page)));
+            self.order.remove(&(before, draw, Arc::clone(page)));
         }
         if let Some(at) = at {
-            self.order.insert((at, Arc::clone(page)));
+            self.order.insert((at, draw, Arc::clone(page)));
         }
     }
 
-    /// Since when a page waits.
-    pub fn since(&self, page: &str) -> Millis {
-        self.wakes.get(page).copied().unwrap_or(Millis::MAX)
+    /// Where a page stands among those that wait.
+    pub fn place(&self, page: &Arc<str>) -> (Millis, u64) {
+        let since = self.wakes.get(page).copied().unwrap_or(Millis::MAX);
+        (since, self.hasher.hash_one(page))
     }
 
     /// This ledger has changed something about a page: the next survey looks at it.
@@ -173,21 +185,21 @@ impl Agenda {
 
     /// All of it may be otherwise by now, as far as it was put off.
     pub fn wake_all(&mut self, now: Millis) {
-        let later = self.order.range((now, Arc::from(""))..);
-        for (_, page) in later.cloned().collect::<Vec<_>>() {
+        let later = self.order.range((now, 0, Arc::from(""))..);
+        for (.., page) in later.cloned().collect::<Vec<_>>() {
             self.set(&page, Some(now));
         }
     }
 
     /// True if a page has waited since before `now`.
     pub fn has_older(&self, now: Millis) -> bool {
-        self.order.first().is_some_and(|(wake, _)| *wake < now)
+        self.order.first().is_some_and(|(wake, ..)| *wake < now)
     }
 
     /// How long until it has something new to ask.
     pub fn next_in(&self, now: Millis) -> Option<Millis> {
-        let next = self.order.range((now + 1, Arc::from(""))..).next();
-        let next = next.map(|(wake, _)| wake - now);
+        let next = self.order.range((now + 1, 0, Arc::from(""))..).next();
+        let next = next.map(|(wake, ..)| wake - now);
         let walk = (!self.walk.is_whole).then(|| millis(self.walk.next_in()).max(1));
         next.into_iter().chain(walk).min()
     }
@@ -197,7 +209,7 @@ impl Agenda {
         let now = self
             .clock
             .map_or(0, |(then, at)| then + millis(at.elapsed()));
-        let due = self.order.iter().take_while(move |(wake, _)| *wake <= now);
-        due.map(|(_, page)| page)
+        let due = self.order.iter().take_while(move |(wake, ..)| *wake <= now);
+        due.map(|(.., page)| page)
     }
 }

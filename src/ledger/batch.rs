@@ -81,13 +81,13 @@ impl Ledger {
         step: &mut Step,
     ) -> Result<()> {
         let (mut asked, mut wanted) = (Vec::new(), 0);
-        for page in &pages.due {
+        for (at, page) in pages.due.iter().enumerate() {
             if self.is_probed(page) && self.pending.iter().any(|c| c.page == *page) {
                 // Who has just failed must be in the queue again before the next is chosen.
                 step.more = true;
                 continue;
             }
-            let slots = self.reserve(batch, page, usize::MAX);
+            let slots = self.reserve(batch, page, self.part(pages.due.len() - at));
             if slots > 0 && self.is_probed(page) {
                 self.begin(batch);
                 let reach = self.reach(page, slots);
@@ -226,8 +226,8 @@ impl Ledger {
         step: &mut Step,
     ) -> Result<()> {
         let mut asks = Vec::with_capacity(pages.marks.len());
-        for page in &pages.marks {
-            let slots = self.reserve(batch, page, usize::MAX);
+        for (at, page) in pages.marks.iter().enumerate() {
+            let slots = self.reserve(batch, page, self.part(pages.marks.len() - at));
             asks.push(Ask {
                 page: Arc::clone(page),
                 marks: self.appetite.max(slots).clamp(FEWEST_MARKS, MARKS),
@@ -258,6 +258,11 @@ impl Ledger {
         batch.hands.extend(taken.hands);
         self.done(batch);
         Ok(())
+    }
+
+    /// How many slots each of so many pages may take.
+    fn part(&self, pages: usize) -> usize {
+        self.slots.free().div_ceil(pages)
     }
 
     /// Takes slots for a page: as many as it may have, its rate allows, and are wanted.

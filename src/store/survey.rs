@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::job::JobId;
 
 /// Most pages that one survey walks over.
-pub const WALK: usize = 512;
+pub const WALK: usize = 128;
 
 /// What is asked of a survey.
 #[derive(Debug, Clone)]

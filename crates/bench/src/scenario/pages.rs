@@ -107,6 +107,12 @@ async fn round(context: &mut Context, engine: Engine) -> Result<Round> {
     let (many, limit) = (spread(busy, jobs.max(busy)), context.limit);
     let mut rate = async |load: &Load| {
         let drained = drain(&mut context.house, engine, load, limit).await?;
+        eprintln!(
+            "    {:.0}/s of {} pages beside {}",
+            drained.rate(),
+            load.pages,
+            load.backlog
+        );
         anyhow::Ok(drained.rate())
     };
     Ok(Round {
