@@ -94,8 +94,8 @@ pub struct Step {
     pub again_in: Option<Duration>,
 }
 
-/// Most tokens that one cycle uses: one a statement, and there is one for each page that is probed.
-const TOKENS_A_CYCLE: i64 = 100;
+/// Most tokens that one cycle uses: one for each statement, and one for each page that is probed.
+const TOKENS_A_CYCLE: i64 = 3 + admission::PAGES as i64;
 
 /// The one writer of a process.
 pub struct Ledger {
@@ -131,6 +131,8 @@ pub struct Ledger {
     is_behind: bool,
     /// Marks to take next time: more while few of them make a lane.
     appetite: usize,
+    /// Timers to take next time: fewer while the database refuses one of their jobs.
+    timers: i64,
     /// Requests that the rate of a page still allows.
     allowances: HashMap<Arc<str>, Allowance>,
     /// What may be sent to probe what is paused.
@@ -167,6 +169,7 @@ impl Ledger {
             going_on: 1000,
             is_behind: false,
             appetite: 0,
+            timers: batch::TIMERS,
             allowances: HashMap::new(),
             probes: Probes::default(),
             agenda: Agenda::default(),
@@ -266,7 +269,7 @@ impl Ledger {
             }
             return Ok(step);
         }
-        let survey = self.survey().await?;
+        let survey = self.survey(None).await?;
         let seen = BootInstant::now();
         self.cycle_after(survey, claimed, seen).await
     }
@@ -274,18 +277,22 @@ impl Ledger {
     /// [`Ledger::cycle`] at a time given by the caller; how tests move the clock.
     pub async fn cycle_at(&mut self, now: Millis, claimed: BootInstant) -> Result<Step> {
         self.collect();
-        let survey = self.survey().await?;
-        self.cycle_after(Survey { now, ..survey }, claimed, claimed)
-            .await
+        let survey = self.survey(Some(now)).await?;
+        self.cycle_after(survey, claimed, claimed).await
     }
 
-    async fn survey(&mut self) -> Result<Survey> {
+    async fn survey(&mut self, now: Option<Millis>) -> Result<Survey> {
         // Drawn before: what is written to the pauses meanwhile is newer than what is read.
         let ticket = self.breaker().ticket();
         let question = self.question();
-        let survey = survey(&self.pool, &question).await?;
+        let seen = survey(&self.pool, &question).await?;
+        let survey = Survey {
+            ticket,
+            now: now.unwrap_or(seen.now),
+            ..seen
+        };
         self.agenda.note(&question, &survey);
-        Ok(Survey { ticket, ..survey })
+        Ok(survey)
     }
 
     async fn cycle_after(
@@ -351,7 +358,7 @@ impl Ledger {
 
     /// A token that nobody has had: whoever's stands in a lane's row is its newest owner.
     fn token(&mut self) -> i64 {
-        debug_assert!(
+        assert!(
             !self.tokens.is_empty(),
             "a cycle begins with enough of them"
         );

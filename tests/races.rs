@@ -311,6 +311,33 @@ both! {
         assert_eq!(outcome(&db, job, 1).await, "delivered");
     }
 
+    a_cancel_of_a_job_that_is_given_back_ends_it, |db| {
+        let mut jobs = Vec::new();
+        for recipient in ["a", "b", "c"] {
+            jobs.push(db.insert(recipient, "1").await);
+        }
+        let mut worker = Steps::new(&db, "w1").await;
+        for claim in worker.claims().await {
+            worker.answer(claim, 503);
+        }
+        worker.claims().await;
+        // The page is probed: all of its lanes come into hand, one job is sent, and the others go back.
+        db.run("insert into send_pauses (scope, who, probe_at, wait_ms) values ('page:1', 'w0', 0, 60000)", &[]).await;
+        worker.pass(Duration::from_secs(5));
+        let probe = one(worker.cycle().await.claims);
+        jobs.retain(|job| *job != probe.job);
+        for job in &jobs {
+            // On Postgres they have gone back in the same cycle.
+            let wanted = if db.engine == Engine::Sqlite { "sending" } else { "queued" };
+            assert_eq!(db.state(*job).await, wanted);
+            assert!(verb(&db, Verb::Cancel, *job).await);
+        }
+        worker.cycle().await;
+        for job in &jobs {
+            assert_eq!(db.state(*job).await, "cancelled");
+        }
+    }
+
     cancelling_what_is_being_sent_ends_it_after_its_attempt, |db| {
         for (n, (answer, state)) in [(200, "delivered"), (503, "cancelled"), (500, "cancelled"), (400, "dead"), (429, "cancelled")].into_iter().enumerate() {
             let recipient = format!("r{n}");

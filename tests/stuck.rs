@@ -32,9 +32,14 @@ async fn delivered(db: &Db) -> i64 {
 
 /// A row-level trigger that refuses to let this job leave its state.
 async fn refuse(db: &Db, job: JobId) {
+    refuse_if(db, &format!("old.id = {job} and new.state <> old.state")).await;
+}
+
+/// A row-level trigger that refuses such an UPDATE of a job.
+async fn refuse_if(db: &Db, condition: &str) {
     let texts: &[String] = &match db.engine {
         Engine::Sqlite => vec![format!(
-            "create trigger refuses before update on send_jobs when old.id = {job} and new.state <> old.state
+            "create trigger refuses before update on send_jobs when {condition}
              begin select raise(abort, 'the books are closed'); end"
         )],
         Engine::Postgres => vec![
@@ -43,7 +48,7 @@ async fn refuse(db: &Db, job: JobId) {
                 .to_owned(),
             format!(
                 "create trigger refuses before update on send_jobs for each row
-                 when (old.id = {job} and new.state <> old.state) execute function refuses()"
+                 when ({condition}) execute function refuses()"
             ),
         ],
     };
@@ -139,6 +144,27 @@ both! {
         assert_eq!(db.state(bad).await, "delivered");
     }
 
+    a_job_that_the_database_does_not_let_join_its_lane_keeps_nobody, |db| {
+        let mut worker = Steps::new(&db, "w1").await;
+        let at = db.time(worker.now + 1000);
+        let mut timed = Vec::new();
+        for lane in 0..LANES {
+            timed.push(db.insert_with(&format!("t{lane:02}"), "1", &[("send_at", &at)]).await);
+        }
+        let bad = timed.remove(7);
+        refuse_if(&db, &format!("old.id = {bad}")).await;
+        worker.pass(Duration::from_secs(2));
+        let plain = db.insert("a", "1").await;
+        let claimed = worker.deliver_all().await;
+        assert!(claimed.contains(&plain));
+        assert_eq!(claimed.len(), LANES, "all others join their lanes");
+        relent(&db).await;
+        worker.pass(Duration::from_secs(30));
+        assert!(worker.deliver_all().await.is_empty(), "it is put off");
+        worker.pass(Duration::from_secs(31));
+        assert_eq!(worker.deliver_all().await, [bad]);
+    }
+
     attempts_of_an_id_that_was_given_out_before_are_stepped_over, |db| {
         // As after TRUNCATE send_jobs RESTART IDENTITY.
         let old = "insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)
@@ -208,6 +234,28 @@ async fn rows_that_somebody_holds_locked_keep_their_own_lane_back_and_no_other()
         let attempts = format!("select count(*) from send_attempts where job_id = {job}");
         assert_eq!(db.int(&attempts).await, 1, "{table}");
     }
+}
+
+#[tokio::test]
+async fn a_scheduled_job_that_somebody_holds_locked_keeps_nobody() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let mut worker = Steps::new(&db, "w1").await;
+    let at = db.time(worker.now + 1000);
+    let locked = db.insert_with("a", "1", &[("send_at", &at)]).await;
+    let other = db.insert_with("b", "1", &[("send_at", &at)]).await;
+    let session = holder(&db, &format!("send_jobs where id = {locked}")).await;
+    worker.pass(Duration::from_secs(2));
+    let plain = db.insert("c", "1").await;
+    let began = postlane::clock::BootInstant::now();
+    let mut claimed = worker.deliver_all().await;
+    claimed.sort_unstable();
+    assert_eq!(claimed, [other, plain]);
+    assert!(began.elapsed() < Duration::from_secs(2), "nobody waits");
+    lets_go(session).await;
+    worker.pass(Duration::from_millis(100));
+    assert_eq!(worker.deliver_all().await, [locked]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
 
 /// Most pages that one cycle takes lanes or marks of; the pages take turns.
-const PAGES: usize = 64;
+pub(super) const PAGES: usize = 64;
 /// Most lanes taken in hand to find the jobs of a probe.
 const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
@@ -412,16 +412,22 @@ impl Ledger {
         self.stopped || survey.pauses.contains_key(&page_scope(&page.page))
     }
 
-    /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first. Who may take none
-    /// waits behind the others.
+    /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first; but half of the
+    /// turns are for pages that have just got their first job, so that a newcomer does not wait for thousands. Who may take
+    /// none waits behind the others.
     fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<Arc<str>> {
         pages.sort_by_cached_key(|page| self.agenda.place(&page.page));
+        let (new, old): (Vec<_>, Vec<_>) = pages
+            .into_iter()
+            .partition(|page| self.agenda.is_new(&page.page));
         let mut chosen = Vec::new();
-        for survey::Page { page, .. } in pages {
-            if !self.slots.may_take(page) {
-                self.agenda.set(page, Some(now));
-            } else if chosen.len() < PAGES {
-                chosen.push(Arc::clone(page));
+        for (pages, most) in [(new, PAGES / 2), (old, PAGES)] {
+            for survey::Page { page, .. } in pages {
+                if !self.slots.may_take(page) {
+                    self.agenda.set(page, Some(now));
+                } else if chosen.len() < most {
+                    chosen.push(Arc::clone(page));
+                }
             }
         }
         chosen

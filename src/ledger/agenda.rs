@@ -34,6 +34,8 @@ pub(super) struct Agenda {
     touched: HashSet<Arc<str>>,
     /// Pages that the last survey was asked to look at.
     asked: HashSet<Arc<str>>,
+    /// Pages that it found by their new jobs: nobody has waited for a turn of theirs.
+    new: HashSet<Arc<str>>,
     walk: Walk,
     /// The newest job of a survey a second ago, and of a later one.
     newest: Option<(JobId, JobId, BootInstant)>,
@@ -111,6 +113,14 @@ impl Agenda {
             // The first survey, or ids that have begun anew.
             _ => Some((survey.newest, survey.newest, now)),
         };
+        let (from, to) = (&question.from, survey.walked_to.as_ref());
+        let is_walked =
+            |page: &Arc<str>| question.walk > 0 && page > from && to.is_none_or(|to| page <= to);
+        let found = survey.pages.iter().map(|page| &page.page);
+        let is_new = |page: &&Arc<str>| {
+            !is_walked(page) && !self.asked.contains(*page) && !self.wakes.contains_key(*page)
+        };
+        self.new = found.filter(is_new).cloned().collect();
         if question.walk > 0 {
             let seen: HashSet<&Arc<str>> = survey.pages.iter().map(|page| &page.page).collect();
             let to = match &survey.walked_to {
@@ -165,6 +175,11 @@ impl Agenda {
         if let Some(at) = at {
             self.order.insert((at, draw, Arc::clone(page)));
         }
+    }
+
+    /// True if the survey found the page by a new job.
+    pub fn is_new(&self, page: &str) -> bool {
+        self.new.contains(page)
     }
 
     /// Where a page stands among those that wait.

@@ -27,8 +27,17 @@ const MARKS: usize = 20_000;
 const FEWEST_MARKS: usize = 64;
 /// When rows that somebody holds locked are tried again: at first, and at most.
 const LOCKED: [Millis; 2] = [4, 256];
+/// Most timers taken at once.
+pub(super) const TIMERS: i64 = 1000;
 /// When what the database refuses is tried again.
 const REFUSED: Millis = 60_000;
+
+/// What may be refused for a row of somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Completions,
+    Timers,
+}
 
 /// What one cycle writes.
 pub(super) struct Batch {
@@ -46,8 +55,8 @@ pub(super) struct Batch {
     /// Tokens of the statements that put them there.
     tokens: Vec<i64>,
     began: BootInstant,
-    /// What the database refuses now is a completion.
-    is_completing: bool,
+    /// What the database refuses, if it refuses something now.
+    writes: Option<Writes>,
 }
 
 impl Batch {
@@ -62,7 +71,7 @@ impl Batch {
             pages: HashSet::new(),
             tokens: Vec::new(),
             began: claimed,
-            is_completing: false,
+            writes: None,
         }
     }
 
@@ -93,6 +102,7 @@ impl Ledger {
                 let reach = self.reach(page, slots);
                 let hands = take::take_to_probe(&mut batch.work, page, reach, &batch.lease).await?;
                 batch.hands.extend(hands);
+                self.done(batch);
             } else if slots > 0 {
                 wanted += slots;
                 asked.push((Arc::clone(page), slots));
@@ -128,9 +138,9 @@ impl Ledger {
         });
         let go: Vec<bool> = go.collect();
         batch.completions = completions;
-        batch.is_completing = true;
+        batch.writes = Some(Writes::Completions);
         let done = complete(&mut batch.work, &batch.completions, &go, &batch.lease).await?;
-        batch.is_completing = false;
+        batch.writes = None;
         self.bite = self.bite.saturating_mul(2);
         let permille = done.hands.len() * 1000 / batch.completions.len();
         self.going_on = (7 * self.going_on + permille) / 8;
@@ -163,7 +173,8 @@ impl Ledger {
         mut late: Vec<Completion>,
         step: &mut Step,
     ) -> Result<()> {
-        batch.is_completing = true;
+        batch.writes = Some(Writes::Completions);
+        self.recording = late.len();
         let done = match complete::late(&mut batch.work, &self.worker, &late).await {
             Ok(done) => done,
             Err(error) => {
@@ -171,7 +182,7 @@ impl Ledger {
                 return Err(error);
             }
         };
-        batch.is_completing = false;
+        batch.writes = None;
         for mut completion in split_off(&mut late, &done.written) {
             let wait = match completion.held_back {
                 HeldBack::Locked(last) => (last * 2).min(LOCKED[1]),
@@ -212,7 +223,10 @@ impl Ledger {
 
     /// Lets jobs whose `send_at` has come join their lanes.
     pub(super) async fn join_lanes(&mut self, batch: &mut Batch, step: &mut Step) -> Result<()> {
-        let joined = intake::timers(&mut batch.work, batch.lease.now, 1000).await?;
+        batch.writes = Some(Writes::Timers);
+        let joined = intake::timers(&mut batch.work, batch.lease.now, self.timers).await?;
+        batch.writes = None;
+        self.timers = (self.timers * 2).min(TIMERS);
         step.more |= joined.taken > 0;
         joined.pages.iter().for_each(|page| self.agenda.touch(page));
         Ok(())
@@ -239,22 +253,23 @@ impl Ledger {
         }
         self.begin(batch);
         let taken = intake::intake(&mut batch.work, &asks, &batch.lease).await?;
-        let most: usize = asks.iter().map(|ask| ask.marks).sum();
+        let marks: usize = taken.marks.values().sum();
+        let is_full = |ask: &Ask| taken.marks.get(&*ask.page).is_some_and(|n| *n >= ask.marks);
         // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
-        let is_full = asks.iter().any(|ask| taken.marks >= ask.marks);
-        let deep = taken.marks == most && taken.born < taken.marks / 2;
-        self.appetite = if deep { asks[0].marks * 2 } else { 0 };
-        self.is_behind = is_full;
+        let is_deep = asks.iter().all(is_full) && taken.born < marks / 2;
+        let most = asks.iter().map(|ask| ask.marks).max().unwrap_or_default();
+        self.appetite = if is_deep { most * 2 } else { 0 };
+        self.is_behind = asks.iter().any(is_full);
         if taken.born > taken.hands.len() || taken.woken > 0 {
             self.look_again(step);
         }
-        step.found_marks = taken.marks > 0;
+        step.found_marks = marks > 0;
         if step.found_marks {
             let now = BootInstant::now();
             let pages = asks.iter().map(|ask| (Arc::clone(&ask.page), now));
             self.recent.extend(pages);
         }
-        step.more |= is_full && self.slots.free() > 0;
+        step.more |= self.is_behind && self.slots.free() > 0;
         batch.hands.extend(taken.hands);
         self.done(batch);
         Ok(())
@@ -360,7 +375,10 @@ impl Ledger {
         };
         self.recording = 0;
         self.give_back(&mut batch);
-        if !error.is_conflict() && !error.is_refusal() && !batch.pages.is_empty() {
+        // What a statement has committed before another failed was not confirmed, either.
+        let is_rolled_back =
+            (error.is_conflict() || error.is_refusal()) && !batch.work.commits_each();
+        if !is_rolled_back && !batch.pages.is_empty() {
             let pages: Vec<Arc<str>> = batch.pages.drain().collect();
             let unconfirmed = batch.tokens.drain(..).map(|token| Unconfirmed {
                 pages: pages.clone(),
@@ -372,13 +390,21 @@ impl Ledger {
             self.unconfirmed.extend(unconfirmed);
         }
         let completions = std::mem::take(&mut batch.completions);
-        if error.is_refusal() && batch.is_completing {
-            self.refused(completions, &error, batch.lease.now).await;
-            step.more = true;
-            return Ok(());
+        match batch.writes.filter(|_| error.is_refusal()) {
+            Some(Writes::Completions) => {
+                self.refused(completions, &error, batch.lease.now).await;
+            }
+            Some(Writes::Timers) => {
+                self.pending.splice(0..0, completions);
+                self.timer_refused(&error, batch.lease.now).await?;
+            }
+            None => {
+                self.pending.splice(0..0, completions);
+                return Err(error);
+            }
         }
-        self.pending.splice(0..0, completions);
-        Err(error)
+        step.more = true;
+        Ok(())
     }
 
     /// The database refuses one of these: they are tried in smaller bites until it is alone, and set aside then.
@@ -404,6 +430,19 @@ impl Ledger {
                 complete::set_aside(&self.pool, &self.worker, &completion, lane_until, &why).await;
             self.held_back.push((completion, until));
         }
+    }
+
+    /// The database refuses to let one of some jobs join its lane: fewer are tried until it is alone, and it is put off.
+    async fn timer_refused(&mut self, error: &Error, now: Millis) -> Result<()> {
+        if self.timers > 1 {
+            self.timers /= 2;
+            return Ok(());
+        }
+        if let Some(job) = intake::put_off(&self.pool, now, now + REFUSED).await? {
+            let why = error.to_string();
+            self.events.emit(&Event::Refused { job, why: &why });
+        }
+        Ok(())
     }
 
     /// What was held back is tried again when its time has come.

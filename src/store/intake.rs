@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
-use super::{Bind, Result, Row, Tx};
+use super::{Bind, Pool, Result, Tx};
 use crate::attempt::InHand;
 use crate::clock::Millis;
+use crate::job::JobId;
 
 /// What is asked of one page.
 #[derive(Debug, Clone)]
@@ -29,12 +30,18 @@ pub struct Ask {
 pub struct TakenIn {
     /// Lanes in hand.
     pub hands: Vec<InHand>,
-    /// How many marks were taken.
-    pub marks: usize,
+    /// How many marks were taken of each page.
+    pub marks: HashMap<Box<str>, usize>,
     /// How many lanes are new.
     pub born: usize,
     /// How many lanes that were there are to be looked at.
     pub woken: usize,
+}
+
+impl TakenIn {
+    fn count(&mut self, page: &str, marks: i64) {
+        *self.marks.entry(page.into()).or_default() += usize::try_from(marks).unwrap_or_default();
+    }
 }
 
 /// Takes the oldest marks of pages, gives each lane that is new its row, with its head in hand where it may begin,
@@ -43,11 +50,7 @@ pub async fn intake(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Take
     if work.commits_each() {
         return intake_postgres(work, asks, lease).await;
     }
-    let mut taken = TakenIn::default();
-    for ask in asks {
-        intake_sqlite(work.tx().await?, ask, lease, &mut taken).await?;
-    }
-    Ok(taken)
+    intake_sqlite(work.tx().await?, asks, lease).await
 }
 
 async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
@@ -60,8 +63,10 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
     let mut taken = TakenIn::default();
     let mut heads = HashMap::with_capacity(rows.len());
     for row in &rows {
-        if row.is_null(0)? {
-            taken.marks = usize::try_from(row.int(3)?).unwrap_or_default();
+        let is_lane = !row.is_null(0)?;
+        if !is_lane && let Some(page) = row.str_opt(1)? {
+            taken.count(&page, row.int(3)?);
+        } else if !is_lane {
             taken.born = usize::try_from(row.int(4)?).unwrap_or_default();
             taken.woken = usize::try_from(row.int(5)?).unwrap_or_default();
         } else if !row.is_null(3)? {
@@ -87,25 +92,25 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
     Ok(taken)
 }
 
-async fn intake_sqlite(tx: &mut Tx, ask: &Ask, lease: &Lease, taken: &mut TakenIn) -> Result<()> {
+async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
+    let mut taken = TakenIn::default();
+    let pages: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
-    let binds = [
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        (&ask.page).into(),
-        ask.marks.into(),
-        ask.slots.into(),
-    ];
-    let rows = tx.rows(include_str!("sqlite/intake.sql"), &binds).await?;
-    let (mut lanes, mut garbled, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
+    let most = asks.iter().map(|ask| ask.marks).max().unwrap_or_default();
+    let binds = [a, b, c, d, e, f, g, most.into()];
+    let asked = asks
+        .iter()
+        .map(|ask| [(&ask.page).into(), ask.slots.into()]);
+    let text = include_str!("sqlite/intake.sql");
+    let rows = tx.batch(text, &binds, asked).await?;
+    let (mut lanes, mut garbled) = (Vec::with_capacity(rows.len()), Vec::new());
+    let mut last = HashMap::new();
     for row in &rows {
-        taken.marks += usize::try_from(row.int(2)?).unwrap_or_default();
-        last = last.max(row.int(3)?);
+        let Some(page) = pages.get(&*row.str(1)?) else {
+            continue;
+        };
+        taken.count(page, row.int(3)?);
+        last.insert(*page, row.int(4)?);
         let lane: Arc<str> = match row.utf8(0)? {
             Ok(lane) => lane.into(),
             Err(bytes) => {
@@ -113,17 +118,17 @@ async fn intake_sqlite(tx: &mut Tx, ask: &Ask, lease: &Lease, taken: &mut TakenI
                 continue;
             }
         };
-        let (is_there, may, look) = (row.flag(4)?, row.flag(5)?, row.flag(1)?);
-        let plan = match head(row, 6)? {
+        let (look, is_there, may) = (row.flag(2)?, row.flag(5)?, row.flag(6)?);
+        let plan = match head(row, 7)? {
             // All that it was marked for has ended meanwhile.
             None if may => continue,
             None => Plan::wait(Some(lease.now)),
             Some(head) => {
-                let plan = Plan::of(&head, row.int_opt(6 + HEAD)?, lease);
+                let plan = Plan::of(&head, row.int_opt(7 + HEAD)?, lease);
                 if plan.claims {
                     taken.hands.push(InHand {
                         lane: Arc::clone(&lane),
-                        page: Arc::clone(&ask.page),
+                        page: Arc::clone(page),
                         token: lease.token,
                         head,
                         lost: None,
@@ -136,6 +141,7 @@ async fn intake_sqlite(tx: &mut Tx, ask: &Ask, lease: &Lease, taken: &mut TakenI
         taken.woken += usize::from(is_there && look);
         lanes.push([
             (&lane).into(),
+            (*page).into(),
             is_there.into(),
             look.into(),
             plan.due.into(),
@@ -144,23 +150,14 @@ async fn intake_sqlite(tx: &mut Tx, ask: &Ask, lease: &Lease, taken: &mut TakenI
             plan.number.into(),
         ]);
     }
-    let binds = [
-        (&lease.worker).into(),
-        lease.token.into(),
-        lease.now.into(),
-        (&ask.page).into(),
-    ];
-    tx.batch(
-        include_str!("sqlite/intake_write.sql"),
-        &binds,
-        lanes.into_iter(),
-    )
-    .await?;
-    if last > 0 {
-        let binds = [(&ask.page).into(), last.into()];
-        tx.run(include_str!("sqlite/taken.sql"), &binds).await?;
-    }
-    end_garbled(tx, garbled, lease.now).await
+    let binds = [(&lease.worker).into(), lease.token.into(), lease.now.into()];
+    let text = include_str!("sqlite/intake_write.sql");
+    tx.batch(text, &binds, lanes.into_iter()).await?;
+    let last = last.into_iter().map(|(page, id)| [page.into(), id.into()]);
+    let text = include_str!("sqlite/taken.sql");
+    tx.batch(text, &[], last).await?;
+    end_garbled(tx, garbled, lease.now).await?;
+    Ok(taken)
 }
 
 // Those that have joined their line are found by its index; the others leave a mark when they join.
@@ -198,21 +195,8 @@ pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
     Ok(())
 }
 
-const TIMERS_POSTGRES: &str = "-- timers: jobs whose send_at has come
-delete from send_timers where ctid = any (array(
-    select ctid from send_timers where at <= $1 order by at limit $2 for update skip locked))
-returning job_id as job";
-/// Differs from Postgres in that rows are named by their key, and nobody else takes any.
-const TIMERS_SQLITE: &str = "-- timers: jobs whose send_at has come
-delete from send_timers where (at, job_id) in (
-    select at, job_id from send_timers where at <= $1 order by at limit 0 + $2)
-returning job_id as job";
-
-const JOIN: &str = "-- timers: they join their lines
-update send_jobs set joined_at = {at: $1} from {rows: job bigint}
-where {key: send_jobs.id = r.job} and joined_at is null returning id as job, page_id";
-
 /// Jobs whose `send_at` has come.
+#[derive(Debug, Default)]
 pub struct Joined {
     /// How many timers were taken.
     pub taken: usize,
@@ -222,23 +206,42 @@ pub struct Joined {
 
 /// Lets jobs whose `send_at` has come join their lanes.
 pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<Joined> {
+    let binds = [now.into(), limit.into()];
+    let mut joined = Joined::default();
+    if work.commits_each() {
+        let text = include_str!("postgres/timers.sql");
+        for row in work.rows(text, &binds).await? {
+            match row.str_opt(0)? {
+                Some(page) => drop(joined.pages.insert(page.into())),
+                None => joined.taken += 1,
+            }
+        }
+        return Ok(joined);
+    }
     let tx = work.tx().await?;
-    let text = match tx {
-        Tx::Postgres(_) => TIMERS_POSTGRES,
-        Tx::Sqlite(..) => TIMERS_SQLITE,
-    };
-    let due = tx.rows(text, &[now.into(), limit.into()]).await?;
+    let due = tx.rows(include_str!("sqlite/timers.sql"), &binds).await?;
+    joined.taken = due.len();
     let jobs = due
         .iter()
         .map(|row| Ok([row.int("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
-    let joined = tx.batch(JOIN, &[now.into()], jobs.into_iter()).await?;
-    look_again_for(tx, &joined).await?;
-    let page = |row: &Row| Ok(Arc::from(row.text("page_id")?));
-    let pages = joined.iter().map(page).collect::<Result<_>>()?;
-    work.end_step().await?;
-    Ok(Joined {
-        taken: due.len(),
-        pages,
-    })
+    let text = include_str!("sqlite/timers_write.sql");
+    let rows = tx.batch(text, &[now.into()], jobs.into_iter()).await?;
+    look_again_for(tx, &rows).await?;
+    for row in &rows {
+        joined.pages.insert(row.text("page_id")?.into());
+    }
+    Ok(joined)
+}
+
+const PUT_OFF: &str = "-- timers: the database refuses to let a job join its lane
+update send_timers set at = $2 where (at, job_id) = (select at, job_id from send_timers where at <= $1 order by at limit 1)
+returning job_id as job";
+
+/// Puts the first timer that is due off until then. Returns its job.
+pub async fn put_off(pool: &Pool, now: Millis, until: Millis) -> Result<Option<JobId>> {
+    let mut tx = pool.begin().await?;
+    let rows = tx.rows(PUT_OFF, &[now.into(), until.into()]).await?;
+    tx.commit().await?;
+    Ok(rows.first().map(|row| row.int("job")).transpose()?)
 }

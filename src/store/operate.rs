@@ -76,21 +76,16 @@ update send_jobs set state = 'queued', held_at = null, reason = null
 from {rows: job bigint} where {key: send_jobs.id = r.job} and (state = 'held') is not false returning id as job";
 const CANCEL: &str = concat!(
     "-- cancel
-update send_jobs set
-    cancel_requested = ",
+update send_jobs set cancel_requested = j.in_hand,
+    finished_at = case when not j.in_hand then {at: $1} end,
+    reason = case when j.in_hand then reason else 'cancelled by an operator' end,
+    state = case when j.in_hand then state else 'cancelled' end
+from (
+    select send_jobs.id as job, ",
     in_hand!(),
-    ",
-    finished_at = case when not ",
-    in_hand!(),
-    " then {at: $1} end,
-    reason = case when ",
-    in_hand!(),
-    " then reason else 'cancelled by an operator' end,
-    state = case when ",
-    in_hand!(),
-    " then state else 'cancelled' end
-from {rows: job bigint}
-where {key: send_jobs.id = r.job} and state in ('queued', 'held', 'unknown') and not cancel_requested
+    " as in_hand from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
+) as j
+where {key: send_jobs.id = j.job} and state in ('queued', 'held', 'unknown') and not (cancel_requested and j.in_hand)
 returning id as job"
 );
 const RESOLVE_DELIVERED: &str = "-- resolve: it arrived
@@ -322,7 +317,7 @@ pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool
 pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let was = !tx.rows(RESUME, &[scope.into()]).await?.is_empty();
-    if let Some(lane) = scope.strip_prefix("lane:") {
+    if was && let Some(lane) = scope.strip_prefix("lane:") {
         let page = lane.split('/').next().unwrap_or_default();
         super::intake::look_again(&mut tx, page, lane).await?;
     }

@@ -142,9 +142,20 @@ pub async fn prune(
 
 async fn delete(mut tx: Tx, jobs: &[Place]) -> Result<()> {
     let rows = || jobs.iter().map(|(_, job)| [(*job).into()]);
-    tx.batch(PRUNE_JOBS, &[], rows()).await?;
-    tx.batch(PRUNE_ATTEMPTS, &[], rows()).await?;
-    tx.commit().await
+    let done = async {
+        tx.batch(PRUNE_JOBS, &[], rows()).await?;
+        tx.batch(PRUNE_ATTEMPTS, &[], rows()).await
+    };
+    match done.await {
+        Ok(_) => tx.commit().await,
+        Err(error) => {
+            // Its connection is good for the next one.
+            if error.is_refusal() {
+                tx.rollback().await?;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// How many jobs [`prune()`] would delete in all.

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::target::with_schema;
 use super::{Error, Pool, Result, Row, Use, schema};
+use crate::clock::BootInstant;
 
 const SCHEMA: &str = "-- scratch: where tables are made
 select current_schema()::text as schema";
@@ -28,7 +29,8 @@ impl Scratch {
     /// # Errors
     /// The database is away, or its role may not create schemas; the folder cannot be written.
     pub async fn create(of: &str) -> Result<Self> {
-        let id = std::process::id();
+        // A process id alone: two containers may have the same.
+        let id = format!("{}_{}", std::process::id(), BootInstant::now().nanos());
         let scratch = match of.strip_prefix("sqlite://") {
             Some(file) => {
                 let file = file.split('?').next().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Take: lanes that are due come into hand. Their backoff or delay is over, they waited for a slot, or the lease of
 //! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use super::lanes::{HEAD, Lease, Plan, head};
@@ -47,9 +47,10 @@ pub async fn take_to_probe(
 ) -> Result<Vec<InHand>> {
     let of = |limit| [(Arc::clone(page), limit)];
     let oldest = take_from(work, &of(limit.div_ceil(2)), lease, From::Oldest).await?;
-    let known: HashSet<Arc<str>> = oldest.iter().map(|l| Arc::clone(&l.lane)).collect();
-    let mut newest = take_from(work, &of(limit / 2), lease, From::Newest).await?;
-    newest.retain(|l| !known.contains(&l.lane));
+    let newest = match limit / 2 {
+        0 => Vec::new(),
+        limit => take_from(work, &of(limit), lease, From::Newest).await?,
+    };
     Ok(probe_order(newest, oldest, |lane| lane.head.attempts > 0))
 }
 
@@ -62,11 +63,7 @@ async fn take_from(
     if work.commits_each() {
         return take_postgres(work, pages, lease, from).await;
     }
-    let mut hands = Vec::new();
-    for (page, limit) in pages {
-        take_sqlite(work.tx().await?, page, *limit, lease, from, &mut hands).await?;
-    }
-    Ok(hands)
+    take_sqlite(work.tx().await?, pages, lease, from).await
 }
 
 async fn take_postgres(
@@ -113,39 +110,53 @@ fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
 
 async fn take_sqlite(
     tx: &mut Tx,
-    page: &Arc<str>,
-    limit: usize,
+    pages: &[(Arc<str>, usize)],
     lease: &Lease,
     from: From,
-    hands: &mut Vec<InHand>,
-) -> Result<()> {
+) -> Result<Vec<InHand>> {
+    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
-    let binds = [a, b, c, d, e, f, g, page.into(), limit.into()];
-    let rows = tx.rows(&SQLITE[from as usize], &binds).await?;
+    let most = pages
+        .iter()
+        .map(|(_, limit)| *limit)
+        .max()
+        .unwrap_or_default();
+    let binds = [a, b, c, d, e, f, g, most.into()];
+    let asked = pages
+        .iter()
+        .map(|(page, limit)| [page.into(), (*limit).into()]);
+    let rows = tx.batch(&SQLITE[from as usize], &binds, asked).await?;
+    let mut hands = Vec::with_capacity(rows.len());
     let mut lanes = Vec::with_capacity(rows.len());
     for row in &rows {
+        let Some(page) = names.get(&*row.str(1)?) else {
+            continue;
+        };
         let lane: Arc<str> = row.str(0)?.into();
-        let is_lost = row.flag(4)?;
-        let head = head(row, 5)?;
+        let is_lost = row.flag(5)?;
+        let head = head(row, 6)?;
         let plan = match &head {
             _ if is_lost => Plan::wait(Some(lease.until)),
             None => Plan::wait(None),
-            Some(head) => Plan::of(head, row.int_opt(5 + HEAD)?, lease),
+            Some(head) => Plan::of(head, row.int_opt(6 + HEAD)?, lease),
         };
         let is_over = head.is_none();
         let is_taken = is_lost || plan.claims;
         if let Some(head) = head.filter(|_| is_taken) {
-            let lost = Lost {
-                number: row.int_opt(2)?.unwrap_or_default(),
-                started: row.int_opt(3)?.unwrap_or_default(),
-                worker: row.str_opt(1)?.unwrap_or_default().into(),
+            let lost = match is_lost {
+                true => Some(Lost {
+                    number: row.int(3)?,
+                    started: row.int(4)?,
+                    worker: row.str(2)?.into(),
+                }),
+                false => None,
             };
             hands.push(InHand {
                 lane: Arc::clone(&lane),
                 page: Arc::clone(page),
                 token: lease.token,
                 head,
-                lost: is_lost.then_some(lost),
+                lost,
             });
         }
         lanes.push([
@@ -165,5 +176,5 @@ async fn take_sqlite(
         lanes.into_iter(),
     )
     .await?;
-    Ok(())
+    Ok(hands)
 }

@@ -39,19 +39,16 @@ impl Work {
         self.tx().await?.batch(template, binds, rows).await
     }
 
-    /// Its transaction; on Postgres one for a step that takes several statements.
+    /// Runs a statement on Postgres.
+    pub async fn rows(&self, text: &'static str, binds: &[Bind]) -> Result<Vec<Row>> {
+        self.pool.rows(text, binds).await
+    }
+
+    /// SQLite's transaction.
     pub async fn tx(&mut self) -> Result<&mut Tx> {
         match &mut self.tx {
             Some(tx) => Ok(tx),
             none => Ok(none.insert(self.pool.begin().await?)),
-        }
-    }
-
-    /// Ends a step that took several statements: on Postgres it is committed.
-    pub async fn end_step(&mut self) -> Result<()> {
-        match self.tx.take_if(|tx| matches!(tx, Tx::Postgres(_))) {
-            Some(tx) => tx.commit().await,
-            None => Ok(()),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::file::DatabaseFile;
 use super::{Pool, Result, one};
@@ -25,8 +26,14 @@ pub fn announce(pool: &Pool) -> Presence {
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).ok()?;
-        file.try_lock_shared().ok()?;
-        Some(file)
+        // Who looks whether a worker is there has it for a moment.
+        for _ in 0..20 {
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+                locked => return locked.is_ok().then_some(file),
+            }
+        }
+        None
     };
     Presence(pool.file().map(lock_file).and_then(lock))
 }

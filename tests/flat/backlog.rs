@@ -15,6 +15,8 @@ const FINISHED: usize = 20_000;
 const QUEUED: usize = 20_000;
 /// Jobs whose `send_at` is far away.
 const SCHEDULED: usize = 20_000;
+/// Pages that have work and cannot send.
+const PAGES: usize = 5_000;
 
 /// Something big that lies around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +32,34 @@ pub enum Backlog {
     Queued,
     /// More to send tomorrow.
     Scheduled,
+    /// Marks of pages without a secret.
+    Secretless,
+    /// Marks of pages that an operator has paused.
+    PausedPages,
+    /// Pages whose lanes are due tomorrow.
+    LaterPages,
 }
 
 impl Backlog {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Nothing,
         Self::Deep,
         Self::Blocked,
         Self::Finished,
         Self::Queued,
         Self::Scheduled,
+        Self::Secretless,
+        Self::PausedPages,
+        Self::LaterPages,
     ];
+
+    /// Many pages: a ledger walks over all of them once.
+    pub fn is_wide(self) -> bool {
+        matches!(
+            self,
+            Self::Secretless | Self::PausedPages | Self::LaterPages
+        )
+    }
 
     /// What came before the jobs that will be delivered.
     pub async fn before(self, db: &Db, shape: Shape) {
@@ -95,6 +114,24 @@ impl Backlog {
                 insert(db, "r", SCHEDULED, shape.recipients(), &at).await;
                 check(db, "send_timers", SCHEDULED).await;
             }
+            Self::Secretless => insert_pages(db, 9).await,
+            Self::PausedPages => {
+                insert_pages(db, 8).await;
+                let pause = "insert into send_pauses (scope, who) \
+                    select 'page:' || page_id, 'ann' from send_jobs where page_id like '8%'";
+                db.sql(pause).await.expect("pauses");
+                check(db, "send_pauses where scope like 'page:8%'", PAGES).await;
+            }
+            Self::LaterPages => {
+                insert_pages(db, 7).await;
+                let tomorrow = db.pool.now().await.expect("now") + 86_400_000;
+                let lanes = format!(
+                    "insert into send_lanes (lane, page_id, due_at) \
+                     select lane, page_id, {tomorrow} from send_inbox where page_id like '7%'"
+                );
+                db.sql(&lanes).await.expect("lanes");
+                clear(db, "send_inbox").await;
+            }
         }
     }
 
@@ -116,6 +153,18 @@ impl Backlog {
 
 /// Jobs of page 1 in turns for `recipients` recipients, with further columns as SQL literals.
 pub async fn insert(db: &Db, prefix: &str, jobs: usize, recipients: usize, more: &[(&str, &str)]) {
+    insert_for(db, "'1'", prefix, jobs, recipients, more).await;
+}
+
+/// The same for a page, an expression.
+async fn insert_for(
+    db: &Db,
+    page: &str,
+    prefix: &str,
+    jobs: usize,
+    recipients: usize,
+    more: &[(&str, &str)],
+) {
     let (numbers, json) = match db.engine {
         Engine::Sqlite => (
             format!(
@@ -133,9 +182,22 @@ pub async fn insert(db: &Db, prefix: &str, jobs: usize, recipients: usize, more:
     let (columns, values) = further(more);
     let text = format!(
         "insert into send_jobs (page_id, recipient, message{columns}) \
-         select '1', ('{recipient}'){json}, ('{message}'){json}{values} from ({numbers}) as i"
+         select {page}, ('{recipient}'){json}, ('{message}'){json}{values} from ({numbers}) as i"
     );
     db.sql(&text).await.expect("inserts");
+}
+
+/// A job for each of [`PAGES`] pages, whose ids begin with this number.
+async fn insert_pages(db: &Db, first: u32) {
+    insert_for(
+        db,
+        &format!("cast({first}00000 + n as text)"),
+        "page",
+        PAGES,
+        PAGES,
+        &[],
+    )
+    .await;
 }
 
 /// Empties a table and leaves nothing dead behind.
@@ -152,7 +214,12 @@ pub async fn drain(db: &Db, worker: &mut Steps) {
     for _ in 0..200 {
         let step = worker.cycle().await;
         assert!(step.claims.is_empty(), "nothing of a backlog may be sent");
-        if worker.ledger.unwritten() == 0 && db.int("select count(*) from send_inbox").await == 0 {
+        if worker.ledger.unwritten() == 0
+            && db
+                .int("select count(*) from send_inbox where page_id = '1'")
+                .await
+                == 0
+        {
             return;
         }
     }

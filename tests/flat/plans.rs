@@ -23,7 +23,7 @@ pub const TABLES: [&str; 5] = [
 
 /// How rows are looked up: (a key or an index, the column that is given). Of jobs only what is open is in
 /// these indexes.
-const LOOK_UPS: [(&str, &str); 10] = [
+const LOOK_UPS: [(&str, &str); 11] = [
     ("send_jobs_pkey", "id"),
     ("send_jobs_lane", "lane"),
     ("send_jobs_unknown", "lane"),
@@ -32,6 +32,7 @@ const LOOK_UPS: [(&str, &str); 10] = [
     ("send_lanes_due", "page_id"),
     ("send_attempts_pkey", "job_id"),
     ("send_inbox_pkey", "page_id"),
+    ("send_inbox_pkey", "id"),
     ("send_inbox_page", "page_id"),
     ("send_timers_pkey", "at"),
 ];

@@ -28,13 +28,18 @@ const SOURCES: [&str; 5] = [
 ];
 
 /// Those of one engine.
-const POSTGRES: [&str; 4] = [
+const POSTGRES: [&str; 6] = [
+    include_str!("../../src/store/postgres/survey.sql"),
+    include_str!("../../src/store/postgres/timers.sql"),
     include_str!("../../src/store/postgres/intake.sql"),
     include_str!("../../src/store/postgres/take.sql"),
     include_str!("../../src/store/postgres/complete.sql"),
     include_str!("../../src/store/postgres/late.sql"),
 ];
-const SQLITE: [&str; 8] = [
+const SQLITE: [&str; 11] = [
+    include_str!("../../src/store/sqlite/survey.sql"),
+    include_str!("../../src/store/sqlite/timers.sql"),
+    include_str!("../../src/store/sqlite/timers_write.sql"),
     include_str!("../../src/store/sqlite/intake.sql"),
     include_str!("../../src/store/sqlite/intake_write.sql"),
     include_str!("../../src/store/sqlite/taken.sql"),
@@ -46,7 +51,12 @@ const SQLITE: [&str; 8] = [
 ];
 
 /// Statements that the tour does not run on an engine (or on none), and why.
-const UNSEEN: [(Option<Engine>, &str, &str); 3] = [
+const UNSEEN: [(Option<Engine>, &str, &str); 4] = [
+    (
+        None,
+        "timers: the database refuses to let a job join its lane",
+        "tests/stuck",
+    ),
     (
         None,
         "prune: how many there are",

@@ -5,7 +5,7 @@
 with m as materialized (
     select r.*, l.touched, j.state as was, j.cancel_requested, j.expires,
         case when j.state <> 'queued' then j.state
-            when j.cancel_requested and r.state in ('queued', 'unknown') then 'cancelled'
+            when j.cancel_requested and coalesce(r.state, 'queued') in ('queued', 'unknown') then 'cancelled'
             when j.id is null and r.state is not null then 'gone'
             else r.state end as becomes
     from {rows: lane text, token bigint, worker text, job bigint, number bigint, started bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, state text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint, rest bigint, go bool}
@@ -34,7 +34,8 @@ with m as materialized (
             then greatest(created_at, to_timestamp(m.finished::double precision / 1000::double precision)) end,
         failures = failures + m.failed,
         due_at = coalesce(to_timestamp(m.due::double precision / 1000::double precision), due_at),
-        reason = case when m.becomes = 'cancelled' then 'cancelled by an operator while it was being sent' else m.reason end,
+        reason = case when m.becomes <> 'cancelled' then m.reason when m.outcome is null then 'cancelled by an operator'
+            else 'cancelled by an operator while it was being sent' end,
         last_status = coalesce(m.status, last_status),
         last_rule = coalesce(m.rule, last_rule),
         possible_duplicate = possible_duplicate or send_jobs.ambiguous and coalesce(m.outcome <> 'not_sent', false),

@@ -79,5 +79,5 @@
 )
 select lane, page_id, false as in_hand, id, attempts, failures, ambiguous_attempts, expires, on_ambiguous, recipient, message, tag, delay, since from planned where ready <= $3
 union all select lane, null, true, null, null, null, null, null, null, null, null, null, null, null from born where in_hand
-union all select null, null, false, coalesce(sum(marks), 0)::bigint, (select count(*) from born),
-    (select count(*) from free where look), null, null, null, null, null, null, null, null from marked
+union all select null, page_id, false, sum(marks)::bigint, null, null, null, null, null, null, null, null, null, null from marked group by page_id
+union all select null, null, false, null, (select count(*) from born), (select count(*) from free where look), null, null, null, null, null, null, null, null

@@ -24,7 +24,7 @@ from (
         from (
             select r.at, r.lane, r.job, r.go, j.state = 'queued' as moves, j.expires_at as expires,
                 case when j.state <> 'queued' then j.state
-                    when j.cancel_requested and r.state in ('queued', 'unknown') then 'cancelled'
+                    when j.cancel_requested and coalesce(r.state, 'queued') in ('queued', 'unknown') then 'cancelled'
                     when j.id is null and r.state is not null then 'gone'
                     else r.state end as becomes
             from {rows: lane text, at bigint, token bigint, worker text, job bigint, state text, go bool}

@@ -12,7 +12,8 @@ update send_jobs set
     finished_at = case when r.becomes in ('delivered', 'dead', 'cancelled') then max(created_at, r.finished) end,
     failures = failures + r.failed,
     due_at = coalesce(r.due, due_at),
-    reason = case when r.becomes = 'cancelled' then 'cancelled by an operator while it was being sent' else r.reason end,
+    reason = case when r.becomes <> 'cancelled' then r.reason when r.outcome is null then 'cancelled by an operator'
+        else 'cancelled by an operator while it was being sent' end,
     last_status = coalesce(r.status, last_status),
     last_rule = coalesce(r.rule, last_rule),
     possible_duplicate = possible_duplicate or send_jobs.ambiguous and coalesce(r.outcome <> 'not_sent', 0),

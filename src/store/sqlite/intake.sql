@@ -1,10 +1,10 @@
--- intake: what the marks of a page say, and the heads of its new lanes
--- $8 the page, $9 how many marks, $10 how many of the new lanes may begin.
+-- intake: what the marks of pages say, and the heads of their new lanes
 -- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
 -- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
+-- $8 how many marks of a page, since a limit cannot be a column.
 -- Differs from Postgres in that it reads, and `intake_write.sql` writes: SQLite cannot write in a `with`. Nobody else
 -- writes meanwhile.
-select m.lane, m.look, m.marks, m.last, m.is_there, m.may,
+select m.lane, m.page_id, m.look, m.marks, m.last, m.is_there, m.may,
     h.id, h.attempts, h.failures, h.ambiguous_attempts, h.expires_at as expires, h.on_ambiguous,
     cast(h.recipient as text) as recipient, cast(h.message as text) as message, h.tag, h.delay,
     case when h.attempts > 0 then (
@@ -16,12 +16,18 @@ select m.lane, m.look, m.marks, m.last, m.is_there, m.may,
         when h.due_at > $3 + 60000 + case when h.attempts = 0 then h.delay * 1000 else $7 end then $3
         else min(h.due_at, coalesce(h.expires_at, h.due_at)) end as ready
 from (
-    select lane, look, marks, last, is_there,
-        not is_there and row_number() over (partition by is_there order by lane) <= $10 as may
+    select lane, page_id, look, marks, last, is_there,
+        not is_there and row_number() over (partition by page_id, is_there order by lane) <= slots as may
     from (
-        select g.lane, max(g.look) as look, count(*) as marks, max(g.id) as last,
-            (select 1 from send_lanes l where l.lane = g.lane) is not null as is_there
-        from (select id, lane, look from send_inbox where page_id = $8 order by id limit 0 + $9) as g group by g.lane
+        select i.lane, r.page as page_id, max(i.look) as look, count(*) as marks, r.last, r.slots,
+            (select 1 from send_lanes l where l.lane = i.lane) is not null as is_there
+        from (
+            select page, slots, (
+                select max(id) from (select id from send_inbox where page_id = r.page order by id limit 0 + $8)
+            ) as last
+            from {rows: page text, slots bigint}
+        ) as r cross join send_inbox as i indexed by send_inbox_page on i.page_id = r.page and i.id <= r.last
+        group by i.lane
     )
 ) as m
 left join send_jobs h on h.id = case when m.may then coalesce(

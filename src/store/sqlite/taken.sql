@@ -1,3 +1,5 @@
 -- intake: marks are taken
--- $1 the page, $2 the last of them.
-delete from send_inbox where page_id = $1 and id <= $2
+-- Of each page up to the last of them.
+delete from send_inbox where id in (
+    select i.id from {rows: page text, last bigint} cross join send_inbox as i indexed by send_inbox_page on i.page_id = r.page and i.id <= r.last
+)
