@@ -27,6 +27,8 @@ pub struct Task {
     pub every_us: u64,
     /// Over how many recipients, in turn.
     pub recipients: u32,
+    /// Each recipient is of a page of its own.
+    pub pages: bool,
 }
 
 /// One INSERT; nanoseconds of the boot clock.
@@ -65,7 +67,11 @@ pub fn produce() -> Result<()> {
         let recipient = format!("{{\"id\":\"{}{name}\"}}", task.prefix);
         let message = format!("{{\"template_type\":\"text\",\"text\":\"Hello World #{number}\"}}");
         let began = BootInstant::now().nanos();
-        runtime.block_on(sql.enqueue("1", &recipient, &message))?;
+        let page = match task.pages {
+            true => format!("1{name:08}"),
+            false => "1".to_owned(),
+        };
+        runtime.block_on(sql.enqueue(&page, &recipient, &message))?;
         let confirmed = BootInstant::now().nanos();
         done.push((name, number, scheduled, began, confirmed));
     }
@@ -89,6 +95,8 @@ pub struct Pace {
     pub span: Duration,
     /// Over how many recipients of all of them; none: each job has its own.
     pub recipients: Option<u32>,
+    /// Each recipient is of a page of its own.
+    pub pages: bool,
 }
 
 impl Pace {
@@ -120,6 +128,7 @@ impl Producers {
                     .recipients
                     .map_or(pace.each(), |all| all / pace.producers)
                     .max(1),
+                pages: pace.pages,
             };
             processes.push(Process::role("producer", &task, None)?);
         }

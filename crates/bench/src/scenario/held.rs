@@ -36,6 +36,7 @@ pub async fn open(context: &mut Context) -> Result<Outcome> {
         rate: 250,
         span,
         recipients: None,
+        pages: false,
     };
     let bare = context.bare().await?;
     let database = prepare(&mut context.house, Engine::Postgres, &Load::new(0, 1)).await?;

@@ -143,6 +143,7 @@ async fn newcomer(context: &mut Context, engine: Engine, load: &Load) -> Result<
         rate: 50,
         span: Duration::from_secs(context.sizes.produce),
         recipients: None,
+        pages: load.jobs > 0,
     };
     let waits = tokio::time::timeout(context.limit, wait(&database, load, pace)).await;
     waits.context("void: not in time")?

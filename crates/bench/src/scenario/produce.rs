@@ -41,6 +41,7 @@ pub async fn felt(context: &mut Context, engine: Engine, runs: usize) -> Result<
         rate: 500,
         span: Duration::from_secs(context.sizes.produce),
         recipients: None,
+        pages: false,
     };
     let mut rounds = Vec::new();
     for run in 1..=runs {

@@ -111,6 +111,7 @@ async fn once(context: &mut Context, engine: Engine, script: Option<&str>) -> Re
         rate: 100,
         span: Duration::from_secs(context.sizes.produce),
         recipients: None,
+        pages: false,
     };
     let found = tokio::time::timeout(context.limit, measure(&database, &load, pace)).await;
     found.with_context(|| format!("void: not done within {:?}", context.limit))?

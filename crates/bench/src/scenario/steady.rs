@@ -170,6 +170,7 @@ async fn round(context: &mut Context, engine: Engine, stream: &Stream) -> Result
         rate: stream.rate,
         span: Duration::from_secs(context.sizes.steady),
         recipients: Some(RECIPIENTS),
+        pages: false,
     };
     let empty = Load::new(0, 1);
     let database = prepare(&mut context.house, engine, &empty).await?;

@@ -22,6 +22,7 @@ pub async fn idle(context: &mut Context, engine: Engine, runs: usize) -> Result<
         rate: 20,
         span: Duration::from_secs_f64(f64::from(context.sizes.wakes) / 20.0),
         recipients: None,
+        pages: false,
     };
     let (mut bares, mut middles, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=runs {
