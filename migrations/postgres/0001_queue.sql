@@ -4,6 +4,54 @@
 -- Names that are looked up by the thousand are compared byte by byte (collate "C"), not by the
 -- rules of a language.
 
+-- What a row must be, in one function: Postgres parses each CHECK of a table anew for every statement that writes it. It
+-- says which rule is broken as a CHECK of that name would. What an INSERT has passed cannot change under the worker: once
+-- attempts have begun, the expensive rules are skipped.
+create function send_jobs_check(
+    page_id text, recipient json, message json, tag text, delay integer, send_at timestamptz, expires_at timestamptz,
+    ordering_key text, idempotency_key text, on_ambiguous text, metadata json, state text, attempts integer,
+    due_at timestamptz, created_at timestamptz, finished_at timestamptz
+) returns boolean language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    broken text := case
+        when attempts > 0 then null
+        when page_id !~ '^[1-9][0-9]*$' or length(page_id) > 40 then 'page_id_is_a_positive_number'
+        when json_typeof(recipient) <> 'object' then 'recipient_is_an_object'
+        when (recipient -> 'id' is not null)::int + (recipient -> 'phone' is not null)::int
+            + (recipient -> 'email' is not null)::int + (recipient -> 'uuid' is not null)::int <> 1
+            then 'recipient_has_exactly_one_of_id_phone_email_uuid'
+        when json_typeof(coalesce(recipient -> 'id', recipient -> 'phone', recipient -> 'email', recipient -> 'uuid')) <> 'string'
+            or (coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '[^[:space:]]') is not true
+            then 'recipient_value_is_a_non_blank_string'
+        when octet_length(recipient::text) > 1024 then 'recipient_is_at_most_1024_bytes'
+        when json_typeof(message) <> 'object' then 'message_is_an_object'
+        when octet_length(message::text) > 65536 then 'message_is_at_most_64_kib'
+        when octet_length(metadata::text) > 65536 then 'metadata_is_at_most_64_kib'
+    end;
+begin
+    broken := coalesce(broken, case
+        when octet_length(tag) > 100 then 'tag_is_at_most_100_bytes'
+        when delay not between 0 and 10 then 'delay_is_between_0_and_10'
+        when send_at not between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00' then 'send_at_is_a_finite_time'
+        when expires_at not between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00' then 'expires_at_is_a_finite_time'
+        when created_at not between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
+            or due_at not between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00' then 'workers_times_are_finite'
+        when octet_length(ordering_key) not between 1 and 1024 then 'ordering_key_is_1_to_1024_bytes'
+        when octet_length(idempotency_key) not between 1 and 1024 then 'idempotency_key_is_1_to_1024_bytes'
+        when on_ambiguous not in ('retry', 'hold') then 'on_ambiguous_is_retry_or_hold'
+        when state not in ('queued', 'delivered', 'dead', 'unknown', 'held', 'cancelled') then 'state_is_known'
+        when (finished_at is not null) <> (state in ('delivered', 'dead', 'cancelled')) then 'finished_at_is_set_when_final'
+    end);
+    if broken is not null then
+        raise exception 'new row for relation "send_jobs" violates check constraint "%"', broken
+            using errcode = 'check_violation', table = 'send_jobs', constraint = broken;
+    end if;
+    return true;
+end
+$$;
+-- Also where functions are nobody's by default.
+grant execute on function send_jobs_check to public;
+
 create table send_jobs (
     id bigint generated always as identity primary key,
     -- what producers write
@@ -51,42 +99,10 @@ create table send_jobs (
     -- an operator cancelled it while it was being sent
     cancel_requested boolean not null default false,
 
-    -- Every UPDATE checks all of these again. What an INSERT has passed cannot change under the
-    -- worker: once attempts have begun, the dear ones are passed over.
-    constraint page_id_is_a_positive_number check (attempts > 0 or page_id ~ '^[1-9][0-9]*$' and length(page_id) <= 40),
-    constraint recipient_is_an_object check (attempts > 0 or json_typeof(recipient) = 'object'),
-    constraint recipient_has_exactly_one_of_id_phone_email_uuid check (
-        attempts > 0 or (recipient -> 'id' is not null)::int + (recipient -> 'phone' is not null)::int
-        + (recipient -> 'email' is not null)::int + (recipient -> 'uuid' is not null)::int = 1
-    ),
-    constraint recipient_value_is_a_non_blank_string check (
-        attempts > 0
-        or coalesce(json_typeof(recipient -> 'id'), json_typeof(recipient -> 'phone'),
-                    json_typeof(recipient -> 'email'), json_typeof(recipient -> 'uuid')) = 'string'
-        and coalesce(recipient ->> 'id', recipient ->> 'phone', recipient ->> 'email', recipient ->> 'uuid') ~ '[^[:space:]]'
-    ),
-    constraint recipient_is_at_most_1024_bytes check (attempts > 0 or octet_length(recipient::text) <= 1024),
-    constraint message_is_an_object check (attempts > 0 or json_typeof(message) = 'object'),
-    constraint message_is_at_most_64_kib check (attempts > 0 or octet_length(message::text) <= 65536),
-    constraint tag_is_at_most_100_bytes check (octet_length(tag) <= 100),
-    constraint delay_is_between_0_and_10 check (delay between 0 and 10),
-    constraint send_at_is_a_finite_time check (send_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
-    constraint workers_times_are_finite check (
-        created_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
-        and due_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
-    ),
-    constraint expires_at_is_a_finite_time check (expires_at between '1970-01-01 00:00:00+00' and '9999-12-30 00:00:00+00'),
-    constraint ordering_key_is_1_to_1024_bytes check (octet_length(ordering_key) between 1 and 1024),
-    constraint idempotency_key_is_1_to_1024_bytes check (octet_length(idempotency_key) between 1 and 1024),
-    constraint on_ambiguous_is_retry_or_hold check (on_ambiguous in ('retry', 'hold')),
-    constraint metadata_is_at_most_64_kib check (attempts > 0 or octet_length(metadata::text) <= 65536),
-    constraint state_is_known check (
-        state = 'queued' or state = 'delivered' or state = 'dead' or state = 'unknown'
-        or state = 'held' or state = 'cancelled'
-    ),
-    constraint finished_at_is_set_when_final check (
-        (finished_at is not null) = (state = 'delivered' or state = 'dead' or state = 'cancelled')
-    )
+    constraint send_jobs_checked check (send_jobs_check(
+        page_id, recipient, message, tag, delay, send_at, expires_at, ordering_key, idempotency_key, on_ambiguous,
+        metadata, state, attempts, due_at, created_at, finished_at
+    ))
 );
 
 -- A producer's second INSERT with the same key fails.
@@ -124,6 +140,10 @@ create table send_attempts (
     constraint outcome_is_known check (
         outcome = 'delivered' or outcome = 'refused' or outcome = 'retryable' or outcome = 'throttled'
         or outcome = 'not_sent' or outcome = 'ambiguous'
+    ),
+    constraint times_are_finite check (
+        started_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
+        and finished_at between '1970-01-01 00:00:00+00' and '9999-12-31 00:00:00+00'
     )
 );
 
@@ -229,22 +249,17 @@ insert into send_schema (version, compatible_from) values (1, 1);
 create function send_jobs_due() returns trigger language plpgsql
     set search_path = pg_catalog, pg_temp as $$
 begin
+    if new.attempts <> 0 or new.failures <> 0 then
+        raise exception 'attempts and failures are written by workers: leave them out of the INSERT'
+            using errcode = 'check_violation', constraint = 'attempts_begin_at_0';
+    end if;
     new.due_at := coalesce(new.send_at, new.created_at) + new.delay * interval '1 second';
     return new;
 end
 $$;
 create trigger send_jobs_due before insert on send_jobs for each row
-    when (new.delay <> 0 or new.send_at is not null) execute function send_jobs_due();
-
-create function send_jobs_fresh() returns trigger language plpgsql
-    set search_path = pg_catalog, pg_temp as $$
-begin
-    raise exception 'attempts and failures are written by workers: leave them out of the INSERT'
-        using errcode = 'check_violation', constraint = 'attempts_begin_at_0';
-end
-$$;
-create trigger send_jobs_fresh before insert on send_jobs for each row
-    when (new.attempts <> 0 or new.failures <> 0) execute function send_jobs_fresh();
+    when (new.delay <> 0 or new.send_at is not null or new.attempts <> 0 or new.failures <> 0)
+    execute function send_jobs_due();
 
 -- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else. Its search_path is the
 -- schema of its tables, pinned below. Its operators take exactly the types that they are given: none that
@@ -252,10 +267,11 @@ create trigger send_jobs_fresh before insert on send_jobs for each row
 create function send_jobs_mark() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin
-    insert into send_inbox (page_id, lane)
-        select page_id, lane from inserted where send_at is null order by id;
-    insert into send_timers (at, job_id)
-        select ceil(extract(epoch from send_at) * 1000::numeric)::bigint, id from inserted where send_at is not null;
+    insert into send_inbox (page_id, lane) select page_id, lane from inserted where send_at is null;
+    if exists (select from inserted where send_at is not null) then
+        insert into send_timers (at, job_id)
+            select ceil(extract(epoch from send_at) * 1000::numeric)::bigint, id from inserted where send_at is not null;
+    end if;
     if exists (select from send_sleepers where until > clock_timestamp()) then
         perform pg_notify('postlane', '');
     end if;

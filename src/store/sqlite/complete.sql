@@ -15,7 +15,7 @@ select m.at, m.becomes, m.moves, m.is_over, m.head, m.expires,
         else min(h.due_at, coalesce(h.expires_at, h.due_at)) end as ready
 from (
     select m.*, case when m.is_over then coalesce(
-        (select u.id from send_jobs u where $5 = 1 and u.lane = m.lane and u.state = 'unknown' and u.id <> m.job
+        (select u.id from send_jobs u where $5 = 1 and u.lane = m.lane and u.state = 'unknown'
         order by u.lane, u.id limit 1),
     (select q.id from send_jobs q where q.lane = m.lane and q.state = 'queued' and q.id <> m.job
         and (q.send_at is null or q.joined_at is not null) order by q.lane, q.id limit 1)) end as head
