@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock::{BootInstant, Millis, millis};
 use crate::job::JobId;
-use crate::store::survey::{Question, Survey, WALK};
+use crate::store::survey::{Page, Question, Survey, WALK};
 
 /// Most pages that a survey looks at because their time has come.
 const ASKED: usize = 128;
@@ -34,7 +34,7 @@ pub(super) struct Agenda {
     touched: HashSet<Arc<str>>,
     /// Pages that the last survey was asked to look at.
     asked: HashSet<Arc<str>>,
-    /// Pages that it found by their new jobs: nobody has waited for a turn of theirs.
+    /// Pages that were found by a new job and have not had a turn since.
     new: HashSet<Arc<str>>,
     walk: Walk,
     /// The newest job of a survey a second ago, and of a later one.
@@ -88,6 +88,7 @@ impl Agenda {
         let mut newer_than = JobId::MAX;
         if !(self.walk.is_whole && walks) {
             pages.extend(self.touched.drain());
+            pages.extend(self.new.iter().take(ASKED).cloned());
             pages.extend(self.due().take(ASKED).cloned());
             newer_than = self.newest.map_or(JobId::MAX, |(then, ..)| then);
         }
@@ -113,14 +114,12 @@ impl Agenda {
             // The first survey, or ids that have begun anew.
             _ => Some((survey.newest, survey.newest, now)),
         };
-        let (from, to) = (&question.from, survey.walked_to.as_ref());
-        let is_walked =
-            |page: &Arc<str>| question.walk > 0 && page > from && to.is_none_or(|to| page <= to);
-        let found = survey.pages.iter().map(|page| &page.page);
-        let is_new = |page: &&Arc<str>| {
-            !is_walked(page) && !self.asked.contains(*page) && !self.wakes.contains_key(*page)
+        let is_new = |page: &&Page| {
+            let name = &page.page;
+            page.is_new && !self.asked.contains(name) && !self.wakes.contains_key(name)
         };
-        self.new = found.filter(is_new).cloned().collect();
+        let new = survey.pages.iter().filter(is_new);
+        self.new.extend(new.map(|page| Arc::clone(&page.page)));
         if question.walk > 0 {
             let seen: HashSet<&Arc<str>> = survey.pages.iter().map(|page| &page.page).collect();
             let to = match &survey.walked_to {
@@ -166,7 +165,10 @@ impl Agenda {
     pub fn set(&mut self, page: &Arc<str>, at: Option<Millis>) {
         let before = match at {
             Some(at) => self.wakes.insert(Arc::clone(page), at),
-            None => self.wakes.remove(page),
+            None => {
+                self.new.remove(page);
+                self.wakes.remove(page)
+            }
         };
         let draw = self.hasher.hash_one(page);
         if let Some(before) = before {
@@ -177,7 +179,7 @@ impl Agenda {
         }
     }
 
-    /// True if the survey found the page by a new job.
+    /// True if the page was found by a new job, and has not had a turn since.
     pub fn is_new(&self, page: &str) -> bool {
         self.new.contains(page)
     }

@@ -47,6 +47,8 @@ pub struct Page {
     pub due: Option<Millis>,
     /// It has marks.
     pub has_marks: bool,
+    /// It has a job that is new.
+    pub is_new: bool,
 }
 
 impl Page {
@@ -108,12 +110,11 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
                 if let Some(probe_at) = pause {
                     survey.pauses.insert(format!("page:{name}"), probe_at);
                 }
-                let has_marks = row.int_opt(3)?.is_some();
-                let (page, due) = (Arc::from(&*name), at);
                 survey.pages.push(Page {
-                    page,
-                    due,
-                    has_marks,
+                    page: Arc::from(&*name),
+                    due: at,
+                    has_marks: row.int_opt(3)?.is_some(),
+                    is_new: row.flag(5)?,
                 });
             }
         }

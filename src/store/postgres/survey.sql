@@ -14,22 +14,25 @@ with recursive l (page_id, n) as (
     union all
     select (select s.page_id from send_inbox s where s.page_id > m.page_id order by s.page_id limit 1), n + 1
     from m where m.page_id is not null and n < $2
-), p (page_id) as (
-    select page_id from l union select page_id from m
-    union select page_id collate "C" from (select page_id from send_jobs where id > $3 order by id limit 500) as first_of_new
-    union select page_id collate "C" from (select page_id from send_jobs where id > $3 order by id desc limit 500) as last_of_new
-    union select r.page collate "C" from {rows: page text}
+), p (page_id, is_new) as (
+    select page_id, bool_or(is_new) from (
+        select page_id, false as is_new from l union all select page_id, false from m
+        union all select page_id collate "C", true from (select page_id from send_jobs where id > $3 order by id limit 500) as first_of_new
+        union all select page_id collate "C", true from (select page_id from send_jobs where id > $3 order by id desc limit 500) as last_of_new
+        union all select r.page collate "C", false from {rows: page text}
+    ) as found group by page_id
 )
 select 'now' as kind, '' as name, floor(extract(epoch from clock_timestamp()) * 1000::numeric)::bigint as at,
-    null::bigint as marks, null::bigint as probe_at
-union all select 'pause', scope, null, null, coalesce(probe_at, -1::bigint) from send_pauses
+    null::bigint as marks, null::bigint as probe_at, false as is_new
+union all select 'pause', scope, null, null, coalesce(probe_at, -1::bigint), false from send_pauses
     where scope = 'all' or scope = 'endpoint'
-union all select 'timer', '', (select at from send_timers order by at limit 1), null, null
-union all select 'newest', '', (select id from send_jobs order by id desc limit 1), null, null
-union all select 'lanes', coalesce((select page_id from l where n = $2), ''), null, null, null
-union all select 'marks', coalesce((select page_id from m where n = $2), ''), null, null, null
+union all select 'timer', '', (select at from send_timers order by at limit 1), null, null, false
+union all select 'newest', '', (select id from send_jobs order by id desc limit 1), null, null, false
+union all select 'lanes', coalesce((select page_id from l where n = $2), ''), null, null, null, false
+union all select 'marks', coalesce((select page_id from m where n = $2), ''), null, null, null, false
 union all select 'page', page_id,
     (select due_at from send_lanes s where s.page_id = p.page_id and s.due_at is not null order by s.due_at limit 1),
     (select 1::bigint from send_inbox s where s.page_id = p.page_id limit 1),
-    (select coalesce(probe_at, -1::bigint) from send_pauses where scope = any (array['page:' || p.page_id]))
+    (select coalesce(probe_at, -1::bigint) from send_pauses where scope = any (array['page:' || p.page_id])),
+    is_new
 from p where page_id is not null
