@@ -197,7 +197,7 @@ impl Ledger {
         });
         let looked_at = survey.pages.iter().map(|page| &*page.page);
         let looked_at: HashSet<&str> = looked_at.collect();
-        let is_whole = self.agenda.is_whole();
+        let is_whole = self.agenda.saw_all();
         self.breaker()
             .set_paused(BootInstant::now(), survey.ticket, scopes, |page| {
                 is_whole || looked_at.contains(page)

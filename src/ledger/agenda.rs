@@ -4,7 +4,7 @@
 //! of which this ledger has changed something, at those of new jobs, and walks on a little over all of them. What cannot
 //! be sent (no secret, an operator's pause) is not kept here: such pages cost nothing but their part of the walk.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
@@ -12,14 +12,25 @@ use std::time::Duration;
 
 use crate::clock::{BootInstant, Millis, millis};
 use crate::job::JobId;
-use crate::store::survey::{Page, Question, Survey, WALK};
+use crate::store::survey::{From, Page, Question, Survey, WALK};
 
 /// Most pages that a survey looks at because their time has come.
 const ASKED: usize = 128;
 /// How long a walk over all pages takes if nothing hurries it.
 const ROUND: Duration = Duration::from_secs(15);
-/// Jobs that were newest so long ago are no longer new: who inserted before them has committed, or is met on the walk.
+/// Walks that all take longer than this take at most a twentieth of the time: somebody keeps what was deleted from being
+/// forgotten.
+const SLOW: Duration = Duration::from_millis(10);
+/// By so many of them this is judged.
+const STEPS: usize = 8;
+/// What was newest so long ago is no longer new: who inserted before it has committed, or is met from the front.
 const NEW_FOR: Duration = Duration::from_secs(1);
+/// How often a page is looked at from the front.
+const FRONT: Duration = Duration::from_secs(1);
+/// Lanes become due no earlier than so long before they are written.
+const LATE: Millis = 5000;
+/// Trails after which old ones are forgotten.
+const TRAILS: usize = 1000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -37,10 +48,52 @@ pub(super) struct Agenda {
     /// Pages that were found by a new job and have not had a turn since.
     new: HashSet<Arc<str>>,
     walk: Walk,
-    /// The newest job of a survey a second ago, and of a later one.
-    newest: Option<(JobId, JobId, BootInstant)>,
+    /// The last survey has looked at all pages.
+    saw_all: bool,
+    /// The newest jobs.
+    newest: Option<Newest>,
+    /// Pages at which the last survey has looked from the front.
+    front: HashSet<Arc<str>>,
+    /// Pages that were served lately, and from where to look at them.
+    trails: HashMap<Arc<str>, Trail>,
     /// The database's clock, and when it was read.
     clock: Option<(Millis, BootInstant)>,
+}
+
+/// The newest id of a second or two ago, and a later one.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    then: i64,
+    later: i64,
+    at: BootInstant,
+}
+
+impl Newest {
+    fn new(id: i64, now: BootInstant) -> Self {
+        Self {
+            then: id,
+            later: id,
+            at: now,
+        }
+    }
+
+    fn note(&mut self, id: i64, now: BootInstant) {
+        if id < self.then {
+            // Ids have begun anew.
+            *self = Self::new(id, now);
+        } else if now.since(self.at) >= NEW_FOR {
+            (self.then, self.later, self.at) = (self.later, id, now);
+        }
+    }
+}
+
+/// How far a page was looked at.
+#[derive(Debug)]
+struct Trail {
+    marks: Newest,
+    /// No lane was due before, when it was looked at from the front.
+    due: Millis,
+    front: Option<BootInstant>,
 }
 
 /// Where the walk over all pages is.
@@ -52,6 +105,8 @@ struct Walk {
     /// The last one has found something to do, and goes on at once.
     hurries: bool,
     last: Option<BootInstant>,
+    /// What its last steps took.
+    took: VecDeque<Duration>,
     /// Steps since the beginning, and of the round before.
     steps: u32,
     round: u32,
@@ -61,6 +116,7 @@ impl Walk {
     /// How long until its next step.
     fn next_in(&self) -> Duration {
         match self.last {
+            Some(last) if self.is_slow() => (20 * self.least()).saturating_sub(last.elapsed()),
             // Not on the first round.
             Some(last) if !self.is_whole && !self.hurries && self.round > 0 => {
                 (ROUND / self.round.max(self.steps)).saturating_sub(last.elapsed())
@@ -69,7 +125,18 @@ impl Walk {
         }
     }
 
-    fn step(&mut self, to: Option<Arc<str>>) {
+    /// The least that one of the last steps took.
+    fn least(&self) -> Duration {
+        self.took.iter().min().copied().unwrap_or_default()
+    }
+
+    fn is_slow(&self) -> bool {
+        self.is_whole && self.took.len() == STEPS && self.least() > SLOW
+    }
+
+    fn step(&mut self, to: Option<Arc<str>>, took: Duration) {
+        self.took.push_front(took);
+        self.took.truncate(STEPS);
         self.last = Some(BootInstant::now());
         self.steps += 1;
         self.is_whole = self.from.is_empty() && to.is_none();
@@ -90,30 +157,85 @@ impl Agenda {
             pages.extend(self.touched.drain());
             pages.extend(self.new.iter().take(ASKED).cloned());
             pages.extend(self.due().take(ASKED).cloned());
-            newer_than = self.newest.map_or(JobId::MAX, |(then, ..)| then);
+            newer_than = self.newest.map_or(JobId::MAX, |newest| newest.then);
         }
         self.touched.clear();
-        self.asked.clone_from(&pages);
+        let from = |page: &Arc<str>| (Arc::clone(page), self.next_from(page));
+        let from = pages.iter().map(from).collect();
+        self.asked = pages;
         Question {
             from: Arc::clone(&self.walk.from),
             walk: if walks { WALK } else { 0 },
             newer_than,
-            pages: pages.into_iter().collect(),
+            pages: from,
         }
     }
 
-    /// Takes note of a survey: of pages over which it has walked and that it has not seen, nothing is left.
-    pub fn note(&mut self, question: &Question, survey: &Survey) {
+    /// From where to take lanes and marks of a page: from where the last survey has looked.
+    pub fn from(&self, page: &str) -> From {
+        match self.front.contains(page) {
+            true => From::default(),
+            false => self.next_from(page),
+        }
+    }
+
+    /// From where the next survey looks at a page.
+    fn next_from(&self, page: &str) -> From {
+        match self.trails.get(page) {
+            Some(trail) if trail.front.is_some_and(|front| front.elapsed() < FRONT) => From {
+                mark: trail.marks.then,
+                due: trail.due,
+            },
+            _ => From::default(),
+        }
+    }
+
+    /// Marks of a page were taken, up to this one.
+    pub fn took(&mut self, page: &Arc<str>, mark: i64) {
+        let now = BootInstant::now();
+        if self.trails.len() > TRAILS {
+            self.trails
+                .retain(|_, trail| now.since(trail.marks.at) < 2 * NEW_FOR);
+        }
+        let new = || Trail {
+            // The first marks may be newer than others that are not committed yet.
+            marks: Newest::new(0, now),
+            due: 0,
+            front: None,
+        };
+        let trail = self.trails.entry(Arc::clone(page)).or_insert_with(new);
+        trail.marks.note(mark, now);
+    }
+
+    /// Takes note of a survey, and of how long it took: of pages over which it has walked and that it has not seen,
+    /// nothing is left.
+    pub fn note(&mut self, question: &Question, survey: &Survey, took: Duration) {
         let now = BootInstant::now();
         self.clock = Some((survey.now, now));
-        self.newest = match self.newest {
-            Some((then, later, at)) if survey.newest >= later => match now.since(at) < NEW_FOR {
-                true => Some((then, later, at)),
-                false => Some((later, survey.newest, now)),
-            },
-            // The first survey, or ids that have begun anew.
-            _ => Some((survey.newest, survey.newest, now)),
+        let newest = self.newest.get_or_insert(Newest::new(survey.newest, now));
+        newest.note(survey.newest, now);
+        let asked: HashMap<&Arc<str>, From> = question
+            .pages
+            .iter()
+            .map(|(page, from)| (page, *from))
+            .collect();
+        let is_walked = |page: &Arc<str>| {
+            let to = survey.walked_to.as_ref();
+            question.walk > 0 && *page > question.from && to.is_none_or(|to| page <= to)
         };
+        self.front.clear();
+        for Page { page, due, .. } in &survey.pages {
+            let from = asked.get(page).copied().unwrap_or_default();
+            if from != From::default() && !is_walked(page) {
+                continue;
+            }
+            self.front.insert(Arc::clone(page));
+            if let Some(trail) = self.trails.get_mut(page) {
+                trail.front = Some(now);
+                trail.due = due.unwrap_or(Millis::MAX).min(survey.now - LATE);
+            }
+        }
+        self.saw_all = question.walk > 0 && question.from.is_empty() && survey.walked_to.is_none();
         let is_new = |page: &&Page| {
             let name = &page.page;
             page.is_new && !self.asked.contains(name) && !self.wakes.contains_key(name)
@@ -135,14 +257,14 @@ impl Agenda {
             for page in gone.cloned().collect::<Vec<_>>() {
                 self.set(&page, None);
             }
-            self.walk.step(survey.walked_to.clone());
+            self.walk.step(survey.walked_to.clone(), took);
         }
         self.walk.hurries = false;
     }
 
-    /// True if surveys look at all pages.
-    pub fn is_whole(&self) -> bool {
-        self.walk.is_whole
+    /// True if the last survey has looked at all pages.
+    pub fn saw_all(&self) -> bool {
+        self.saw_all
     }
 
     /// The walk goes on at once.
@@ -217,7 +339,8 @@ impl Agenda {
     pub fn next_in(&self, now: Millis) -> Option<Millis> {
         let next = self.order.range((now + 1, 0, Arc::from(""))..).next();
         let next = next.map(|(wake, ..)| wake - now);
-        let walk = (!self.walk.is_whole).then(|| millis(self.walk.next_in()).max(1));
+        let paced = !self.walk.is_whole || self.walk.is_slow();
+        let walk = paced.then(|| millis(self.walk.next_in()).max(1));
         next.into_iter().chain(walk).min()
     }
 

@@ -105,7 +105,11 @@ impl Ledger {
                 self.done(batch);
             } else if slots > 0 {
                 wanted += slots;
-                asked.push((Arc::clone(page), slots));
+                asked.push(take::Ask {
+                    page: Arc::clone(page),
+                    lanes: slots,
+                    since: self.agenda.from(page).due,
+                });
             }
         }
         if !asked.is_empty() {
@@ -246,6 +250,7 @@ impl Ledger {
                 page: Arc::clone(page),
                 marks: self.appetite.max(slots).clamp(FEWEST_MARKS, MARKS),
                 slots,
+                after: self.agenda.from(page).mark,
             });
         }
         if asks.is_empty() {
@@ -253,8 +258,9 @@ impl Ledger {
         }
         self.begin(batch);
         let taken = intake::intake(&mut batch.work, &asks, &batch.lease).await?;
-        let marks: usize = taken.marks.values().sum();
-        let is_full = |ask: &Ask| taken.marks.get(&*ask.page).is_some_and(|n| *n >= ask.marks);
+        let marks: usize = taken.marks.values().map(|(marks, _)| marks).sum();
+        let of = |ask: &Ask| taken.marks.get(&ask.page).copied().unwrap_or_default();
+        let is_full = |ask: &Ask| of(ask).0 >= ask.marks;
         // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
         let is_deep = asks.iter().all(is_full) && taken.born < marks / 2;
         let most = asks.iter().map(|ask| ask.marks).max().unwrap_or_default();
@@ -262,6 +268,9 @@ impl Ledger {
         self.is_behind = asks.iter().any(is_full);
         if taken.born > taken.hands.len() || taken.woken > 0 {
             self.look_again(step);
+        }
+        for (page, (_, last)) in &taken.marks {
+            self.agenda.took(page, *last);
         }
         step.found_marks = marks > 0;
         if step.found_marks {

@@ -113,6 +113,7 @@ pub(super) fn postgres_batch<const N: usize>(
     rows: impl Batch<N>,
 ) -> Result<PgQuery> {
     let text = expand(template, Dialect::Postgres, 0);
+    assert_eq!(text.columns.len(), N, "{template}");
     let rows: Vec<_> = rows.collect();
     let mut arguments = to_postgres(binds)?;
     for (at, column) in text.columns.iter().enumerate().take(N) {
@@ -161,6 +162,8 @@ pub(super) fn sqlite_batches<const N: usize>(
     while rows.len() > 0 {
         let size = rows.len().min(SQLITE_BATCH);
         let text = expand(template, Dialect::Sqlite, size.next_power_of_two());
+        // A value that is missing would be a null without a word.
+        assert_eq!(text.columns.len(), N, "{template}");
         let mut values = rows.by_ref().take(size).flatten();
         let arguments = if text.is_listed {
             let values: Vec<Bind> = values.collect();

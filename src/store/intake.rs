@@ -23,6 +23,8 @@ pub struct Ask {
     pub marks: usize,
     /// Most lanes to put into hand.
     pub slots: usize,
+    /// Its marks up to this one were taken before.
+    pub after: i64,
 }
 
 /// What came of marks.
@@ -30,8 +32,8 @@ pub struct Ask {
 pub struct TakenIn {
     /// Lanes in hand.
     pub hands: Vec<InHand>,
-    /// How many marks were taken of each page.
-    pub marks: HashMap<Box<str>, usize>,
+    /// How many marks were taken of each page, and the last of them.
+    pub marks: HashMap<Arc<str>, (usize, i64)>,
     /// How many lanes are new.
     pub born: usize,
     /// How many lanes that were there are to be looked at.
@@ -39,8 +41,10 @@ pub struct TakenIn {
 }
 
 impl TakenIn {
-    fn count(&mut self, page: &str, marks: i64) {
-        *self.marks.entry(page.into()).or_default() += usize::try_from(marks).unwrap_or_default();
+    fn count(&mut self, page: &Arc<str>, marks: i64, last: i64) {
+        let (count, newest) = self.marks.entry(Arc::clone(page)).or_default();
+        *count += usize::try_from(marks).unwrap_or_default();
+        *newest = last.max(*newest);
     }
 }
 
@@ -55,7 +59,10 @@ pub async fn intake(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Take
 
 async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
     let pages: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
-    let row = |ask: &Ask| [(&ask.page).into(), ask.marks.into(), ask.slots.into()];
+    let row = |ask: &Ask| {
+        let (marks, slots, after) = (ask.marks.into(), ask.slots.into(), ask.after.into());
+        [(&ask.page).into(), marks, slots, after]
+    };
     let text = include_str!("postgres/intake.sql");
     let rows = work
         .batch(text, &lease.binds(), asks.iter().map(row))
@@ -65,7 +72,9 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
     for row in &rows {
         let is_lane = !row.is_null(0)?;
         if !is_lane && let Some(page) = row.str_opt(1)? {
-            taken.count(&page, row.int(3)?);
+            if let Some(page) = pages.get(&*page) {
+                taken.count(page, row.int(3)?, row.int(4)?);
+            }
         } else if !is_lane {
             taken.born = usize::try_from(row.int(4)?).unwrap_or_default();
             taken.woken = usize::try_from(row.int(5)?).unwrap_or_default();
@@ -100,17 +109,15 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
     let binds = [a, b, c, d, e, f, g, most.into()];
     let asked = asks
         .iter()
-        .map(|ask| [(&ask.page).into(), ask.slots.into()]);
+        .map(|ask| [(&ask.page).into(), ask.slots.into(), ask.after.into()]);
     let text = include_str!("sqlite/intake.sql");
     let rows = tx.batch(text, &binds, asked).await?;
     let (mut lanes, mut garbled) = (Vec::with_capacity(rows.len()), Vec::new());
-    let mut last = HashMap::new();
     for row in &rows {
         let Some(page) = pages.get(&*row.str(1)?) else {
             continue;
         };
-        taken.count(page, row.int(3)?);
-        last.insert(*page, row.int(4)?);
+        taken.count(page, row.int(3)?, row.int(4)?);
         let lane: Arc<str> = match row.utf8(0)? {
             Ok(lane) => lane.into(),
             Err(bytes) => {
@@ -153,9 +160,13 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
     let binds = [(&lease.worker).into(), lease.token.into(), lease.now.into()];
     let text = include_str!("sqlite/intake_write.sql");
     tx.batch(text, &binds, lanes.into_iter()).await?;
-    let last = last.into_iter().map(|(page, id)| [page.into(), id.into()]);
+    let took = asks.iter().filter_map(|ask| {
+        let (_, last) = taken.marks.get(&ask.page)?;
+        Some([(&ask.page).into(), ask.after.into(), (*last).into()])
+    });
+    let took: Vec<_> = took.collect();
     let text = include_str!("sqlite/taken.sql");
-    tx.batch(text, &[], last).await?;
+    tx.batch(text, &[], took.into_iter()).await?;
     end_garbled(tx, garbled, lease.now).await?;
     Ok(taken)
 }

@@ -22,8 +22,18 @@ pub struct Question {
     pub walk: usize,
     /// Jobs behind this one are new.
     pub newer_than: JobId,
-    /// Further pages to look at.
-    pub pages: Vec<Arc<str>>,
+    /// Further pages to look at, and from where.
+    pub pages: Vec<(Arc<str>, From)>,
+}
+
+/// From where to look at a page: what is before was there once, and is gone. While a transaction is open anywhere,
+/// Postgres keeps what was deleted, and a look from the front passes over all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct From {
+    /// Its marks up to this one were taken.
+    pub mark: i64,
+    /// None of its lanes was due before.
+    pub due: Millis,
 }
 
 impl Question {
@@ -91,9 +101,10 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
         question.newer_than.into(),
     ];
     // A page that is none: the list is never empty.
-    let none = Arc::from("");
+    let none = (Arc::from(""), From::default());
     let pages = question.pages.iter().chain([&none]);
-    let pages: Vec<_> = pages.map(|page| [page.into()]).collect();
+    let row = |(page, from): &(Arc<str>, From)| [page.into(), from.mark.into(), from.due.into()];
+    let pages: Vec<_> = pages.map(row).collect();
     let mut survey = Survey::default();
     let mut ends: Vec<Arc<str>> = Vec::new();
     for row in pool.batch(text, &binds, pages.into_iter()).await? {

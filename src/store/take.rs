@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
-use super::{Result, Row, Tx};
+use super::{Bind, Result, Row, Tx};
 use crate::attempt::{InHand, Lost};
 use crate::breaker::probe_order;
+use crate::clock::Millis;
 
 /// Which of the due lanes of a page.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +29,26 @@ fn both_ends(oldest: &str) -> [String; 2] {
     [oldest.to_owned(), newest]
 }
 
+/// What is asked of one page.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The page.
+    pub page: Arc<str>,
+    /// Most lanes.
+    pub lanes: usize,
+    /// None of its lanes was due before, when that was looked at last.
+    pub since: Millis,
+}
+
+impl Ask {
+    fn row(&self) -> [Bind; 3] {
+        [(&self.page).into(), self.lanes.into(), self.since.into()]
+    }
+}
+
 /// Takes up to so many due lanes of each page, the oldest first; those that another transaction holds are passed over.
-pub async fn take(
-    work: &mut Work,
-    pages: &[(Arc<str>, usize)],
-    lease: &Lease,
-) -> Result<Vec<InHand>> {
-    take_from(work, pages, lease, From::Oldest).await
+pub async fn take(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Vec<InHand>> {
+    take_from(work, asks, lease, From::Oldest).await
 }
 
 /// Takes due lanes of a page for a probe: half of them are the newest, since the oldest may all have failed before.
@@ -45,7 +59,10 @@ pub async fn take_to_probe(
     limit: usize,
     lease: &Lease,
 ) -> Result<Vec<InHand>> {
-    let of = |limit| [(Arc::clone(page), limit)];
+    let of = |lanes| {
+        let (page, since) = (Arc::clone(page), 0);
+        [Ask { page, lanes, since }]
+    };
     let oldest = take_from(work, &of(limit.div_ceil(2)), lease, From::Oldest).await?;
     let newest = match limit / 2 {
         0 => Vec::new(),
@@ -56,26 +73,24 @@ pub async fn take_to_probe(
 
 async fn take_from(
     work: &mut Work,
-    pages: &[(Arc<str>, usize)],
+    asks: &[Ask],
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
     if work.commits_each() {
-        return take_postgres(work, pages, lease, from).await;
+        return take_postgres(work, asks, lease, from).await;
     }
-    take_sqlite(work.tx().await?, pages, lease, from).await
+    take_sqlite(work.tx().await?, asks, lease, from).await
 }
 
 async fn take_postgres(
     work: &mut Work,
-    pages: &[(Arc<str>, usize)],
+    asks: &[Ask],
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
-    let asked = pages
-        .iter()
-        .map(|(page, limit)| [page.into(), (*limit).into()]);
+    let names: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let asked = asks.iter().map(Ask::row);
     let rows = work
         .batch(&POSTGRES[from as usize], &lease.binds(), asked)
         .await?;
@@ -108,23 +123,12 @@ fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
     }))
 }
 
-async fn take_sqlite(
-    tx: &mut Tx,
-    pages: &[(Arc<str>, usize)],
-    lease: &Lease,
-    from: From,
-) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
+async fn take_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease, from: From) -> Result<Vec<InHand>> {
+    let names: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
-    let most = pages
-        .iter()
-        .map(|(_, limit)| *limit)
-        .max()
-        .unwrap_or_default();
+    let most = asks.iter().map(|ask| ask.lanes).max().unwrap_or_default();
     let binds = [a, b, c, d, e, f, g, most.into()];
-    let asked = pages
-        .iter()
-        .map(|(page, limit)| [page.into(), (*limit).into()]);
+    let asked = asks.iter().map(Ask::row);
     let rows = tx.batch(&SQLITE[from as usize], &binds, asked).await?;
     let mut hands = Vec::with_capacity(rows.len());
     let mut lanes = Vec::with_capacity(rows.len());

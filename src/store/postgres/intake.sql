@@ -1,19 +1,20 @@
 -- intake: marks become lanes, with their heads in hand
 -- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
 -- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
-{batch: page text, most bigint, slots bigint}with gone as (
+-- The marks of a page up to `after` were taken before.
+{batch: page text, most bigint, slots bigint, after bigint}with gone as (
     delete from send_inbox where ctid = any (array(
-        select i.at from {rows: page text, most bigint} cross join lateral (
-            select ctid as at from send_inbox where page_id = r.page order by id limit r.most
+        select i.at from {rows: page text, most bigint, after bigint} cross join lateral (
+            select ctid as at from send_inbox where page_id = r.page and id > r.after order by id limit r.most
             for update skip locked
         ) as i
     ))
-    returning page_id, lane, look
+    returning page_id, id, lane, look
 ), marked as materialized (
     select m.*, row_number() over (partition by page_id, is_there order by lane)
             <= (select r.slots from {rows: page text, slots bigint} where r.page = m.page_id) as may
     from (
-        select g.lane, min(g.page_id) as page_id, bool_or(g.look) as look, count(*) as marks,
+        select g.lane, min(g.page_id) as page_id, bool_or(g.look) as look, count(*) as marks, max(g.id) as last,
             (select true from send_lanes l where l.lane = g.lane) is not null as is_there
         from gone g group by g.lane
     ) as m
@@ -79,5 +80,5 @@
 )
 select lane, page_id, false as in_hand, id, attempts, failures, ambiguous_attempts, expires, on_ambiguous, recipient, message, tag, delay, since from planned where ready <= $3
 union all select lane, null, true, null, null, null, null, null, null, null, null, null, null, null from born where in_hand
-union all select null, page_id, false, sum(marks)::bigint, null, null, null, null, null, null, null, null, null, null from marked group by page_id
+union all select null, page_id, false, sum(marks)::bigint, max(last), null, null, null, null, null, null, null, null, null from marked group by page_id
 union all select null, null, false, null, (select count(*) from born), (select count(*) from free where look), null, null, null, null, null, null, null, null

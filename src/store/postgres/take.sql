@@ -1,10 +1,11 @@
 -- take: due lanes of pages, with their heads in hand
 -- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
 -- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
+-- No lane of a page was due before `since` when that was looked at last.
 with m as materialized (
-    select l.* from {rows: page text, most bigint} cross join lateral (
+    select l.* from {rows: page text, most bigint, since bigint} cross join lateral (
         select lane, page_id, worker, job, number, started_at, touched from send_lanes
-        where page_id = r.page and due_at <= $3 order by due_at limit r.most
+        where page_id = r.page and due_at <= $3 and due_at >= r.since order by due_at limit r.most
         for update skip locked
     ) as l
 ), planned as materialized (

@@ -22,11 +22,11 @@ from (
         select i.lane, r.page as page_id, max(i.look) as look, count(*) as marks, r.last, r.slots,
             (select 1 from send_lanes l where l.lane = i.lane) is not null as is_there
         from (
-            select page, slots, (
-                select max(id) from (select id from send_inbox where page_id = r.page order by id limit 0 + $8)
+            select page, slots, after, (
+                select max(id) from (select id from send_inbox where page_id = r.page and id > r.after order by id limit 0 + $8)
             ) as last
-            from {rows: page text, slots bigint}
-        ) as r cross join send_inbox as i indexed by send_inbox_page on i.page_id = r.page and i.id <= r.last
+            from {rows: page text, slots bigint, after bigint}
+        ) as r cross join send_inbox as i indexed by send_inbox_page on i.page_id = r.page and i.id > r.after and i.id <= r.last
         group by i.lane
     )
 ) as m

@@ -25,8 +25,8 @@ from (
         from (
             select d.lane, d.page_id, d.worker, d.job, d.number, d.started_at,
                 row_number() over (partition by d.page_id order by d.due_at) <= r.most as may
-            from {rows: page text, most bigint} cross join send_lanes d on d.lane in (
-                select lane from send_lanes where page_id = r.page and due_at <= $3 order by due_at limit 0 + $8)
+            from {rows: page text, most bigint, since bigint} cross join send_lanes d on d.lane in (
+                select lane from send_lanes where page_id = r.page and due_at <= $3 and due_at >= r.since order by due_at limit 0 + $8)
         ) as m
         where may
     ) as l
