@@ -310,8 +310,8 @@ fn completion(
     let finished = claim.started + millis(took);
     let failed = !matches!(next.state, State::Delivered);
     Completion {
-        lane: Arc::clone(&claim.lane),
-        page: Arc::clone(&claim.page),
+        lane: claim.lane.clone(),
+        page: claim.page.clone(),
         token: claim.token,
         job: claim.job,
         number: claim.number,

@@ -13,6 +13,7 @@ use postlane::attempt::Claim;
 use postlane::breaker::Change;
 use postlane::clock::BootInstant;
 use postlane::deliver::{SecretId, Secrets as _, report};
+use postlane::job::{AttemptNo, JobId, Token};
 use postlane::judge::judge;
 use postlane::keyring::{Keyring, Pair};
 use rig::{SECRET, Setup, Sql, Worker, sandbox, until};
@@ -196,9 +197,9 @@ fn claim() -> Claim {
         ambiguous: 0,
         since_previous: None,
         lane: "1/id:a".into(),
-        token: 1,
-        job: 1,
-        number: 1,
+        token: Token(1),
+        job: JobId(1),
+        number: AttemptNo(1),
         page: "1".into(),
         body: "{}".into(),
         failures: 0,

@@ -5,10 +5,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use super::*;
 use crate::clock::{Millis, millis};
+use crate::job::PageId;
 use crate::judge::{Answer, RuleSet, judge};
 use crate::pace::{Slot, Slots};
 
@@ -159,7 +160,7 @@ struct Lane {
 
 #[derive(Debug)]
 struct Page {
-    name: Arc<str>,
+    name: PageId,
     spell: Option<Spell>,
     lanes: Vec<Lane>,
     /// Every so many milliseconds a job comes.
@@ -214,7 +215,7 @@ struct World {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     pages: Vec<Page>,
-    numbers: HashMap<Arc<str>, usize>,
+    numbers: HashMap<PageId, usize>,
     outage: Option<Spell>,
     rows: BTreeMap<String, Row>,
     workers: Vec<Worker>,
@@ -453,7 +454,7 @@ impl World {
         began: u64,
     ) {
         let mut judgement = JUDGED[&ill].clone();
-        let name = Arc::clone(&self.pages[page].name);
+        let name = self.pages[page].name.clone();
         let is_sick = self.is_totally_sick(page, began) && self.is_totally_sick(page, self.now);
         let onset = self.pages[page].spell.map_or(0, |spell| spell.from);
         let is_known = self.now > onset + millis(settings().window) as u64 + 1_000;
@@ -568,10 +569,10 @@ impl World {
     /// A cycle of a worker's ledger, without what only a database needs.
     fn cycle(&mut self, worker: usize) {
         let slots = self.workers[worker].slots.clone();
-        let names: Vec<(usize, Arc<str>)> = self
+        let names: Vec<(usize, PageId)> = self
             .due
             .iter()
-            .map(|page| (*page, Arc::clone(&self.pages[*page].name)))
+            .map(|page| (*page, self.pages[*page].name.clone()))
             .collect();
         let ticket = self.workers[worker].breaker.ticket();
         let seen: Vec<String> = self.rows.keys().cloned().collect();
@@ -615,7 +616,7 @@ impl World {
             None if stopped || paused.contains(name) => 0,
             None => usize::MAX,
         };
-        let open: Vec<(usize, Arc<str>, usize)> = names
+        let open: Vec<(usize, PageId, usize)> = names
             .into_iter()
             .map(|(page, name)| (page, may(&name), name))
             .filter(|(_, jobs, _)| *jobs > 0)

@@ -14,7 +14,7 @@ use super::time::span;
 use super::{Failure, Globals, Out};
 use crate::clock::millis;
 use crate::config::{Config, rules_of};
-use crate::job::{Outcome, Scope};
+use crate::job::{AttemptNo, JobId, Outcome, Scope};
 use crate::judge::{Answer, BODY_LIMIT, BUILT_IN, Evidence, Judgement, Passed, Phase, judge_aloud};
 use crate::retry::{self, Attempted};
 
@@ -90,8 +90,8 @@ impl Classify {
             passed.clear();
         }
         let first = Attempted {
-            job: 1,
-            number: 1,
+            job: JobId(1),
+            number: AttemptNo::FIRST,
             failures: 0,
             ambiguous: 0,
             others_pass: false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::job::{JobId, Outcome, State};
+use crate::job::{AttemptNo, JobId, Outcome, State};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Event<'a> {
         /// The page.
         page: &'a str,
         /// Which attempt of the job.
-        number: i64,
+        number: AttemptNo,
         /// How it ended.
         outcome: Outcome,
         /// The rule that judged it.
@@ -54,7 +54,7 @@ pub enum Event<'a> {
         /// The job.
         job: JobId,
         /// Which attempt of the job.
-        number: i64,
+        number: AttemptNo,
     },
     /// The database refuses to record how an attempt of a job ended; its lane waits, the others go on.
     Refused {

@@ -11,6 +11,7 @@ use super::{Ledger, Step, span};
 use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
+use crate::job::PageId;
 use crate::store::survey::{self, Question, Survey};
 use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
@@ -32,11 +33,11 @@ const KNOWN_ALLOWANCES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     /// Those that may send.
-    pub eligible: Arc<HashSet<Arc<str>>>,
+    pub eligible: Arc<HashSet<PageId>>,
     /// Of those, the ones with due lanes and a slot to send with.
-    pub due: Vec<Arc<str>>,
+    pub due: Vec<PageId>,
     /// Of those, the ones with marks.
-    pub marks: Vec<Arc<str>>,
+    pub marks: Vec<PageId>,
     pub timers_due: bool,
     /// Nothing is paused, and no lane or timer is due: until the first is, only marks and ends can change that.
     pub is_calm: bool,
@@ -54,7 +55,7 @@ const PROBE_FOR: Duration = Duration::from_secs(1);
 /// How many jobs may be sent of what is paused, to see whether it is well.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    pages: HashMap<Arc<str>, Probe>,
+    pages: HashMap<PageId, Probe>,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ struct Probe {
 }
 
 impl Probes {
-    fn grant(&mut self, page: Arc<str>, jobs: usize) {
+    fn grant(&mut self, page: PageId, jobs: usize) {
         let probe = Probe {
             left: jobs,
             granted: BootInstant::now(),
@@ -91,7 +92,7 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// What the last survey saw: while it is fresh, cycles that only write ends or take marks need none of their own.
 pub(super) struct View {
-    eligible: Arc<HashSet<Arc<str>>>,
+    eligible: Arc<HashSet<PageId>>,
     /// The database's clock, and this machine's after it: what is added since never runs ahead of the database's.
     now: Millis,
     at: BootInstant,
@@ -331,7 +332,7 @@ impl Ledger {
         for page in &survey.pages {
             let wants = self.wants(page, &survey);
             if wants.is_some() && (self.is_probed(&page.page) || !self.is_paused(page, &survey)) {
-                eligible.insert(Arc::clone(&page.page));
+                eligible.insert(page.page.clone());
             }
             self.agenda.wants(&page.page, wants, now);
         }
@@ -415,7 +416,7 @@ impl Ledger {
     /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first; but half of the
     /// turns are for pages that have just got their first job, so that a newcomer does not wait for thousands. Who may take
     /// none waits behind the others.
-    fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<Arc<str>> {
+    fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<PageId> {
         pages.sort_by_cached_key(|page| self.agenda.place(&page.page));
         let (new, old): (Vec<_>, Vec<_>) = pages
             .into_iter()
@@ -426,7 +427,7 @@ impl Ledger {
                 if !self.slots.may_take(page) {
                     self.agenda.set(page, Some(now));
                 } else if chosen.len() < most {
-                    chosen.push(Arc::clone(page));
+                    chosen.push(page.clone());
                 }
             }
         }
@@ -449,13 +450,13 @@ impl Ledger {
 
     /// Makes sure that pages with a rate have some of it in hand. Returns those that have none, and how long until they
     /// have.
-    async fn draw(&mut self, pages: &Pages) -> Result<HashMap<Arc<str>, Millis>> {
+    async fn draw(&mut self, pages: &Pages) -> Result<HashMap<PageId, Millis>> {
         let mut asked = BTreeMap::new();
         for page in pages.due.iter().chain(&pages.marks) {
             if let Some(rate) = self.rate(page)
                 && self.by_rate(page) == 0
             {
-                asked.insert(Arc::clone(page), (rate, self.slots.share(page)));
+                asked.insert(page.clone(), (rate, self.slots.share(page)));
             }
         }
         let mut empty = HashMap::new();
@@ -471,7 +472,7 @@ impl Ledger {
                 left: drawn.granted,
                 drawn: BootInstant::now(),
             };
-            self.allowances.insert(Arc::clone(&page), allowance);
+            self.allowances.insert(page.clone(), allowance);
             if drawn.granted == 0 {
                 empty.insert(page, drawn.wait);
             }

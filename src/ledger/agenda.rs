@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound::{Excluded, Included, Unbounded};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{BootInstant, Millis, millis};
-use crate::job::JobId;
+use crate::job::{JobId, PageId};
 use crate::store::survey::{Question, Survey, WALK};
 
 /// Most pages that a survey looks at because their time has come.
@@ -25,17 +24,17 @@ const NEW_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     /// When each page wants to be looked at, on the database's clock.
-    wakes: BTreeMap<Arc<str>, Millis>,
+    wakes: BTreeMap<PageId, Millis>,
     /// The same by time: who has waited longest comes first. Of one time each ledger has an order of its own, so that two
     /// do not always ask the same pages.
-    order: BTreeSet<(Millis, u64, Arc<str>)>,
+    order: BTreeSet<(Millis, u64, PageId)>,
     hasher: RandomState,
     /// Pages of which this ledger has changed something.
-    touched: HashSet<Arc<str>>,
+    touched: HashSet<PageId>,
     /// Pages that the last survey was asked to look at.
-    asked: HashSet<Arc<str>>,
+    asked: HashSet<PageId>,
     /// Pages that it found by their new jobs: nobody has waited for a turn of theirs.
-    new: HashSet<Arc<str>>,
+    new: HashSet<PageId>,
     walk: Walk,
     /// The newest job of a survey a second ago, and of a later one.
     newest: Option<(JobId, JobId, BootInstant)>,
@@ -46,7 +45,7 @@ pub(super) struct Agenda {
 /// Where the walk over all pages is.
 #[derive(Debug, Default)]
 struct Walk {
-    from: Arc<str>,
+    from: PageId,
     /// The last one came from the beginning to the end.
     is_whole: bool,
     /// The last one has found something to do, and goes on at once.
@@ -69,7 +68,7 @@ impl Walk {
         }
     }
 
-    fn step(&mut self, to: Option<Arc<str>>) {
+    fn step(&mut self, to: Option<PageId>) {
         self.last = Some(BootInstant::now());
         self.steps += 1;
         self.is_whole = self.from.is_empty() && to.is_none();
@@ -82,8 +81,8 @@ impl Walk {
 
 impl Agenda {
     /// What the next survey looks at; `also` in any case.
-    pub fn question(&mut self, also: impl Iterator<Item = Arc<str>>) -> Question {
-        let mut pages: HashSet<Arc<str>> = also.collect();
+    pub fn question(&mut self, also: impl Iterator<Item = PageId>) -> Question {
+        let mut pages: HashSet<PageId> = also.collect();
         let walks = self.walk.next_in().is_zero();
         let mut newer_than = JobId::MAX;
         if !(self.walk.is_whole && walks) {
@@ -94,7 +93,7 @@ impl Agenda {
         self.touched.clear();
         self.asked.clone_from(&pages);
         Question {
-            from: Arc::clone(&self.walk.from),
+            from: self.walk.from.clone(),
             walk: if walks { WALK } else { 0 },
             newer_than,
             pages: pages.into_iter().collect(),
@@ -115,21 +114,21 @@ impl Agenda {
         };
         let (from, to) = (&question.from, survey.walked_to.as_ref());
         let is_walked =
-            |page: &Arc<str>| question.walk > 0 && page > from && to.is_none_or(|to| page <= to);
+            |page: &PageId| question.walk > 0 && page > from && to.is_none_or(|to| page <= to);
         let found = survey.pages.iter().map(|page| &page.page);
-        let is_new = |page: &&Arc<str>| {
+        let is_new = |page: &&PageId| {
             !is_walked(page) && !self.asked.contains(*page) && !self.wakes.contains_key(*page)
         };
         self.new = found.filter(is_new).cloned().collect();
         if question.walk > 0 {
-            let seen: HashSet<&Arc<str>> = survey.pages.iter().map(|page| &page.page).collect();
+            let seen: HashSet<&PageId> = survey.pages.iter().map(|page| &page.page).collect();
             let to = match &survey.walked_to {
                 Some(page) => Included(page),
                 None => Unbounded,
             };
             let walked = self
                 .wakes
-                .range::<Arc<str>, _>((Excluded(&question.from), to));
+                .range::<PageId, _>((Excluded(&question.from), to));
             let gone = walked
                 .map(|(page, _)| page)
                 .filter(|page| !seen.contains(page));
@@ -152,7 +151,7 @@ impl Agenda {
     }
 
     /// When a page wants to be looked at, if at all; one that waits keeps its place.
-    pub fn wants(&mut self, page: &Arc<str>, at: Option<Millis>, now: Millis) {
+    pub fn wants(&mut self, page: &PageId, at: Option<Millis>, now: Millis) {
         let waits = self.wakes.get(page).is_some_and(|wake| *wake <= now);
         if at.is_none_or(|at| at > now) || !waits {
             self.set(page, at.map(|at| at.max(now)));
@@ -163,17 +162,17 @@ impl Agenda {
     }
 
     /// A page has had its turn, or cannot take it: if it still wants something, it is the last.
-    pub fn set(&mut self, page: &Arc<str>, at: Option<Millis>) {
+    pub fn set(&mut self, page: &PageId, at: Option<Millis>) {
         let before = match at {
-            Some(at) => self.wakes.insert(Arc::clone(page), at),
+            Some(at) => self.wakes.insert(page.clone(), at),
             None => self.wakes.remove(page),
         };
         let draw = self.hasher.hash_one(page);
         if let Some(before) = before {
-            self.order.remove(&(before, draw, Arc::clone(page)));
+            self.order.remove(&(before, draw, page.clone()));
         }
         if let Some(at) = at {
-            self.order.insert((at, draw, Arc::clone(page)));
+            self.order.insert((at, draw, page.clone()));
         }
     }
 
@@ -183,14 +182,14 @@ impl Agenda {
     }
 
     /// Where a page stands among those that wait.
-    pub fn place(&self, page: &Arc<str>) -> (Millis, u64) {
+    pub fn place(&self, page: &PageId) -> (Millis, u64) {
         let since = self.wakes.get(page).copied().unwrap_or(Millis::MAX);
         (since, self.hasher.hash_one(page))
     }
 
     /// This ledger has changed something about a page: the next survey looks at it.
-    pub fn touch(&mut self, page: &Arc<str>) {
-        self.touched.insert(Arc::clone(page));
+    pub fn touch(&mut self, page: &PageId) {
+        self.touched.insert(page.clone());
     }
 
     /// Nothing is known to be left.
@@ -200,7 +199,7 @@ impl Agenda {
 
     /// All of it may be otherwise by now, as far as it was put off.
     pub fn wake_all(&mut self, now: Millis) {
-        let later = self.order.range((now, 0, Arc::from(""))..);
+        let later = self.order.range((now, 0, PageId::default())..);
         for (.., page) in later.cloned().collect::<Vec<_>>() {
             self.set(&page, Some(now));
         }
@@ -213,14 +212,14 @@ impl Agenda {
 
     /// How long until it has something new to ask.
     pub fn next_in(&self, now: Millis) -> Option<Millis> {
-        let next = self.order.range((now + 1, 0, Arc::from(""))..).next();
+        let next = self.order.range((now + 1, 0, PageId::default())..).next();
         let next = next.map(|(wake, ..)| wake - now);
         let walk = (!self.walk.is_whole).then(|| millis(self.walk.next_in()).max(1));
         next.into_iter().chain(walk).min()
     }
 
     /// Pages whose time has come, who has waited longest first.
-    fn due(&self) -> impl Iterator<Item = &Arc<str>> {
+    fn due(&self) -> impl Iterator<Item = &PageId> {
         let now = self
             .clock
             .map_or(0, |(then, at)| then + millis(at.elapsed()));

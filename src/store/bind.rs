@@ -11,6 +11,7 @@ use sqlx::{Arguments as _, Postgres, Sqlite};
 
 use super::Result;
 use super::sql::{Column, Dialect, expand};
+use crate::job::{AttemptNo, JobId, Lane, PageId, Token};
 
 /// A value for a `$n` of a statement.
 #[derive(Debug, Clone)]
@@ -73,6 +74,33 @@ impl From<Option<&Arc<str>>> for Bind {
         Self::Text(value.cloned())
     }
 }
+
+macro_rules! numbers {
+    ($($name:ident),+) => {$(
+        impl From<$name> for Bind {
+            fn from(value: $name) -> Self {
+                Self::Int(Some(value.0))
+            }
+        }
+        impl From<Option<$name>> for Bind {
+            fn from(value: Option<$name>) -> Self {
+                Self::Int(value.map(|value| value.0))
+            }
+        }
+    )+};
+}
+numbers!(JobId, Token, AttemptNo);
+
+macro_rules! texts {
+    ($($name:ident),+) => {$(
+        impl From<&$name> for Bind {
+            fn from(value: &$name) -> Self {
+                value.text().into()
+            }
+        }
+    )+};
+}
+texts!(Lane, PageId);
 
 impl Bind {
     fn int(&self) -> Option<i64> {

@@ -145,7 +145,7 @@ async fn apply_once(
     let rows = tx.batch(verb.sql(), &binds, jobs).await?;
     let mut moved = Vec::with_capacity(rows.len());
     for row in &rows {
-        moved.push(row.int("job")?);
+        moved.push(row.job("job")?);
     }
     super::intake::look_again_for(&mut tx, &rows).await?;
     audit(
@@ -277,8 +277,8 @@ async fn requeue_once(
         .iter()
         .map(|row| {
             Ok(Requeued {
-                id: row.int("id")?,
-                requeued_from: row.int("requeued_from")?,
+                id: row.job("id")?,
+                requeued_from: row.job("requeued_from")?,
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -319,7 +319,7 @@ pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<boo
     let was = !tx.rows(RESUME, &[scope.into()]).await?.is_empty();
     if was && let Some(lane) = scope.strip_prefix("lane:") {
         let page = lane.split('/').next().unwrap_or_default();
-        super::intake::look_again(&mut tx, page, lane).await?;
+        super::intake::look_again(&mut tx, &page.into(), &lane.into()).await?;
     }
     audit(&mut tx, operator, "resume", scope, usize::from(was)).await?;
     wake(&mut tx).await?;

@@ -8,7 +8,7 @@ use super::select::Selector;
 use super::{Bind, Pool, Result, Row, one, shown_state};
 use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{AttemptNo, JobId};
 
 /// A row of `send_jobs` as it is shown: every column under its own name, times as unix ms.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ const JOB_COLUMNS: &str = concat!(
 
 fn job(row: &Row) -> Result<Job> {
     Ok(Job {
-        id: row.int("id")?,
+        id: row.job("id")?,
         page_id: row.text("page_id")?,
         recipient: row.text("recipient")?,
         message: row.text("message")?,
@@ -94,7 +94,7 @@ fn job(row: &Row) -> Result<Job> {
         attempts: row.int("attempts")?,
         failures: row.int("failures")?,
         possible_duplicate: row.flag("possible_duplicate")?,
-        requeued_from: row.int_opt("requeued_from")?,
+        requeued_from: row.job_opt("requeued_from")?,
         due_at: row.int("due_at")?,
         reason: row.text_opt("reason")?,
         last_status: row.int_opt("last_status")?,
@@ -113,7 +113,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Job>> {
     let (clause, mut binds) = selector.clause();
-    binds.push(before.unwrap_or(i64::MAX).into());
+    binds.push(before.unwrap_or(JobId::MAX).into());
     binds.push(limit.into());
     let (before, limit, id) = (binds.len() - 1, binds.len(), selector.id());
     let text = format!(
@@ -136,7 +136,7 @@ pub async fn find(pool: &Pool, id: JobId) -> Result<Option<Job>> {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// From 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// When it was claimed.
     pub started_at: Millis,
     /// When it ended.
@@ -167,7 +167,7 @@ from send_jobs j join send_lanes l on l.lane = j.lane where j.id = $1 and l.job 
 pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
     let attempt = |row: &Row| {
         Ok(Attempt {
-            number: row.int("number")?,
+            number: row.number("number")?,
             started_at: row.int("started_at")?,
             finished_at: row.int_opt("finished_at")?,
             outcome: row.text_opt("outcome")?,
@@ -217,7 +217,7 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
         jobs: row.int("jobs")?,
         ..Ahead::default()
     };
-    if let Some(head) = row.int_opt("head")?
+    if let Some(head) = row.job_opt("head")?
         && let Some(head) = find(pool, head).await?
     {
         ahead.head = Some((head.id, head.state, head.reason));

@@ -10,6 +10,8 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Row as _, ValueRef as _};
 
+use crate::job::{AttemptNo, JobId, Lane, PageId};
+
 /// Which column of a row: its name, or its place in the select list, from 0.
 pub trait Place: ColumnIndex<PgRow> + ColumnIndex<SqliteRow> + Copy {}
 impl<P: ColumnIndex<PgRow> + ColumnIndex<SqliteRow> + Copy> Place for P {}
@@ -99,5 +101,30 @@ impl Row {
             true => Ok(None),
             false => self.str(column).map(Some),
         }
+    }
+
+    /// A job.
+    pub fn job(&self, column: impl Place) -> sqlx::Result<JobId> {
+        self.int(column).map(JobId)
+    }
+
+    /// A job or null.
+    pub fn job_opt(&self, column: impl Place) -> sqlx::Result<Option<JobId>> {
+        Ok(self.int_opt(column)?.map(JobId))
+    }
+
+    /// The number of an attempt.
+    pub fn number(&self, column: impl Place) -> sqlx::Result<AttemptNo> {
+        self.int(column).map(AttemptNo)
+    }
+
+    /// A lane.
+    pub fn lane(&self, column: impl Place) -> sqlx::Result<Lane> {
+        self.str(column).map(Lane::from)
+    }
+
+    /// A page.
+    pub fn page(&self, column: impl Place) -> sqlx::Result<PageId> {
+        self.str(column).map(PageId::from)
     }
 }

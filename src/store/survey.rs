@@ -4,11 +4,10 @@
 //! ended, and looks at those that it is asked for and at those of new jobs.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{JobId, PageId};
 
 /// Most pages that one survey walks over.
 pub const WALK: usize = 128;
@@ -17,20 +16,20 @@ pub const WALK: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Question {
     /// The walk goes on behind this page; empty at its beginning.
-    pub from: Arc<str>,
+    pub from: PageId,
     /// Most pages that it walks over.
     pub walk: usize,
     /// Jobs behind this one are new.
     pub newer_than: JobId,
     /// Further pages to look at.
-    pub pages: Vec<Arc<str>>,
+    pub pages: Vec<PageId>,
 }
 
 impl Question {
     /// A walk alone.
-    pub fn walk(from: &Arc<str>) -> Self {
+    pub fn walk(from: &PageId) -> Self {
         Self {
-            from: Arc::clone(from),
+            from: from.clone(),
             walk: WALK,
             newer_than: JobId::MAX,
             pages: Vec::new(),
@@ -42,7 +41,7 @@ impl Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// When the first of its lanes may be touched; none if it has no lane that waits for a time.
     pub due: Option<Millis>,
     /// It has marks.
@@ -67,7 +66,7 @@ pub struct Survey {
     /// Pages that were looked at.
     pub pages: Vec<Page>,
     /// The last page that the walk has seen; none if it has come to the end.
-    pub walked_to: Option<Arc<str>>,
+    pub walked_to: Option<PageId>,
     /// When the next `send_at` comes.
     pub timer: Option<Millis>,
     /// The newest job.
@@ -89,27 +88,27 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
         question.newer_than.into(),
     ];
     // A page that is none: the list is never empty.
-    let none = Arc::from("");
+    let none = PageId::default();
     let pages = question.pages.iter().chain([&none]);
     let pages: Vec<_> = pages.map(|page| [page.into()]).collect();
     let mut survey = Survey::default();
-    let mut ends: Vec<Arc<str>> = Vec::new();
+    let mut ends: Vec<PageId> = Vec::new();
     for row in pool.batch(text, &binds, pages.into_iter()).await? {
         let (kind, name, at) = (row.str(0)?, row.str(1)?, row.int_opt(2)?);
         let pause = row.int_opt(4)?.map(|at| (at >= 0).then_some(at));
         match kind.as_ref() {
             "now" => survey.now = at.unwrap_or_default(),
             "timer" => survey.timer = at,
-            "newest" => survey.newest = at.unwrap_or_default(),
+            "newest" => survey.newest = JobId(at.unwrap_or_default()),
             // Where one of the walks has come to its end, the other says how far both are.
-            "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| Arc::from(&*name))),
+            "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| PageId::from(&*name))),
             "pause" => drop(survey.pauses.insert(name.into_owned(), pause.flatten())),
             _ => {
                 if let Some(probe_at) = pause {
                     survey.pauses.insert(format!("page:{name}"), probe_at);
                 }
                 let has_marks = row.int_opt(3)?.is_some();
-                let (page, due) = (Arc::from(&*name), at);
+                let (page, due) = (PageId::from(&*name), at);
                 survey.pages.push(Page {
                     page,
                     due,

@@ -2,13 +2,14 @@
 //! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
 use super::{Result, Row, Tx};
 use crate::attempt::{InHand, Lost};
 use crate::breaker::probe_order;
+use crate::job::PageId;
 
 /// Which of the due lanes of a page.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,7 @@ fn both_ends(oldest: &str) -> [String; 2] {
 /// Takes up to so many due lanes of each page, the oldest first; those that another transaction holds are passed over.
 pub async fn take(
     work: &mut Work,
-    pages: &[(Arc<str>, usize)],
+    pages: &[(PageId, usize)],
     lease: &Lease,
 ) -> Result<Vec<InHand>> {
     take_from(work, pages, lease, From::Oldest).await
@@ -41,11 +42,11 @@ pub async fn take(
 /// Those that were not tried come first.
 pub async fn take_to_probe(
     work: &mut Work,
-    page: &Arc<str>,
+    page: &PageId,
     limit: usize,
     lease: &Lease,
 ) -> Result<Vec<InHand>> {
-    let of = |limit| [(Arc::clone(page), limit)];
+    let of = |limit| [(page.clone(), limit)];
     let oldest = take_from(work, &of(limit.div_ceil(2)), lease, From::Oldest).await?;
     let newest = match limit / 2 {
         0 => Vec::new(),
@@ -56,7 +57,7 @@ pub async fn take_to_probe(
 
 async fn take_from(
     work: &mut Work,
-    pages: &[(Arc<str>, usize)],
+    pages: &[(PageId, usize)],
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
@@ -68,11 +69,11 @@ async fn take_from(
 
 async fn take_postgres(
     work: &mut Work,
-    pages: &[(Arc<str>, usize)],
+    pages: &[(PageId, usize)],
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
+    let names: HashMap<&str, &PageId> = pages.iter().map(|(page, _)| (&**page, page)).collect();
     let asked = pages
         .iter()
         .map(|(page, limit)| [page.into(), (*limit).into()]);
@@ -85,8 +86,8 @@ async fn take_postgres(
             && let Some(page) = names.get(&*row.str(1)?)
         {
             hands.push(InHand {
-                lane: row.str(0)?.into(),
-                page: Arc::clone(page),
+                lane: row.lane(0)?,
+                page: (*page).clone(),
                 token: lease.token,
                 head,
                 lost: lost(row, 2 + HEAD)?,
@@ -98,11 +99,11 @@ async fn take_postgres(
 
 /// The attempt in the columns of a row from `first` on.
 fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
-    let Some(number) = row.int_opt(first)? else {
+    if row.is_null(first)? {
         return Ok(None);
-    };
+    }
     Ok(Some(Lost {
-        number,
+        number: row.number(first)?,
         started: row.int(first + 1)?,
         worker: row.str(first + 2)?.into(),
     }))
@@ -110,11 +111,11 @@ fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
 
 async fn take_sqlite(
     tx: &mut Tx,
-    pages: &[(Arc<str>, usize)],
+    pages: &[(PageId, usize)],
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = pages.iter().map(|(page, _)| (&**page, page)).collect();
+    let names: HashMap<&str, &PageId> = pages.iter().map(|(page, _)| (&**page, page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
     let most = pages
         .iter()
@@ -132,7 +133,7 @@ async fn take_sqlite(
         let Some(page) = names.get(&*row.str(1)?) else {
             continue;
         };
-        let lane: Arc<str> = row.str(0)?.into();
+        let lane = row.lane(0)?;
         let is_lost = row.flag(5)?;
         let head = head(row, 6)?;
         let plan = match &head {
@@ -145,15 +146,15 @@ async fn take_sqlite(
         if let Some(head) = head.filter(|_| is_taken) {
             let lost = match is_lost {
                 true => Some(Lost {
-                    number: row.int(3)?,
+                    number: row.number(3)?,
                     started: row.int(4)?,
                     worker: row.str(2)?.into(),
                 }),
                 false => None,
             };
             hands.push(InHand {
-                lane: Arc::clone(&lane),
-                page: Arc::clone(page),
+                lane: lane.clone(),
+                page: (*page).clone(),
                 token: lease.token,
                 head,
                 lost,

@@ -168,7 +168,7 @@ impl Db {
             braces(&format!("\"template_type\":\"text\",\"text\":\"{text}\""))
         );
         self.pool.rows_of(text, &[]).await.expect("inserts")[0]
-            .int("id")
+            .job("id")
             .expect("id")
     }
 
