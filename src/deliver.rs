@@ -15,7 +15,7 @@ use crate::clock::{BootInstant, millis};
 use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::http::Http;
-use crate::job::{Outcome, Scope, State};
+use crate::job::{Outcome, PauseWanted, State};
 use crate::judge::{Answer, Judgement, RuleSet, judge};
 use crate::retry::{self, Attempted, Policy};
 use crate::sign::signature;
@@ -285,14 +285,14 @@ fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire
         (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
         // Too fast, or refused for the message's sake: nothing is said of the secret.
         (Outcome::Throttled | Outcome::Refused, _) => {}
-        (_, Scope::Page) => {
+        (_, PauseWanted::Page) => {
             let refusal = wire.secrets.refused(page, secret);
             if let Refusal::Switched(to) | Refusal::Both(to) = refusal {
                 let to = to.as_str();
                 wire.events.emit(&Event::SecretSwitched { page, to });
             }
             if let Refusal::Switched(_) | Refusal::Late = refusal {
-                judgement.scope = Scope::None;
+                judgement.scope = PauseWanted::None;
             }
         }
         _ => {}

@@ -245,7 +245,7 @@ fn log(event: &Event<'_>, news: bool) {
             let why = why.split(": ").next().unwrap_or_default();
             let pages = (!pages.is_empty()).then(|| pages.join(" "));
             warn!(
-                scope,
+                scope = scope.to_string(),
                 rule,
                 why,
                 pages,
@@ -253,7 +253,7 @@ fn log(event: &Event<'_>, news: bool) {
                 "paused until a job is accepted"
             );
         }
-        Event::Resumed { scope } => info!(scope, "resumed"),
+        Event::Resumed { scope } => info!(scope = scope.to_string(), "resumed"),
         Event::SecretSwitched { page, to } => warn!(
             page,
             to, "secret was refused, page goes on with its other one"

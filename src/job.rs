@@ -111,6 +111,13 @@ macro_rules! texts {
     )+};
 }
 
+impl Lane {
+    /// Its page, whose name it begins with.
+    pub fn page(&self) -> PageId {
+        self.split('/').next().unwrap_or_default().into()
+    }
+}
+
 texts! {
     /// A lane: the jobs of one recipient, or of a producer's own key, of one page.
     Lane,
@@ -211,7 +218,7 @@ words! {
 
 words! {
     /// How much a judgement asks to be paused, because the fault is not the job's.
-    Scope, "scope", {
+    PauseWanted, "scope", {
         /// Nothing.
         None = "none",
         /// The page: its secret or its token is wrong; after `throttled`, it is too fast.

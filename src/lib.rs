@@ -17,6 +17,7 @@
 pub mod attempt;
 pub mod clock;
 pub mod job;
+pub mod scope;
 
 // rules: pure, synchronous, no logging
 pub mod breaker;

@@ -158,7 +158,7 @@ pub fn backoff(policy: &Policy, step: i64, job: JobId) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Scope;
+    use crate::job::PauseWanted;
 
     fn policy() -> Policy {
         Policy {
@@ -179,7 +179,7 @@ mod tests {
             retry_after: None,
             hold: false,
             cap: None,
-            scope: Scope::None,
+            scope: PauseWanted::None,
             pause_after: None,
         }
     }

@@ -368,11 +368,11 @@ impl World<'_> {
             if pauses { "pause" } else { "resume" }
         ));
         if pauses {
-            operate::pause(&self.db.pool, scope, &by)
+            operate::pause(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("pauses");
         } else {
-            operate::resume(&self.db.pool, scope, &by)
+            operate::resume(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("resumes");
         }
@@ -407,7 +407,7 @@ impl World<'_> {
             why: None,
         };
         for scope in ["all", "page:1", "lane:1/id:r0", "lane:1/key:k"] {
-            operate::resume(&self.db.pool, scope, &by)
+            operate::resume(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("resumes");
         }

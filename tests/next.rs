@@ -118,12 +118,12 @@ both! {
         for scope in ["all", "endpoint", "page:1", "lane:1/id:a"] {
             let mut worker = Steps::new(&db, &format!("w{scope}")).await;
             let ([first, second, third], claim) = in_hand(&db, &mut worker).await;
-            assert!(operate::pause(&db.pool, scope, &operator()).await.expect("pauses"));
+            assert!(operate::pause(&db.pool, &support::scope(scope), &operator()).await.expect("pauses"));
             worker.answer(claim, 200);
             assert!(worker.claims().await.is_empty(), "{scope}");
             assert_eq!(db.state(first).await, "delivered");
             assert_eq!(db.state(second).await, "queued");
-            assert!(operate::resume(&db.pool, scope, &operator()).await.expect("resumes"));
+            assert!(operate::resume(&db.pool, &support::scope(scope), &operator()).await.expect("resumes"));
             assert_eq!(worker.deliver_all().await, [second, third], "{scope}");
         }
     }

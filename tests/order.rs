@@ -320,8 +320,8 @@ both! {
         worker.answer(claim, 200);
         assert!(worker.claimed().await.is_empty());
         let ann = Operator { who: "ann".to_owned(), why: None };
-        assert!(pause(&db.pool, "lane:1/id:a", &ann).await.expect("pauses"));
-        assert!(resume(&db.pool, "lane:1/id:a", &ann).await.expect("leaves a mark"));
+        assert!(pause(&db.pool, &support::scope("lane:1/id:a"), &ann).await.expect("pauses"));
+        assert!(resume(&db.pool, &support::scope("lane:1/id:a"), &ann).await.expect("leaves a mark"));
         assert_eq!(db.int("select count(*) from send_inbox").await, 1);
         worker.pass(Duration::from_millis(100));
         assert!(worker.claimed().await.is_empty(), "it rests");

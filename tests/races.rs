@@ -454,19 +454,19 @@ both! {
         let page2 = db.int("select max(id) from send_jobs").await;
         let mut worker = Steps::new(&db, "w1").await;
         let by = operator();
-        assert!(operate::pause(&db.pool, "all", &by).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("all"), &by).await.expect("pauses"));
         assert!(worker.claims().await.is_empty());
-        assert!(operate::pause(&db.pool, "page:1", &by).await.expect("pauses"));
-        assert!(operate::pause(&db.pool, "lane:1/id:a", &by).await.expect("pauses"));
-        assert!(!operate::pause(&db.pool, "page:1", &by).await.expect("pauses"), "paused already");
-        assert!(operate::resume(&db.pool, "all", &by).await.expect("resumes"));
+        assert!(operate::pause(&db.pool, &support::scope("page:1"), &by).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("lane:1/id:a"), &by).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, &support::scope("page:1"), &by).await.expect("pauses"), "paused already");
+        assert!(operate::resume(&db.pool, &support::scope("all"), &by).await.expect("resumes"));
         assert_eq!(worker.deliver_all().await, [JobId(page2)]);
-        assert!(operate::resume(&db.pool, "page:1", &by).await.expect("resumes"));
+        assert!(operate::resume(&db.pool, &support::scope("page:1"), &by).await.expect("resumes"));
         assert_eq!(worker.deliver_all().await, [other]);
         worker.pass(LEASE * 1000);
         let next = db.insert("a", "2").await;
         assert!(worker.claims().await.is_empty());
-        assert!(operate::resume(&db.pool, "lane:1/id:a", &by).await.expect("resumes"));
+        assert!(operate::resume(&db.pool, &support::scope("lane:1/id:a"), &by).await.expect("resumes"));
         assert_eq!(worker.deliver_all().await, [here, next]);
     }
 
@@ -476,10 +476,10 @@ both! {
         assert!(!verb(&db, Verb::ResolveDead, queued).await);
         let none = operate::requeue(&db.pool, &[queued], false, &operator()).await.expect("requeues");
         assert_eq!(none, []);
-        assert!(!operate::resume(&db.pool, "lane:1/id:a", &operator()).await.expect("resumes"));
+        assert!(!operate::resume(&db.pool, &support::scope("lane:1/id:a"), &operator()).await.expect("resumes"));
         assert_eq!(db.int("select count(*) from send_audit").await, 0);
-        assert!(operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
-        assert!(!operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("all"), &operator()).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, &support::scope("all"), &operator()).await.expect("pauses"));
         assert!(verb(&db, Verb::Hold, queued).await);
         assert!(!verb(&db, Verb::Hold, queued).await);
         assert_eq!(db.text("select min(verb || changed) || max(verb || changed) || count(*) from send_audit").await, "hold1pause12");
@@ -492,11 +492,11 @@ both! {
             let mut worker = Steps::new(&db, &format!("w{scope}")).await;
             let claim = one(worker.claims().await);
             assert_eq!(claim.job, first);
-            assert!(operate::pause(&db.pool, scope, &operator()).await.expect("pauses"));
+            assert!(operate::pause(&db.pool, &support::scope(scope), &operator()).await.expect("pauses"));
             worker.answer(claim, 200);
             assert!(worker.claims().await.is_empty(), "{scope}");
             assert_eq!(db.state(first).await, "delivered");
-            assert!(operate::resume(&db.pool, scope, &operator()).await.expect("resumes"));
+            assert!(operate::resume(&db.pool, &support::scope(scope), &operator()).await.expect("resumes"));
             assert_eq!(worker.deliver_all().await, [second], "{scope}");
         }
     }

@@ -227,7 +227,12 @@ fn a_page_pauses_only_once_both_of_its_secrets_are_refused() {
         let refusal = support::status_answer(401);
         let mut other = judge(&wire.rules, &refusal);
         let mut watched = breaker.lock().expect("not poisoned");
-        watched.saw(BootInstant::now(), "1", "1/id:other", &mut other);
+        watched.saw(
+            BootInstant::now(),
+            &"1".into(),
+            &"1/id:other".into(),
+            &mut other,
+        );
         drop(watched);
         wire.secrets = Arc::<Keyring>::clone(&ring);
         report(&claim(), &support::status_answer(status), signed, &wire);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::job::{AttemptNo, JobId, Outcome, State};
+use crate::job::{AttemptNo, JobId, Outcome, PageId, State};
+use crate::scope::Scope;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -121,21 +122,21 @@ pub enum Event<'a> {
     },
     /// A worker paused a page or the endpoint.
     Paused {
-        /// `page:ID` or `endpoint`.
-        scope: &'a str,
+        /// Which.
+        scope: &'a Scope,
         /// The rule that judged the answer.
         rule: &'a str,
         /// What the answer said.
         why: &'a str,
         /// The first pages that failed, if it is the endpoint.
-        pages: &'a [String],
+        pages: &'a [PageId],
         /// Before one job is tried.
         probe_in: Duration,
     },
     /// A page or the endpoint that a worker paused goes on.
     Resumed {
-        /// `page:ID` or `endpoint`.
-        scope: &'a str,
+        /// Which.
+        scope: &'a Scope,
     },
     /// A page goes on with its other secret: the one in use was refused.
     SecretSwitched {

@@ -8,10 +8,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Ledger, Step, span};
-use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
+use crate::breaker::{Breaker, Change, Settings as Circuit, breadth};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
 use crate::job::PageId;
+use crate::scope::{Pause, Scope};
 use crate::store::survey::{self, Question, Survey};
 use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
@@ -77,7 +78,7 @@ impl Probes {
     }
 
     /// Begins a cycle: what was not used is kept for a moment, if it is still needed.
-    fn keep(&mut self, is_paused: impl Fn(&str) -> bool) {
+    fn keep(&mut self, is_paused: impl Fn(&PageId) -> bool) {
         self.pages.retain(|page, probe| {
             probe.is_new = false;
             probe.left > 0 && probe.granted.elapsed() < PROBE_FOR && is_paused(page)
@@ -192,10 +193,13 @@ impl Ledger {
             }
         }
         // An operator's pause of the endpoint is none that an answer ends, or that says anything of a page.
-        let scopes = survey.pauses.iter().map(|(scope, at)| match at {
-            None if scope == ENDPOINT => "all",
-            _ => scope,
-        });
+        let scopes = survey
+            .pauses
+            .iter()
+            .map(|(scope, pause)| match (scope, pause) {
+                (Scope::Endpoint, Pause::Operator) => &Scope::All,
+                _ => scope,
+            });
         let looked_at = survey.pages.iter().map(|page| &*page.page);
         let looked_at: HashSet<&str> = looked_at.collect();
         let is_whole = self.agenda.is_whole();
@@ -213,10 +217,15 @@ impl Ledger {
             Change::Open { scope, wait, .. } => {
                 if pauses::open(pool, change, &self.settings.worker, now).await? {
                     self.tell_paused(change);
-                    let probe_at = Some(now + millis(*wait));
-                    survey.pauses.insert(scope.clone(), probe_at);
+                    let probe_at = now + millis(*wait);
+                    survey
+                        .pauses
+                        .insert(scope.clone(), Pause::Worker { probe_at });
                 } else {
-                    survey.pauses.entry(scope.clone()).or_insert(None);
+                    survey
+                        .pauses
+                        .entry(scope.clone())
+                        .or_insert(Pause::Operator);
                 }
             }
             Change::Renew { scope, rule, why } => pauses::renew(pool, scope, rule, why).await?,
@@ -224,10 +233,10 @@ impl Ledger {
                 if pauses::close(pool, scope, now).await? {
                     self.events.emit(&Event::Resumed { scope });
                 }
-                if survey.pauses.get(scope).is_some_and(Option::is_some) {
+                if let Some(Pause::Worker { .. }) = survey.pauses.get(scope) {
                     survey.pauses.remove(scope);
                 }
-                return Ok(scope == ENDPOINT);
+                return Ok(*scope == Scope::Endpoint);
             }
         }
         Ok(false)
@@ -257,9 +266,9 @@ impl Ledger {
     /// there is more to try.
     async fn probe(&mut self, survey: &Survey) -> Result<Option<Millis>> {
         let pauses = &survey.pauses;
-        let endpoint = pauses.contains_key(ENDPOINT);
+        let endpoint = pauses.contains_key(&Scope::Endpoint);
         self.probes
-            .keep(|page| endpoint || pauses.contains_key(&page_scope(page)));
+            .keep(|page| endpoint || pauses.contains_key(&Scope::Page(page.clone())));
         let free = self.slots.free().min(PAGES);
         if pauses.is_empty() || free == 0 {
             return Ok(None);
@@ -268,7 +277,7 @@ impl Ledger {
         let has_work =
             |page: &&survey::Page| page.has_marks || page.due.is_some_and(|due| due <= now);
         let (secrets, probes) = (&self.settings.secrets, &self.probes.pages);
-        let with_work = survey.pages.iter().filter(has_work).map(|page| &*page.page);
+        let with_work = survey.pages.iter().filter(has_work).map(|page| &page.page);
         let with_work = with_work.filter(|page| secrets.has(page) && !probes.contains_key(*page));
         let at = BootInstant::now();
         let (tries, first, longest) = {
@@ -280,13 +289,13 @@ impl Ledger {
             (tries, *probe, *max_probe)
         };
         for page in tries.trials {
-            self.probes.grant(page.into(), 1);
+            self.probes.grant(page, 1);
         }
         for page in tries.probes {
-            let scope = page_scope(&page);
+            let scope = Scope::Page(page.clone());
             if let Some(right) = pauses::probe(&self.pool, &scope, now, longest).await? {
                 let jobs = breadth(right.people, right.wait, first);
-                self.probes.grant(page.into(), jobs);
+                self.probes.grant(page, jobs);
             }
         }
         Ok(tries.next_in)
@@ -323,7 +332,8 @@ impl Ledger {
         }
         let tries_in = self.probe(&survey).await?;
         let now = survey.now;
-        let stopped = survey.pauses.contains_key("all") || survey.pauses.contains_key(ENDPOINT);
+        let stopped =
+            survey.pauses.contains_key(&Scope::All) || survey.pauses.contains_key(&Scope::Endpoint);
         if !stopped && std::mem::replace(&mut self.stopped, stopped) {
             self.agenda.wake_all(now);
         }
@@ -355,7 +365,7 @@ impl Ledger {
             && self
                 .recent
                 .keys()
-                .all(|page| !survey.pauses.contains_key(&page_scope(page)));
+                .all(|page| !survey.pauses.contains_key(&Scope::Page(page.clone())));
         let with_marks = marks.len();
         pages.due = self.choose(due, now);
         // Marks of a page without a slot can wait; lanes made of them would only lie there.
@@ -393,11 +403,10 @@ impl Ledger {
             true => survey.now,
             false => page.due?,
         };
-        let paused = survey.pauses.get(&page_scope(name));
-        match paused {
+        match survey.pauses.get(&Scope::Page(name.clone())) {
             _ if self.is_probed(name) => Some(at),
-            Some(None) => None,
-            Some(Some(probe_at)) => Some(at.max(*probe_at)),
+            Some(Pause::Operator) => None,
+            Some(Pause::Worker { probe_at }) => Some(at.max(*probe_at)),
             None if !self.settings.secrets.has(name) => {
                 if !self.stopped && self.breaker().lacks_secret(name) {
                     self.events.emit(&Event::NoSecret { page: name });
@@ -410,7 +419,7 @@ impl Ledger {
     }
 
     fn is_paused(&self, page: &survey::Page, survey: &Survey) -> bool {
-        self.stopped || survey.pauses.contains_key(&page_scope(&page.page))
+        self.stopped || survey.pauses.contains_key(&Scope::Page(page.page.clone()))
     }
 
     /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first; but half of the

@@ -12,6 +12,7 @@ use sqlx::{Arguments as _, Postgres, Sqlite};
 use super::Result;
 use super::sql::{Column, Dialect, expand};
 use crate::job::{AttemptNo, JobId, Lane, PageId, Token};
+use crate::scope::Scope;
 
 /// A value for a `$n` of a statement.
 #[derive(Debug, Clone)]
@@ -101,6 +102,12 @@ macro_rules! texts {
     )+};
 }
 texts!(Lane, PageId);
+
+impl From<&Scope> for Bind {
+    fn from(value: &Scope) -> Self {
+        value.to_string().into()
+    }
+}
 
 impl Bind {
     fn int(&self) -> Option<i64> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::bind::SQLITE_BATCH;
 use super::{Pool, Result, Tx, in_hand};
 use crate::job::JobId;
+use crate::scope::Scope;
 
 /// Who asks, and why: for the audit table.
 #[derive(Debug, Clone)]
@@ -298,9 +299,9 @@ where send_pauses.probe_at is not null
 returning scope";
 const RESUME: &str = "-- resume\ndelete from send_pauses where scope = $1 returning scope";
 
-/// Stops a scope (`all`, `endpoint`, `page:ID`, `lane:LANE`) from being sent; one that a worker paused is
+/// Stops a scope from being sent; one that a worker paused is
 /// not probed any more. False if an operator had paused it already.
-pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+pub async fn pause(pool: &Pool, scope: &Scope, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let binds = [
         scope.into(),
@@ -308,20 +309,33 @@ pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool
         operator.why.clone().into(),
     ];
     let new = !tx.rows(PAUSE, &binds).await?.is_empty();
-    audit(&mut tx, operator, "pause", scope, usize::from(new)).await?;
+    audit(
+        &mut tx,
+        operator,
+        "pause",
+        &scope.to_string(),
+        usize::from(new),
+    )
+    .await?;
     tx.commit().await?;
     Ok(new)
 }
 
 /// Lets a scope be sent again. False if it was not paused.
-pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+pub async fn resume(pool: &Pool, scope: &Scope, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let was = !tx.rows(RESUME, &[scope.into()]).await?.is_empty();
-    if was && let Some(lane) = scope.strip_prefix("lane:") {
-        let page = lane.split('/').next().unwrap_or_default();
-        super::intake::look_again(&mut tx, &page.into(), &lane.into()).await?;
+    if was && let Scope::Lane(lane) = scope {
+        super::intake::look_again(&mut tx, &lane.page(), lane).await?;
     }
-    audit(&mut tx, operator, "resume", scope, usize::from(was)).await?;
+    audit(
+        &mut tx,
+        operator,
+        "resume",
+        &scope.to_string(),
+        usize::from(was),
+    )
+    .await?;
     wake(&mut tx).await?;
     tx.commit().await?;
     Ok(was)

@@ -10,7 +10,8 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Row as _, ValueRef as _};
 
-use crate::job::{AttemptNo, JobId, Lane, PageId};
+use crate::job::{AttemptNo, JobId, Lane, PageId, UnknownWord};
+use crate::scope::Scope;
 
 /// Which column of a row: its name, or its place in the select list, from 0.
 pub trait Place: ColumnIndex<PgRow> + ColumnIndex<SqliteRow> + Copy {}
@@ -126,5 +127,11 @@ impl Row {
     /// A page.
     pub fn page(&self, column: impl Place) -> sqlx::Result<PageId> {
         self.str(column).map(PageId::from)
+    }
+
+    /// What is paused.
+    pub fn scope(&self, column: impl Place) -> sqlx::Result<Scope> {
+        let scope = self.str(column)?.parse();
+        scope.map_err(|error: UnknownWord| sqlx::Error::Decode(error.into()))
     }
 }

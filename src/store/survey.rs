@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
 use crate::job::{JobId, PageId};
+use crate::scope::{Pause, Scope};
 
 /// Most pages that one survey walks over.
 pub const WALK: usize = 128;
@@ -60,9 +61,8 @@ impl Page {
 pub struct Survey {
     /// The database's clock.
     pub now: Millis,
-    /// Paused scopes (`all`, `endpoint`, and `page:ID` of the pages that were looked at), and when those that a worker
-    /// paused are probed.
-    pub pauses: HashMap<String, Option<Millis>>,
+    /// What is paused: everything, the endpoint, and pages that were looked at.
+    pub pauses: HashMap<Scope, Pause>,
     /// Pages that were looked at.
     pub pages: Vec<Page>,
     /// The last page that the walk has seen; none if it has come to the end.
@@ -95,20 +95,26 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
     let mut ends: Vec<PageId> = Vec::new();
     for row in pool.batch(text, &binds, pages.into_iter()).await? {
         let (kind, name, at) = (row.str(0)?, row.str(1)?, row.int_opt(2)?);
-        let pause = row.int_opt(4)?.map(|at| (at >= 0).then_some(at));
+        let pause = row.int_opt(4)?.map(|probe_at| match probe_at {
+            0.. => Pause::Worker { probe_at },
+            _ => Pause::Operator,
+        });
         match kind.as_ref() {
             "now" => survey.now = at.unwrap_or_default(),
             "timer" => survey.timer = at,
             "newest" => survey.newest = JobId(at.unwrap_or_default()),
             // Where one of the walks has come to its end, the other says how far both are.
             "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| PageId::from(&*name))),
-            "pause" => drop(survey.pauses.insert(name.into_owned(), pause.flatten())),
+            "pause" => {
+                let scope = row.scope(1)?;
+                survey.pauses.extend(pause.map(|pause| (scope, pause)));
+            }
             _ => {
-                if let Some(probe_at) = pause {
-                    survey.pauses.insert(format!("page:{name}"), probe_at);
+                let (page, due) = (PageId::from(name), at);
+                if let Some(pause) = pause {
+                    survey.pauses.insert(Scope::Page(page.clone()), pause);
                 }
                 let has_marks = row.int_opt(3)?.is_some();
-                let (page, due) = (PageId::from(&*name), at);
                 survey.pages.push(Page {
                     page,
                     due,

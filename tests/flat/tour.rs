@@ -179,10 +179,10 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .expect("requeues");
         assert_eq!(copies.len(), jobs);
         probed(pool, worker.now).await;
-        operate::pause(pool, "lane:1/id:asked0", &operator)
+        operate::pause(pool, &crate::support::scope("lane:1/id:asked0"), &operator)
             .await
             .expect("pauses");
-        operate::resume(pool, "lane:1/id:asked0", &operator)
+        operate::resume(pool, &crate::support::scope("lane:1/id:asked0"), &operator)
             .await
             .expect("resumes");
         let later = worker.now + 60_000;

@@ -25,6 +25,7 @@ use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
 use postlane::judge::{Answer, RuleSet};
 use postlane::ledger::{Doors, Ledger, Settings};
 use postlane::retry::Policy;
+use postlane::scope::Scope;
 use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
 use postlane_message::validate::Limits;
@@ -221,6 +222,11 @@ impl Secrets for AllPages {
     fn has(&self, page: &str) -> bool {
         !page.starts_with('9')
     }
+}
+
+/// What is paused, by its word.
+pub fn scope(word: &str) -> Scope {
+    word.parse().expect("a scope")
 }
 
 /// The retry policy of the tests: short steps.
