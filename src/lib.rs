@@ -24,6 +24,7 @@ pub mod breaker;
 pub mod judge;
 pub mod pace;
 pub mod retry;
+pub mod secrets;
 pub mod sign;
 pub mod turn;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use postlane::attempt::Claim;
 use postlane::breaker::{Change, Suspect};
-use postlane::deliver::Slot;
 use postlane::job::JobId;
 use postlane::keyring::{Keyring, Pair};
 use postlane::ledger::Settings;
+use postlane::secrets::Slot;
 use postlane::store::operate::{Operator, pause, resume};
 use postlane::store::pauses;
 use support::{Db, Steps};

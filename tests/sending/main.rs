@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use postlane::attempt::{Claim, Completion};
 use postlane::clock::BootInstant;
-use postlane::deliver::{SecretId, Secrets, Signed, deliver, report, sign_with};
+use postlane::deliver::{deliver, report};
 use postlane::job::{AttemptNo, JobId, Outcome, State, Token};
 use postlane::judge::Answer;
+use postlane::secrets::{SecretId, Secrets, Signed, sign_with};
 use rig::{SECRET, Setup, Sql, sandbox};
 use sandbox::{Mock, MockConfig, Script, Step};
 use stage::{LONG, Stage, answer, receiver, script, sqlite};
