@@ -6,18 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{BootInstant, Millis};
-use crate::job::{Head, JobId, OnAmbiguous, Outcome, State};
+use crate::job::{AttemptNo, Head, JobId, Lane, OnAmbiguous, Outcome, PageId, State, Token};
 use crate::pace::Slot;
 
 /// A lane that a statement has put into this worker's hand, with its job. Only a commit makes it more than that.
 #[derive(Debug)]
 pub struct InHand {
     /// The lane.
-    pub lane: Arc<str>,
+    pub lane: Lane,
     /// Its page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// The token that was written.
-    pub token: i64,
+    pub token: Token,
     /// The job.
     pub head: Head,
     /// The attempt of a worker that is gone; none if the job may begin its next one.
@@ -28,7 +28,7 @@ pub struct InHand {
 #[derive(Debug)]
 pub struct Lost {
     /// Which attempt of the job, from 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// When it began.
     pub started: Millis,
     /// Whose it was.
@@ -39,15 +39,15 @@ pub struct Lost {
 #[derive(Debug)]
 pub struct Claim {
     /// Its lane.
-    pub lane: Arc<str>,
+    pub lane: Lane,
     /// The token of the claim.
-    pub token: i64,
+    pub token: Token,
     /// The job.
     pub job: JobId,
     /// Which attempt of the job, from 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// The page, whose secret signs.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// The exact bytes to send.
     pub body: Bytes,
     /// Failures before this attempt.
@@ -109,15 +109,15 @@ pub enum HeldBack {
 #[derive(Debug)]
 pub struct Completion {
     /// The lane.
-    pub lane: Arc<str>,
+    pub lane: Lane,
     /// Its page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// The token by which it was in hand.
-    pub token: i64,
+    pub token: Token,
     /// The job.
     pub job: JobId,
     /// The number of the attempt for which it was in hand, from 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// The attempt; none if the job ends, or its lane is given back, without one.
     pub attempt: Option<Attempt>,
     /// The state its job goes to; none if it stays as it is and the lane is given back.

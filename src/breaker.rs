@@ -24,8 +24,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use crate::clock::BootInstant;
-use crate::job::{Outcome, Scope};
+use crate::job::{Lane, Outcome, PageId, PauseWanted};
 use crate::judge::Judgement;
+use crate::scope::Scope;
 use paused::Paused;
 use standing::{Endpoint, Standing};
 use tries::Budget;
@@ -86,16 +87,16 @@ impl Suspect {
 /// What should become of a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// `scope` (`page:ID` or `endpoint`) must wait.
+    /// `scope` (a page or the endpoint) must wait.
     Open {
-        /// As it stands in `send_pauses`.
-        scope: String,
+        /// Which.
+        scope: Scope,
         /// The rule that judged the last answer.
         rule: String,
         /// What that answer said.
         why: String,
         /// The first pages that failed, if it is the endpoint.
-        pages: Vec<String>,
+        pages: Vec<PageId>,
         /// Who may be to blame.
         suspect: Suspect,
         /// Before the first probe.
@@ -103,8 +104,8 @@ pub enum Change {
     },
     /// `scope` is still not well, for another reason.
     Renew {
-        /// As it stands in `send_pauses`.
-        scope: String,
+        /// Which.
+        scope: Scope,
         /// The rule that judged the last answer.
         rule: String,
         /// What that answer said.
@@ -112,26 +113,18 @@ pub enum Change {
     },
     /// `scope` is well again.
     Close {
-        /// As it stands in `send_pauses`.
-        scope: String,
+        /// Which.
+        scope: Scope,
     },
 }
 
 impl Change {
     /// What it changes.
-    pub fn scope(&self) -> &str {
+    pub fn scope(&self) -> &Scope {
         match self {
             Self::Open { scope, .. } | Self::Renew { scope, .. } | Self::Close { scope } => scope,
         }
     }
-}
-
-/// The scope of the whole endpoint.
-pub const ENDPOINT: &str = "endpoint";
-
-/// The scope of a page.
-pub fn page_scope(page: &str) -> String {
-    format!("page:{page}")
 }
 
 /// Watches the judgements of one worker. It sees each delivery.
@@ -139,12 +132,12 @@ pub fn page_scope(page: &str) -> String {
 pub struct Breaker {
     settings: Settings,
     hasher: RandomState,
-    pages: HashMap<String, Standing>,
+    pages: HashMap<PageId, Standing>,
     endpoint: Endpoint,
     paused: Paused,
     changes: Vec<Change>,
     /// Pages known to have no secret.
-    silent: HashSet<String>,
+    silent: HashSet<PageId>,
     budget: Budget,
     /// How often the endpoint has paused: trials are of one pause.
     epoch: u64,
@@ -175,15 +168,21 @@ impl Breaker {
 
     /// Takes a judgement, and says in it whether the attempt counts towards `max_attempts`. What is
     /// paused kills no job.
-    pub fn saw(&mut self, now: BootInstant, page: &str, lane: &str, judgement: &mut Judgement<'_>) {
+    pub fn saw(
+        &mut self,
+        now: BootInstant,
+        page: &PageId,
+        lane: &Lane,
+        judgement: &mut Judgement<'_>,
+    ) {
         let lane = self.hasher.hash_one(lane);
         self.standing(page).seen = Some(now);
-        let alone = judgement.scope != Scope::None && self.refuse(now, page, lane, judgement);
+        let alone = judgement.scope != PauseWanted::None && self.refuse(now, page, lane, judgement);
         self.close(now, page, judgement);
         self.watch(now, page, lane, judgement);
         let paused = self.paused.stops(page);
         judgement.counts = !paused && (judgement.counts || alone);
-        if paused && judgement.scope != Scope::None && judgement.outcome == Outcome::Refused {
+        if paused && judgement.scope != PauseWanted::None && judgement.outcome == Outcome::Refused {
             judgement.outcome = Outcome::Retryable;
         }
     }
@@ -198,7 +197,7 @@ impl Breaker {
         &mut self,
         now: BootInstant,
         ticket: u64,
-        scopes: impl Iterator<Item = &'s str>,
+        scopes: impl Iterator<Item = &'s Scope>,
         looked_at: impl Fn(&str) -> bool,
     ) {
         let before = self.paused.update(ticket, scopes, looked_at);
@@ -240,7 +239,7 @@ impl Breaker {
     /// refused before is no longer worth anything.
     pub fn secret_changed(&mut self, page: &str, has_own: impl Fn(&str) -> bool) {
         let means = |other: &str| other == page || page == "default" && !has_own(other);
-        let mut ended: Vec<String> = self.paused.pages().iter().cloned().collect();
+        let mut ended: Vec<PageId> = self.paused.pages().iter().cloned().collect();
         ended.retain(|other| means(other));
         for (other, standing) in &mut self.pages {
             if means(other) {
@@ -250,15 +249,15 @@ impl Breaker {
         for page in ended {
             self.paused.remove(&page);
             self.tell(Change::Close {
-                scope: page_scope(&page),
+                scope: Scope::Page(page),
             });
         }
         self.silent.retain(|other| !means(other));
     }
 
     /// A page has work and no secret. True if that is new.
-    pub fn lacks_secret(&mut self, page: &str) -> bool {
-        !self.silent.contains(page) && self.silent.insert(page.to_owned())
+    pub fn lacks_secret(&mut self, page: &PageId) -> bool {
+        !self.silent.contains(page) && self.silent.insert(page.clone())
     }
 
     fn tell(&mut self, change: Change) {
@@ -270,19 +269,19 @@ impl Breaker {
         self.changes.push(change);
     }
 
-    fn standing(&mut self, page: &str) -> &mut Standing {
-        self.pages.entry(page.to_owned()).or_default()
+    fn standing(&mut self, page: &PageId) -> &mut Standing {
+        self.pages.entry(page.clone()).or_default()
     }
 
     /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.
     fn refuse(
         &mut self,
         now: BootInstant,
-        page: &str,
+        page: &PageId,
         lane: u64,
         judgement: &Judgement<'_>,
     ) -> bool {
-        let at_endpoint = judgement.scope == Scope::Endpoint;
+        let at_endpoint = judgement.scope == PauseWanted::Endpoint;
         let others_pass = at_endpoint && std::mem::take(&mut self.endpoint.well);
         let wanted = judgement.pause_after.unwrap_or_default() as usize;
         let witnesses = wanted.clamp(WITNESSES, MOST_WITNESSES);
@@ -304,7 +303,13 @@ impl Breaker {
         false
     }
 
-    fn open_page(&mut self, page: &str, why: String, suspect: Suspect, judgement: &Judgement<'_>) {
+    fn open_page(
+        &mut self,
+        page: &PageId,
+        why: String,
+        suspect: Suspect,
+        judgement: &Judgement<'_>,
+    ) {
         if !self.paused.insert(page) {
             return;
         }
@@ -315,11 +320,11 @@ impl Breaker {
         standing.window.clear();
         let wait = judgement.retry_after.unwrap_or_default();
         let wait = match judgement.scope {
-            Scope::None => self.settings.probe,
+            PauseWanted::None => self.settings.probe,
             _ => wait.max(self.settings.probe),
         };
         self.tell(Change::Open {
-            scope: page_scope(page),
+            scope: Scope::Page(page.clone()),
             rule,
             why,
             pages: Vec::new(),
@@ -329,34 +334,36 @@ impl Breaker {
     }
 
     /// An answer that only a well page, or a well endpoint, gives.
-    fn close(&mut self, now: BootInstant, page: &str, judgement: &Judgement<'_>) {
+    fn close(&mut self, now: BootInstant, page: &PageId, judgement: &Judgement<'_>) {
         let delivered = judgement.outcome == Outcome::Delivered;
         let judged = delivered
-            || judgement.scope != Scope::Endpoint
+            || judgement.scope != PauseWanted::Endpoint
                 && matches!(judgement.outcome, Outcome::Refused | Outcome::Throttled);
-        if judged || judgement.scope == Scope::Page {
+        if judged || judgement.scope == PauseWanted::Page {
             self.endpoint.passes(now);
             if self.paused.end_endpoint() {
-                let scope = ENDPOINT.to_owned();
+                let scope = Scope::Endpoint;
                 self.tell(Change::Close { scope });
             }
         }
-        if delivered || judgement.scope == Scope::None && judgement.outcome == Outcome::Refused {
+        if delivered
+            || judgement.scope == PauseWanted::None && judgement.outcome == Outcome::Refused
+        {
             let ended = self.paused.remove(page);
             let standing = self.standing(page);
             standing.passes(now);
             if ended {
                 standing.window.clear();
-                let scope = page_scope(page);
+                let scope = Scope::Page(page.clone());
                 self.tell(Change::Close { scope });
             }
         }
     }
 
     /// What failed, whatever it was told: of a page, and of all of them.
-    fn watch(&mut self, now: BootInstant, page: &str, lane: u64, judgement: &Judgement<'_>) {
+    fn watch(&mut self, now: BootInstant, page: &PageId, lane: u64, judgement: &Judgement<'_>) {
         // What its page is to blame for is none of the endpoint's.
-        let astray = judgement.scope == Scope::Endpoint;
+        let astray = judgement.scope == PauseWanted::Endpoint;
         let failed = astray
             || match judgement.outcome {
                 Outcome::Retryable | Outcome::Ambiguous => judgement.counts,
@@ -364,7 +371,7 @@ impl Breaker {
             };
         if self.paused.has(page) {
             // What was on its way when its page paused is no news, unless it says something else.
-            if failed || judgement.scope != Scope::None {
+            if failed || judgement.scope != PauseWanted::None {
                 self.renew(page, judgement);
             }
             return;
@@ -391,7 +398,7 @@ impl Breaker {
             self.endpoint.rule = Some(rule.clone());
             let pages = self.endpoint.pages.clone();
             self.tell(Change::Open {
-                scope: ENDPOINT.to_owned(),
+                scope: Scope::Endpoint,
                 rule,
                 why: why(),
                 pages,
@@ -402,17 +409,17 @@ impl Breaker {
     }
 
     /// The pause of a page, and with it that of the endpoint, says what the newest answer said.
-    fn renew(&mut self, page: &str, judgement: &Judgement<'_>) {
+    fn renew(&mut self, page: &PageId, judgement: &Judgement<'_>) {
         let rule = judgement.rule;
         let standing = self.standing(page);
         if standing.rule.as_deref() == Some(rule) {
             return;
         }
         standing.rule = Some(rule.to_owned());
-        let mut scopes = vec![page_scope(page)];
+        let mut scopes = vec![Scope::Page(page.clone())];
         if self.paused.endpoint() && self.endpoint.rule.as_deref() != Some(rule) {
             self.endpoint.rule = Some(rule.to_owned());
-            scopes.push(ENDPOINT.to_owned());
+            scopes.push(Scope::Endpoint);
         }
         for scope in scopes {
             self.tell(Change::Renew {

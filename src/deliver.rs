@@ -15,10 +15,10 @@ use crate::clock::{BootInstant, millis};
 use crate::deliveries::Deliveries;
 use crate::events::{Event, Events};
 use crate::http::Http;
-use crate::job::{Outcome, Scope, State};
+use crate::job::{Outcome, PauseWanted, State};
 use crate::judge::{Answer, Judgement, RuleSet, judge};
 use crate::retry::{self, Attempted, Policy};
-use crate::sign::signature;
+use crate::secrets::{Refusal, SecretId, Secrets, Signed};
 use crate::turn::EXPIRED;
 
 /// What it takes to send: shared by all senders.
@@ -59,87 +59,6 @@ pub const API_DELAY_MARGIN: Duration = Duration::from_secs(1);
 
 /// The rule of an attempt whose answer could not be reported.
 const PANIC: &str = "ledger.panic";
-
-/// Tells the secrets of a process apart; says nothing about them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SecretId(pub u64);
-
-/// A signature, and which secret made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    /// The value of the header.
-    pub signature: String,
-    /// The secret that was in use.
-    pub secret: SecretId,
-}
-
-/// Which of a page's two secrets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
-    /// The one that signs.
-    Current,
-    /// The one before it, for the time of a rotation.
-    Previous,
-}
-
-impl Slot {
-    /// As logs have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Previous => "previous",
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Current => Self::Previous,
-            Self::Previous => Self::Current,
-        }
-    }
-}
-
-/// What follows from a refused signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The page has no other secret.
-    Sole,
-    /// The page goes on with its other one.
-    Switched(Slot),
-    /// The page goes on with its other one, but that was refused before it: probably neither works.
-    Both(Slot),
-    /// The page uses another one by now.
-    Late,
-}
-
-/// Where the secrets of pages come from.
-pub trait Secrets: Send + Sync {
-    /// Signs a body for a page; none if the page has no secret.
-    fn sign(&self, page: &str, body: &[u8]) -> Option<Signed>;
-    /// True if the page has a secret.
-    fn has(&self, page: &str) -> bool;
-    /// The receiver refused what this secret signed for the page.
-    fn refused(&self, _page: &str, _secret: SecretId) -> Refusal {
-        Refusal::Sole
-    }
-    /// The receiver took what this secret signed for the page.
-    fn accepted(&self, _page: &str, _secret: SecretId) {}
-    /// Pages whose secret changed since the last call; `default` stands for all that have none of
-    /// their own (see [`Self::has_own`]).
-    fn take_changed(&self) -> Vec<String> {
-        Vec::new()
-    }
-    /// True if the page does not take the secret of `default`.
-    fn has_own(&self, _page: &str) -> bool {
-        true
-    }
-}
-
-/// Signs with one secret.
-pub fn sign_with(secret: &[u8], body: &[u8]) -> String {
-    signature(secret, body)
-}
 
 /// Makes one attempt. Never panics and always returns: a slot that is lost is never had again.
 pub async fn deliver(claim: Claim, wire: &Wire) -> Completion {
@@ -285,14 +204,14 @@ fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire
         (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
         // Too fast, or refused for the message's sake: nothing is said of the secret.
         (Outcome::Throttled | Outcome::Refused, _) => {}
-        (_, Scope::Page) => {
+        (_, PauseWanted::Page) => {
             let refusal = wire.secrets.refused(page, secret);
             if let Refusal::Switched(to) | Refusal::Both(to) = refusal {
                 let to = to.as_str();
                 wire.events.emit(&Event::SecretSwitched { page, to });
             }
             if let Refusal::Switched(_) | Refusal::Late = refusal {
-                judgement.scope = Scope::None;
+                judgement.scope = PauseWanted::None;
             }
         }
         _ => {}
@@ -310,8 +229,8 @@ fn completion(
     let finished = claim.started + millis(took);
     let failed = !matches!(next.state, State::Delivered);
     Completion {
-        lane: Arc::clone(&claim.lane),
-        page: Arc::clone(&claim.page),
+        lane: claim.lane.clone(),
+        page: claim.page.clone(),
         token: claim.token,
         job: claim.job,
         number: claim.number,

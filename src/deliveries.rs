@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootInstant;
+use crate::job::Lane;
 
 /// The last deliveries of two different lanes.
 #[derive(Debug, Default)]
@@ -21,7 +22,7 @@ pub struct Deliveries {
 
 impl Deliveries {
     /// Something of this lane was delivered just now.
-    pub fn saw(&self, lane: &str) {
+    pub fn saw(&self, lane: &Lane) {
         let (lane, now) = (self.hasher.hash_one(lane), BootInstant::now());
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last[0].is_some_and(|(latest, _)| latest != lane) {
@@ -39,7 +40,7 @@ impl Deliveries {
     }
 
     /// True if something of another lane was delivered within this time.
-    pub fn of_others(&self, lane: &str, within: Duration) -> bool {
+    pub fn of_others(&self, lane: &Lane, within: Duration) -> bool {
         let lane = self.hasher.hash_one(lane);
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut others = last.iter().flatten().filter(|(other, _)| *other != lane);
@@ -54,15 +55,16 @@ mod tests {
     #[test]
     fn a_lane_is_told_of_the_others_and_never_of_itself() {
         let (deliveries, hour) = (Deliveries::default(), Duration::from_secs(3600));
-        assert!(!deliveries.of_others("a", hour));
+        let [a, b, c] = ["a", "b", "c"].map(Lane::from);
+        assert!(!deliveries.of_others(&a, hour));
         for _ in 0..3 {
-            deliveries.saw("a");
+            deliveries.saw(&a);
         }
-        assert!(!deliveries.of_others("a", hour));
-        assert!(deliveries.of_others("b", hour));
-        deliveries.saw("b");
-        deliveries.saw("b");
-        assert!(deliveries.of_others("a", hour) && deliveries.of_others("b", hour));
-        assert!(!deliveries.of_others("c", Duration::ZERO));
+        assert!(!deliveries.of_others(&a, hour));
+        assert!(deliveries.of_others(&b, hour));
+        deliveries.saw(&b);
+        deliveries.saw(&b);
+        assert!(deliveries.of_others(&a, hour) && deliveries.of_others(&b, hour));
+        assert!(!deliveries.of_others(&c, Duration::ZERO));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::job::State;
+use crate::job::{AttemptNo, JobId, State};
 pub use event::Event;
 use metrics::Metrics;
 pub use pulse::{Pulse, Standing};
@@ -147,9 +147,9 @@ fn log(event: &Event<'_>, news: bool) {
         }
         Event::Stopped => info!("worker stopped"),
         Event::Attempt {
-            job,
+            job: JobId(job),
             page,
-            number,
+            number: AttemptNo(number),
             outcome,
             rule,
             status,
@@ -169,12 +169,18 @@ fn log(event: &Event<'_>, news: bool) {
                 }
             }
         }
-        Event::Ended { job, reason } => {
+        Event::Ended {
+            job: JobId(job),
+            reason,
+        } => {
             // The detail may quote the message; the rule in front of it does not.
             let rule: String = reason.split(": ").take(2).collect::<Vec<_>>().join(": ");
             warn!(job, reason = rule, "job ended without an attempt");
         }
-        Event::Lost { job, number } => warn!(
+        Event::Lost {
+            job: JobId(job),
+            number: AttemptNo(number),
+        } => warn!(
             job,
             number, "attempt was left by a worker that is gone, it may have arrived"
         ),
@@ -185,7 +191,10 @@ fn log(event: &Event<'_>, news: bool) {
             reports,
             late_successes, "reports came after their lanes had been taken over"
         ),
-        Event::Refused { job, why } => error!(
+        Event::Refused {
+            job: JobId(job),
+            why,
+        } => error!(
             job,
             error = why,
             "the database refuses the outcome of this job: its lane waits, and it is tried again every minute"
@@ -236,7 +245,7 @@ fn log(event: &Event<'_>, news: bool) {
             let why = why.split(": ").next().unwrap_or_default();
             let pages = (!pages.is_empty()).then(|| pages.join(" "));
             warn!(
-                scope,
+                scope = scope.to_string(),
                 rule,
                 why,
                 pages,
@@ -244,7 +253,7 @@ fn log(event: &Event<'_>, news: bool) {
                 "paused until a job is accepted"
             );
         }
-        Event::Resumed { scope } => info!(scope, "resumed"),
+        Event::Resumed { scope } => info!(scope = scope.to_string(), "resumed"),
         Event::SecretSwitched { page, to } => warn!(
             page,
             to, "secret was refused, page goes on with its other one"
@@ -304,9 +313,9 @@ mod tests {
         for times in 1..=3 {
             for rule in &rules {
                 events.emit(&Event::Attempt {
-                    job: 1,
+                    job: JobId(1),
                     page: "1",
-                    number: 1,
+                    number: AttemptNo(1),
                     outcome: Outcome::Retryable,
                     rule,
                     status: None,

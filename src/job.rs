@@ -2,10 +2,128 @@
 //!
 //! Plain data. The words are those of the tables, the commands and the metrics.
 
+use std::borrow::{Borrow, Cow};
+use std::fmt::{Display, Formatter};
+use std::ops::Deref;
+use std::sync::Arc;
+
 use crate::clock::Millis;
 
-/// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
-pub type JobId = i64;
+/// Numbers of which none may be taken for another.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident,)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+                Display::fmt(&self.0, f)
+            }
+        }
+    )+};
+}
+
+numbers! {
+    /// The identity of a row of `send_jobs`; grows, and orders the jobs of a lane.
+    JobId,
+    /// By which a lane's row says whose it is: none is drawn twice.
+    Token,
+    /// Which attempt of a job, from 1.
+    AttemptNo,
+}
+
+impl JobId {
+    /// Below that of any job.
+    pub const MIN: Self = Self(i64::MIN);
+    /// Above that of any job.
+    pub const MAX: Self = Self(i64::MAX);
+}
+
+impl std::str::FromStr for JobId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl AttemptNo {
+    /// The first one of a job.
+    pub const FIRST: Self = Self(1);
+
+    /// The next one after so many.
+    pub const fn after(attempts: i64) -> Self {
+        Self(attempts + 1)
+    }
+}
+
+/// Texts of which none may be taken for another; shared, for they are passed on with each job.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident,)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text, shared.
+            pub(crate) fn text(&self) -> &Arc<str> {
+                &self.0
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+                f.pad(self)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<Cow<'_, str>> for $name {
+            fn from(text: Cow<'_, str>) -> Self {
+                Self(text.into())
+            }
+        }
+    )+};
+}
+
+impl Lane {
+    /// Its page, whose name it begins with.
+    pub fn page(&self) -> PageId {
+        self.split('/').next().unwrap_or_default().into()
+    }
+}
+
+texts! {
+    /// A lane: the jobs of one recipient, or of a producer's own key, of one page.
+    Lane,
+    /// A page: it has a secret, and its recipients are people's ids of it.
+    PageId,
+}
 
 /// A word that is not one of those an enum of this module allows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +218,7 @@ words! {
 
 words! {
     /// How much a judgement asks to be paused, because the fault is not the job's.
-    Scope, "scope", {
+    PauseWanted, "scope", {
         /// Nothing.
         None = "none",
         /// The page: its secret or its token is wrong; after `throttled`, it is too fast.

@@ -23,7 +23,7 @@ use rule::{Facts, Rule, Seen};
 pub use rules::{BUILT_IN, RULES_LIMIT, RuleSet, RulesError, VERSION};
 use said::Class;
 
-use crate::job::{Outcome, Scope};
+use crate::job::{Outcome, PauseWanted};
 
 /// The verdict on one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Judgement<'r> {
     /// How many such failures end the job, if fewer than `max_attempts`.
     pub cap: Option<u32>,
     /// What else should be paused.
-    pub scope: Scope,
+    pub scope: PauseWanted,
     /// Pause only once this many judgements in a row asked for it; none: as soon as it is sure.
     pub pause_after: Option<u32>,
 }
@@ -58,7 +58,7 @@ impl<'r> Judgement<'r> {
             retry_after: None,
             hold: false,
             cap: None,
-            scope: Scope::None,
+            scope: PauseWanted::None,
             pause_after: None,
         }
     }

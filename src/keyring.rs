@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::deliver::{Refusal, SecretId, Secrets, Signed, Slot, sign_with};
+use crate::secrets::{Refusal, SecretId, Secrets, Signed, Slot, sign_with};
 
 /// The section that holds for every page without one of its own.
 pub const DEFAULT_PAGE: &str = "default";

@@ -25,12 +25,12 @@ use batch::Batch;
 use crate::attempt::{Claim, Completion, HeldBack};
 use crate::breaker::Breaker;
 use crate::clock::{BootInstant, Millis, millis};
-use crate::deliver::Secrets;
 use crate::deliveries::Deliveries;
 use crate::events::Events;
-use crate::job::AfterUnknown;
+use crate::job::{AfterUnknown, PageId, Token};
 use crate::pace::Slots;
 use crate::retry::Policy;
+use crate::secrets::Secrets;
 use crate::store::lanes::{self, Lease, Unconfirmed};
 use crate::store::survey::{Survey, survey};
 use crate::store::wake::Woken;
@@ -58,7 +58,7 @@ pub struct Settings {
     /// True to send `delay` along and not wait for it (`api.delay = "api"`).
     pub delay_on_wire: bool,
     /// Requests a second over all workers, of pages that have a rate.
-    pub rates: HashMap<String, f64>,
+    pub rates: HashMap<PageId, f64>,
     /// The rate of each page without its own.
     pub default_rate: Option<f64>,
     /// Which pages have secrets.
@@ -124,7 +124,7 @@ pub struct Ledger {
     /// What the last survey saw.
     view: Option<View>,
     /// Pages that had marks, and when last.
-    recent: HashMap<Arc<str>, BootInstant>,
+    recent: HashMap<PageId, BootInstant>,
     /// Of the lanes whose jobs ended lately, how many of a thousand went on at once.
     going_on: usize,
     /// The last intake left marks.
@@ -134,7 +134,7 @@ pub struct Ledger {
     /// Timers to take next time: fewer while the database refuses one of their jobs.
     timers: i64,
     /// Requests that the rate of a page still allows.
-    allowances: HashMap<Arc<str>, Allowance>,
+    allowances: HashMap<PageId, Allowance>,
     /// What may be sent to probe what is paused.
     probes: Probes,
     /// Which pages have something to do, and when.
@@ -360,14 +360,14 @@ impl Ledger {
     }
 
     /// A token that nobody has had: whoever's stands in a lane's row is its newest owner.
-    fn token(&mut self) -> i64 {
+    fn token(&mut self) -> Token {
         assert!(
             !self.tokens.is_empty(),
             "a cycle begins with enough of them"
         );
         let token = self.tokens.start;
         self.tokens.start += 1;
-        token
+        Token(token)
     }
 
     /// What this cycle's claims say.
@@ -378,7 +378,7 @@ impl Ledger {
         }
         Ok(Lease {
             worker: Arc::clone(&self.worker),
-            token: 0,
+            token: Token::default(),
             now,
             until: now + millis(self.settings.lease),
             after_unknown: self.settings.after_unknown,

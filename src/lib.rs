@@ -17,12 +17,14 @@
 pub mod attempt;
 pub mod clock;
 pub mod job;
+pub mod scope;
 
 // rules: pure, synchronous, no logging
 pub mod breaker;
 pub mod judge;
 pub mod pace;
 pub mod retry;
+pub mod secrets;
 pub mod sign;
 pub mod turn;
 

@@ -12,6 +12,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::job::PageId;
+
 /// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them.
 pub const GREED: usize = 16;
 /// More free slots than these need not be kept for a page that comes later.
@@ -63,12 +65,12 @@ impl Slots {
     }
 
     /// Takes a slot for a page, if it may have one.
-    pub fn take(&self, page: &Arc<str>) -> Option<Slot> {
+    pub fn take(&self, page: &PageId) -> Option<Slot> {
         let mut shares = self.shares();
         shares.may_take(page).then(|| {
             shares.take(page);
             Slot {
-                page: Arc::clone(page),
+                page: page.clone(),
                 shares: Arc::clone(&self.shares),
                 answered: None,
             }
@@ -79,7 +81,7 @@ impl Slots {
 /// A slot of a page; given back when it is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    page: Arc<str>,
+    page: PageId,
     shares: Arc<Mutex<Shares>>,
     answered: Option<bool>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-use crate::job::{JobId, OnAmbiguous, Outcome, State};
+use crate::job::{AttemptNo, JobId, OnAmbiguous, Outcome, State};
 use crate::judge::Judgement;
 
 /// The `[retry]` part of the configuration.
@@ -47,7 +47,7 @@ pub struct Attempted {
     /// The job.
     pub job: JobId,
     /// The number of this attempt, from 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// Failures before this one.
     pub failures: i64,
     /// Ambiguous attempts before this one that count towards `max_ambiguous`.
@@ -122,7 +122,7 @@ fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Ne
     let step = if judgement.counts {
         failures
     } else {
-        attempted.number
+        attempted.number.0
     };
     let backoff = backoff(policy, step, attempted.job);
     let after = judgement
@@ -139,7 +139,7 @@ fn again(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) -> Ne
 
 /// The wait before the next attempt: `first * 2^(step-1)`, at most `max`, times 2/3 to 4/3.
 pub fn backoff(policy: &Policy, step: i64, job: JobId) -> Duration {
-    let seed = u64::from_ne_bytes(job.to_ne_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    let seed = u64::from_ne_bytes(job.0.to_ne_bytes()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ u64::from_ne_bytes(step.to_ne_bytes());
     // The builder's jitter adds up to one whole step: from two thirds that makes four thirds.
     let step = usize::try_from(step.clamp(1, 64)).unwrap_or(1);
@@ -158,7 +158,7 @@ pub fn backoff(policy: &Policy, step: i64, job: JobId) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Scope;
+    use crate::job::PauseWanted;
 
     fn policy() -> Policy {
         Policy {
@@ -179,15 +179,15 @@ mod tests {
             retry_after: None,
             hold: false,
             cap: None,
-            scope: Scope::None,
+            scope: PauseWanted::None,
             pause_after: None,
         }
     }
 
     fn attempted(number: i64, failures: i64) -> Attempted {
         Attempted {
-            job: 7,
-            number,
+            job: JobId(7),
+            number: AttemptNo(number),
             failures,
             ambiguous: 0,
             others_pass: false,
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn each_step_stays_within_its_third_and_doubles_up_to_the_longest() {
-        for job in 1..200 {
+        for job in (1..200).map(JobId) {
             for (step, seconds) in [
                 (1, 2.0),
                 (2, 4.0),
@@ -217,15 +217,19 @@ mod tests {
 
     #[test]
     fn jitter_spreads_jobs_and_is_the_same_on_every_run() {
-        let waits: std::collections::HashSet<_> =
-            (1..100).map(|job| backoff(&policy(), 3, job)).collect();
+        let waits: std::collections::HashSet<_> = (1..100)
+            .map(|job| backoff(&policy(), 3, JobId(job)))
+            .collect();
         assert!(waits.len() > 90);
-        assert_eq!(backoff(&policy(), 3, 5), backoff(&policy(), 3, 5));
+        assert_eq!(
+            backoff(&policy(), 3, JobId(5)),
+            backoff(&policy(), 3, JobId(5))
+        );
     }
 
     #[test]
     fn all_attempts_together_last_about_two_hours() {
-        let total: Duration = (1..20).map(|step| backoff(&policy(), step, 3)).sum();
+        let total: Duration = (1..20).map(|step| backoff(&policy(), step, JobId(3))).sum();
         assert!(
             total > Duration::from_secs(5400) && total < Duration::from_secs(9000),
             "{total:?}"

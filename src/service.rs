@@ -122,7 +122,7 @@ impl Config {
         let rates = self
             .pages
             .iter()
-            .filter_map(|(page, keys)| Some((page.clone(), keys.rate?)));
+            .filter_map(|(page, keys)| Some((page.as_str().into(), keys.rate?)));
         Settings {
             worker,
             concurrency,

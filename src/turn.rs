@@ -47,10 +47,11 @@ pub fn turn(page: &str, head: &Head, now: Millis, limits: &Limits, delay_on_wire
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobId;
 
     fn head(change: impl FnOnce(&mut Head)) -> Head {
         let mut head = Head {
-            job: 1,
+            job: JobId(1),
             attempts: 0,
             failures: 0,
             ambiguous: 0,

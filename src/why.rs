@@ -151,10 +151,11 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::AttemptNo;
 
     fn attempt(number: i64, outcome: &str) -> Attempt {
         Attempt {
-            number,
+            number: AttemptNo(number),
             started_at: 0,
             finished_at: Some(1),
             outcome: Some(outcome.to_owned()),

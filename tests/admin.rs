@@ -10,7 +10,7 @@ use std::time::Duration;
 use postlane::admin::{Admin, Rules, bind, serve};
 use postlane::clock::BootInstant;
 use postlane::events::Events;
-use postlane::job::AfterUnknown;
+use postlane::job::{AfterUnknown, JobId};
 use postlane::store::{Bind, Pool, Use};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use secrecy::SecretString;
@@ -338,7 +338,7 @@ both! {
             (scheduled, "for its send_at: "),
             (held, "postlane release"),
             (backoff, "for its backoff after 3 of 20 failures: "),
-            (backoff + 1, "for a secret: page 9 has none in the worker&#39;s configuration"),
+            (JobId(backoff.0 + 1), "for a secret: page 9 has none in the worker&#39;s configuration"),
         ] {
             let (_, page) = server.get(&format!("/jobs/{job}")).await;
             let plain = reason.replace("&#39;", "'");

@@ -9,6 +9,7 @@ mod support;
 use std::time::Duration;
 
 use postlane::clock::BootInstant;
+use postlane::job::JobId;
 use postlane::store::Pool;
 use postlane::store::prune::{self, Kind, Place};
 use sqlx::AssertSqlSafe;
@@ -355,18 +356,18 @@ async fn what_is_no_utf8_ends_dead_and_stops_nothing() {
     };
     use postlane::store::operate::{Verb, apply};
     assert_eq!(
-        apply(&db.pool, Verb::Hold, &[3], &operator)
+        apply(&db.pool, Verb::Hold, &[JobId(3)], &operator)
             .await
             .expect("holds"),
-        [3]
+        [JobId(3)]
     );
     let mut worker = Steps::new(&db, "w1").await;
     assert_eq!(worker.deliver_all().await, [good]);
     assert_eq!(
-        apply(&db.pool, Verb::Release, &[3], &operator)
+        apply(&db.pool, Verb::Release, &[JobId(3)], &operator)
             .await
             .expect("releases"),
-        [3]
+        [JobId(3)]
     );
     worker.pass(Duration::from_secs(2));
     assert!(worker.deliver_all().await.is_empty());

@@ -122,7 +122,7 @@ both! {
         let mut worker = Steps::new(&db, "w1").await;
         let by = Operator { who: "me".to_owned(), why: None };
         let job = db.insert("a", "1").await;
-        assert!(operate::pause(&db.pool, "lane:1/id:a", &by).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("lane:1/id:a"), &by).await.expect("pauses"));
         assert!(worker.claims().await.is_empty());
         assert_eq!(heals(&db, worker.now).await, 0, "it is blocked for a reason");
         db.sql("delete from send_pauses").await.expect("deletes");

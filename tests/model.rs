@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use postlane::attempt::Claim;
 use postlane::clock::{BootInstant, Millis};
+use postlane::job::JobId;
 use postlane::judge::Answer;
 use postlane::store::operate::{self, Operator, Verb};
 use postlane::store::{Pool, Use};
@@ -57,9 +58,9 @@ struct World<'d> {
     db: &'d Db,
     chance: Chance,
     now: Millis,
-    jobs: BTreeMap<i64, Job>,
+    jobs: BTreeMap<JobId, Job>,
     /// The job of each lane that has begun and has not ended since.
-    heads: HashMap<usize, i64>,
+    heads: HashMap<usize, JobId>,
     workers: Vec<Worker>,
     named: usize,
     seed: u64,
@@ -101,7 +102,7 @@ impl World<'_> {
         });
     }
 
-    async fn rows(&self) -> BTreeMap<i64, Row> {
+    async fn rows(&self) -> BTreeMap<JobId, Row> {
         let rows = self
             .db
             .sql("select j.id, s.state, attempts, case when send_at is null or joined_at is not null then 1 else 0 end as joined
@@ -114,7 +115,7 @@ impl World<'_> {
                 attempts: row.int("attempts").expect("attempts"),
                 joined: row.int("joined").expect("joined") == 1,
             };
-            (row.int("id").expect("id"), value)
+            (row.job("id").expect("id"), value)
         };
         rows.iter().map(row).collect()
     }
@@ -199,7 +200,7 @@ impl World<'_> {
     }
 
     /// A head that is no longer in the line is none.
-    fn forget_heads(&mut self, rows: &BTreeMap<i64, Row>) {
+    fn forget_heads(&mut self, rows: &BTreeMap<JobId, Row>) {
         self.heads.retain(|_, job| {
             rows.get(job)
                 .is_some_and(|r| r.state == "queued" || r.state == "sending")
@@ -209,8 +210,8 @@ impl World<'_> {
     /// Checks one request against every promise.
     async fn request(
         &mut self,
-        before: &BTreeMap<i64, Row>,
-        after: &BTreeMap<i64, Row>,
+        before: &BTreeMap<JobId, Row>,
+        after: &BTreeMap<JobId, Row>,
         claim: &Claim,
         at: usize,
     ) {
@@ -290,7 +291,7 @@ impl World<'_> {
             hand.claim.job
         ));
         let job = self.jobs.get_mut(&hand.claim.job).expect("known");
-        if definite && job.requests == hand.claim.number {
+        if definite && job.requests == hand.claim.number.0 {
             job.may_have_arrived = false;
         }
         let now = self.now;
@@ -316,7 +317,7 @@ impl World<'_> {
         self.apply(verb, job).await;
     }
 
-    async fn apply(&mut self, verb: Verb, job: i64) {
+    async fn apply(&mut self, verb: Verb, job: JobId) {
         let by = Operator {
             who: "model".to_owned(),
             why: None,
@@ -347,8 +348,8 @@ impl World<'_> {
         self.forget_heads(&self.rows().await);
     }
 
-    fn any_job(&mut self) -> Option<i64> {
-        let ids: Vec<i64> = self.jobs.keys().copied().collect();
+    fn any_job(&mut self) -> Option<JobId> {
+        let ids: Vec<JobId> = self.jobs.keys().copied().collect();
         (!ids.is_empty()).then(|| *self.chance.pick(&ids))
     }
 
@@ -367,11 +368,11 @@ impl World<'_> {
             if pauses { "pause" } else { "resume" }
         ));
         if pauses {
-            operate::pause(&self.db.pool, scope, &by)
+            operate::pause(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("pauses");
         } else {
-            operate::resume(&self.db.pool, scope, &by)
+            operate::resume(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("resumes");
         }
@@ -406,7 +407,7 @@ impl World<'_> {
             why: None,
         };
         for scope in ["all", "page:1", "lane:1/id:r0", "lane:1/key:k"] {
-            operate::resume(&self.db.pool, scope, &by)
+            operate::resume(&self.db.pool, &support::scope(scope), &by)
                 .await
                 .expect("resumes");
         }

@@ -5,13 +5,13 @@ mod support;
 use std::time::Duration;
 
 use postlane::attempt::Claim;
-use postlane::job::JobId;
+use postlane::job::{AttemptNo, JobId};
 use postlane::store::operate::{self, Operator, Verb};
 use support::{Db, Steps, settings};
 
 /// A lane whose first job is in hand.
 async fn in_hand(db: &Db, worker: &mut Steps) -> ([JobId; 3], Claim) {
-    let mut jobs = [0; 3];
+    let mut jobs = [JobId::default(); 3];
     for (job, text) in jobs.iter_mut().zip(["1", "2", "3"]) {
         *job = insert(db, worker, "a", text).await;
     }
@@ -57,7 +57,7 @@ both! {
         let ([first, second, third], claim) = in_hand(&db, &mut worker).await;
         worker.answer(claim, 200);
         let claim = worker.claims().await.remove(0);
-        assert_eq!((claim.job, claim.number), (second, 1));
+        assert_eq!((claim.job, claim.number), (second, AttemptNo(1)));
         assert_eq!(db.state(first).await, "delivered");
         assert_eq!(db.state(second).await, "sending");
         let open = "select count(*) from send_lanes where worker = 'w1'";
@@ -118,12 +118,12 @@ both! {
         for scope in ["all", "endpoint", "page:1", "lane:1/id:a"] {
             let mut worker = Steps::new(&db, &format!("w{scope}")).await;
             let ([first, second, third], claim) = in_hand(&db, &mut worker).await;
-            assert!(operate::pause(&db.pool, scope, &operator()).await.expect("pauses"));
+            assert!(operate::pause(&db.pool, &support::scope(scope), &operator()).await.expect("pauses"));
             worker.answer(claim, 200);
             assert!(worker.claims().await.is_empty(), "{scope}");
             assert_eq!(db.state(first).await, "delivered");
             assert_eq!(db.state(second).await, "queued");
-            assert!(operate::resume(&db.pool, scope, &operator()).await.expect("resumes"));
+            assert!(operate::resume(&db.pool, &support::scope(scope), &operator()).await.expect("resumes"));
             assert_eq!(worker.deliver_all().await, [second, third], "{scope}");
         }
     }
@@ -147,7 +147,7 @@ both! {
         assert!(worker.claims().await.is_empty(), "the attempt is lost, and tried again later");
         worker.pass(Duration::from_secs(5));
         let again = worker.claims().await.remove(0);
-        assert_eq!((again.job, again.number), (first, 2));
+        assert_eq!((again.job, again.number), (first, AttemptNo(2)));
         worker.answer(old, 200);
         assert!(worker.claims().await.is_empty());
         assert_eq!(db.state(second).await, "queued");
@@ -198,7 +198,7 @@ both! {
         assert!(other.claims().await.is_empty(), "the attempt is lost, and tried again later");
         other.pass(Duration::from_secs(5));
         let again = other.claims().await.remove(0);
-        assert_eq!((again.job, again.number), (first, 2));
+        assert_eq!((again.job, again.number), (first, AttemptNo(2)));
         stalled.answer(claim, 200);
         assert!(stalled.claims().await.is_empty());
         assert_eq!(db.state(second).await, "queued");

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use postlane::job::JobId;
 use postlane::store::operate::{Operator, pause, resume};
 use support::{Engine, Steps, status_answer};
 
@@ -40,7 +41,7 @@ both! {
             worker.answer(claim, 200);
         }
         let sent = worker.deliver_all().await;
-        let (even, odd): (Vec<i64>, Vec<i64>) = sent.iter().partition(|id| jobs.iter().position(|j| j == *id).expect("known") % 2 == 0);
+        let (even, odd): (Vec<JobId>, Vec<JobId>) = sent.iter().partition(|id| jobs.iter().position(|j| j == *id).expect("known") % 2 == 0);
         assert!(even.is_sorted() && odd.is_sorted() && sent.len() == 18, "{sent:?}");
     }
 
@@ -319,8 +320,8 @@ both! {
         worker.answer(claim, 200);
         assert!(worker.claimed().await.is_empty());
         let ann = Operator { who: "ann".to_owned(), why: None };
-        assert!(pause(&db.pool, "lane:1/id:a", &ann).await.expect("pauses"));
-        assert!(resume(&db.pool, "lane:1/id:a", &ann).await.expect("leaves a mark"));
+        assert!(pause(&db.pool, &support::scope("lane:1/id:a"), &ann).await.expect("pauses"));
+        assert!(resume(&db.pool, &support::scope("lane:1/id:a"), &ann).await.expect("leaves a mark"));
         assert_eq!(db.int("select count(*) from send_inbox").await, 1);
         worker.pass(Duration::from_millis(100));
         assert!(worker.claimed().await.is_empty(), "it rests");

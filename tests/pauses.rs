@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use postlane::attempt::Claim;
 use postlane::breaker::{Change, Suspect};
-use postlane::deliver::Slot;
 use postlane::job::JobId;
 use postlane::keyring::{Keyring, Pair};
 use postlane::ledger::Settings;
+use postlane::secrets::Slot;
 use postlane::store::operate::{Operator, pause, resume};
 use postlane::store::pauses;
 use support::{Db, Steps};
@@ -236,17 +236,17 @@ both! {
         let claims = worker.claims().await;
         answer(&mut worker, claims, 401);
         worker.claims().await;
-        assert!(resume(&db.pool, "page:1", &operator()).await.expect("resumes"));
+        assert!(resume(&db.pool, &support::scope("page:1"), &operator()).await.expect("resumes"));
         worker.pass(LATER);
         let claims = worker.claims().await;
         assert_eq!(claims.len(), 2, "all at once");
         answer(&mut worker, claims, 401);
         worker.claims().await;
-        assert!(pause(&db.pool, "page:1", &operator()).await.expect("pauses"), "his own now");
+        assert!(pause(&db.pool, &support::scope("page:1"), &operator()).await.expect("pauses"), "his own now");
         assert_eq!(db.text("select who from send_pauses where probe_at is null").await, "ann");
         worker.pass(LATER);
         assert!(worker.claims().await.is_empty(), "an operator's pause is not probed");
-        assert!(!pause(&db.pool, "page:1", &operator()).await.expect("pauses"), "it is his already");
+        assert!(!pause(&db.pool, &support::scope("page:1"), &operator()).await.expect("pauses"), "it is his already");
     }
 
     a_page_that_is_too_fast_waits_as_long_as_it_is_told, |db| {
@@ -424,7 +424,7 @@ both! {
         let mut worker = Steps::new(&db, "w1").await;
         let mut claims = worker.claims().await;
         assert_eq!(claims.len(), 3);
-        assert!(pause(&db.pool, "endpoint", &operator()).await.expect("pauses"));
+        assert!(pause(&db.pool, &support::scope("endpoint"), &operator()).await.expect("pauses"));
         worker.claims().await;
         worker.answer(claims.remove(0), 503);
         worker.answer(claims.remove(0), 200);
@@ -433,7 +433,7 @@ both! {
         assert!(worker.claims().await.is_empty());
         assert_eq!(scopes(&db).await, "endpoint");
         assert_eq!(db.int("select sum(failures) from send_jobs").await, 0);
-        assert!(resume(&db.pool, "endpoint", &operator()).await.expect("resumes"));
+        assert!(resume(&db.pool, &support::scope("endpoint"), &operator()).await.expect("resumes"));
         worker.pass(LATER);
         assert_eq!(worker.claims().await.len(), 2);
     }
@@ -461,7 +461,7 @@ both! {
         jobs(&db, "1", &names).await;
         let mut worker = Steps::new(&db, "w1").await;
         let open = Change::Open {
-            scope: "page:1".to_owned(), rule: "code.permission".to_owned(), why: "no permission".to_owned(),
+            scope: support::scope("page:1"), rule: "code.permission".to_owned(), why: "no permission".to_owned(),
             pages: Vec::new(), suspect: Suspect::People, wait: Duration::from_secs(1),
         };
         assert!(pauses::open(&db.pool, &open, "w1", worker.now).await.expect("opens"));

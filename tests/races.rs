@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use postlane::attempt::Claim;
 use postlane::deliver::report;
+use postlane::job::{AttemptNo, JobId};
 use postlane::judge::Answer;
 use postlane::store::operate::{self, Operator, Verb};
 use postlane::store::{Pool, Use};
@@ -25,7 +26,7 @@ fn operator() -> Operator {
     }
 }
 
-async fn verb(db: &Db, verb: Verb, job: i64) -> bool {
+async fn verb(db: &Db, verb: Verb, job: JobId) -> bool {
     let moved = operate::apply(&db.pool, verb, &[job], &operator())
         .await
         .expect("applies");
@@ -43,7 +44,7 @@ fn lost() -> Answer {
 
 const LEASE: Duration = Duration::from_secs(46);
 
-async fn outcome(db: &Db, job: i64, number: i64) -> String {
+async fn outcome(db: &Db, job: JobId, number: i64) -> String {
     db.text(&format!(
         "select coalesce((select outcome from send_attempts where job_id = {job} and number = {number}),
             (select 'none' from send_lanes where job = {job} and number = {number} and worker is not null), 'missing')"
@@ -107,7 +108,7 @@ both! {
         worker.pass(LEASE);
         worker.answer(claim, 200);
         let claim = one(worker.claims().await);
-        assert_eq!((claim.job, claim.number), (second, 1));
+        assert_eq!((claim.job, claim.number), (second, AttemptNo(1)));
         assert_eq!(db.state(first).await, "delivered");
         assert_eq!(outcome(&db, first, 1).await, "delivered");
         worker.answer(claim, 200);
@@ -160,7 +161,7 @@ both! {
         assert_eq!(outcome(&db, job, 1).await, "ambiguous");
         worker.pass(Duration::from_secs(1));
         let claim = one(worker.claims().await);
-        assert_eq!((claim.job, claim.number), (job, 2));
+        assert_eq!((claim.job, claim.number), (job, AttemptNo(2)));
         worker.answer(claim, 200);
         assert_eq!(worker.deliver_all().await, [second]);
         assert_eq!(db.int("select count(*) from send_jobs where possible_duplicate").await, 1);
@@ -453,19 +454,19 @@ both! {
         let page2 = db.int("select max(id) from send_jobs").await;
         let mut worker = Steps::new(&db, "w1").await;
         let by = operator();
-        assert!(operate::pause(&db.pool, "all", &by).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("all"), &by).await.expect("pauses"));
         assert!(worker.claims().await.is_empty());
-        assert!(operate::pause(&db.pool, "page:1", &by).await.expect("pauses"));
-        assert!(operate::pause(&db.pool, "lane:1/id:a", &by).await.expect("pauses"));
-        assert!(!operate::pause(&db.pool, "page:1", &by).await.expect("pauses"), "paused already");
-        assert!(operate::resume(&db.pool, "all", &by).await.expect("resumes"));
-        assert_eq!(worker.deliver_all().await, [page2]);
-        assert!(operate::resume(&db.pool, "page:1", &by).await.expect("resumes"));
+        assert!(operate::pause(&db.pool, &support::scope("page:1"), &by).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("lane:1/id:a"), &by).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, &support::scope("page:1"), &by).await.expect("pauses"), "paused already");
+        assert!(operate::resume(&db.pool, &support::scope("all"), &by).await.expect("resumes"));
+        assert_eq!(worker.deliver_all().await, [JobId(page2)]);
+        assert!(operate::resume(&db.pool, &support::scope("page:1"), &by).await.expect("resumes"));
         assert_eq!(worker.deliver_all().await, [other]);
         worker.pass(LEASE * 1000);
         let next = db.insert("a", "2").await;
         assert!(worker.claims().await.is_empty());
-        assert!(operate::resume(&db.pool, "lane:1/id:a", &by).await.expect("resumes"));
+        assert!(operate::resume(&db.pool, &support::scope("lane:1/id:a"), &by).await.expect("resumes"));
         assert_eq!(worker.deliver_all().await, [here, next]);
     }
 
@@ -475,10 +476,10 @@ both! {
         assert!(!verb(&db, Verb::ResolveDead, queued).await);
         let none = operate::requeue(&db.pool, &[queued], false, &operator()).await.expect("requeues");
         assert_eq!(none, []);
-        assert!(!operate::resume(&db.pool, "lane:1/id:a", &operator()).await.expect("resumes"));
+        assert!(!operate::resume(&db.pool, &support::scope("lane:1/id:a"), &operator()).await.expect("resumes"));
         assert_eq!(db.int("select count(*) from send_audit").await, 0);
-        assert!(operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
-        assert!(!operate::pause(&db.pool, "all", &operator()).await.expect("pauses"));
+        assert!(operate::pause(&db.pool, &support::scope("all"), &operator()).await.expect("pauses"));
+        assert!(!operate::pause(&db.pool, &support::scope("all"), &operator()).await.expect("pauses"));
         assert!(verb(&db, Verb::Hold, queued).await);
         assert!(!verb(&db, Verb::Hold, queued).await);
         assert_eq!(db.text("select min(verb || changed) || max(verb || changed) || count(*) from send_audit").await, "hold1pause12");
@@ -491,11 +492,11 @@ both! {
             let mut worker = Steps::new(&db, &format!("w{scope}")).await;
             let claim = one(worker.claims().await);
             assert_eq!(claim.job, first);
-            assert!(operate::pause(&db.pool, scope, &operator()).await.expect("pauses"));
+            assert!(operate::pause(&db.pool, &support::scope(scope), &operator()).await.expect("pauses"));
             worker.answer(claim, 200);
             assert!(worker.claims().await.is_empty(), "{scope}");
             assert_eq!(db.state(first).await, "delivered");
-            assert!(operate::resume(&db.pool, scope, &operator()).await.expect("resumes"));
+            assert!(operate::resume(&db.pool, &support::scope(scope), &operator()).await.expect("resumes"));
             assert_eq!(worker.deliver_all().await, [second], "{scope}");
         }
     }
@@ -547,7 +548,7 @@ both! {
         }
         let limited = |name: &str| {
             let mut settings = settings(name);
-            settings.rates.insert("1".to_owned(), 50.0);
+            settings.rates.insert("1".into(), 50.0);
             settings
         };
         let mut workers = [Steps::with(&db, limited("w1")).await, Steps::with(&db, limited("w2")).await];
@@ -584,7 +585,7 @@ both! {
     what_a_rate_allowed_long_ago_is_not_added_to_what_it_allows_now, |db| {
         let limited = |name: &str| {
             let mut settings = settings(name);
-            settings.rates.insert("1".to_owned(), 20.0);
+            settings.rates.insert("1".into(), 20.0);
             settings
         };
         let mut workers = [Steps::with(&db, limited("w1")).await, Steps::with(&db, limited("w2")).await, Steps::with(&db, limited("w3")).await];
@@ -616,7 +617,7 @@ both! {
 }
 
 /// What every unconfirmed commit must come to: nothing was sent, and both jobs go out once.
-async fn recovers(db: &Db, worker: &mut Steps, first: i64, second: i64) {
+async fn recovers(db: &Db, worker: &mut Steps, first: JobId, second: JobId) {
     assert!(worker.take_claims().is_empty(), "nothing of it is sent");
     assert_eq!(worker.deliver_all().await, [first, second]);
     assert_eq!(worker.ledger.unwritten(), 0);
@@ -852,7 +853,7 @@ async fn a_requeue_that_loses_a_deadlock_is_tried_again() {
     does(&mut other, &lock(jobs[0])).await;
     does(&mut other, "commit").await;
     let requeued = requeue.await.expect("no panic").expect("tried again");
-    let old: Vec<i64> = requeued.iter().map(|new| new.requeued_from).collect();
+    let old: Vec<JobId> = requeued.iter().map(|new| new.requeued_from).collect();
     assert_eq!(old, jobs, "once each");
     assert_eq!(db.int("select count(*) from send_jobs").await, 4);
 }
@@ -929,7 +930,7 @@ async fn a_job_that_commits_late_with_a_lower_id_waits_for_the_one_that_has_begu
         "the lost attempt backs off, and nobody passes"
     );
     worker.pass(Duration::from_secs(2));
-    let late = db.int("select min(id) from send_jobs").await;
+    let late = JobId(db.int("select min(id) from send_jobs").await);
     assert_eq!(worker.deliver_all().await, [begun, late, behind]);
 }
 
@@ -979,7 +980,7 @@ async fn a_job_routed_while_its_lane_is_being_deleted_is_not_lost() {
         let (mut recorder, mut claims) = recording.await.expect("records");
         let (mut router, routed) = routing.await.expect("routes");
         claims.extend(recorder.claims().await);
-        let all: Vec<i64> = claims.iter().chain(&routed).map(|c| c.job).collect();
+        let all: Vec<JobId> = claims.iter().chain(&routed).map(|c| c.job).collect();
         assert!(
             all.contains(&second) && all.contains(&other) && all.len() == 2,
             "{all:?}"
@@ -1058,7 +1059,7 @@ async fn operators_among_running_workers_break_nothing() {
                     let job = i64::try_from(chance.below(400)).expect("small");
                     let verb =
                         *chance.pick(&[Verb::Hold, Verb::Release, Verb::Release, Verb::Cancel]);
-                    let jobs: Vec<i64> = (job..job + 5).collect();
+                    let jobs: Vec<JobId> = (job..job + 5).map(JobId).collect();
                     match operate::apply(&pool, verb, &jobs, &operator()).await {
                         Ok(_) => {}
                         Err(error) => assert!(error.is_conflict(), "{error}"),
@@ -1083,7 +1084,7 @@ async fn many_workers(db: &Db, workers: usize, jobs: usize) {
 async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in_order: bool) {
     let left = format!("select count(*) from send_jobs where state not in ({ends})");
     use std::sync::Mutex;
-    let history: Arc<Mutex<Vec<(i64, String, bool)>>> = Arc::default();
+    let history: Arc<Mutex<Vec<(JobId, String, bool)>>> = Arc::default();
     let done = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for n in 0..workers {
@@ -1167,8 +1168,8 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
     for task in tasks {
         conflicts += task.await.expect("no worker failed");
     }
-    let mut running: HashMap<String, i64> = HashMap::new();
-    let mut begun: HashMap<String, i64> = HashMap::new();
+    let mut running: HashMap<String, JobId> = HashMap::new();
+    let mut begun: HashMap<String, JobId> = HashMap::new();
     let mut requests = 0;
     for (job, lane, starts) in history.lock().expect("history").iter() {
         if *starts {
@@ -1194,7 +1195,7 @@ async fn many_workers_until(db: &Db, workers: usize, jobs: usize, ends: &str, in
     eprintln!("{requests} requests, {conflicts} conflicts");
 }
 
-fn started(history: &std::sync::Mutex<Vec<(i64, String, bool)>>, claim: &Claim) {
+fn started(history: &std::sync::Mutex<Vec<(JobId, String, bool)>>, claim: &Claim) {
     history
         .lock()
         .expect("history")

@@ -12,9 +12,11 @@ use std::time::Duration;
 use postlane::attempt::Claim;
 use postlane::breaker::Change;
 use postlane::clock::BootInstant;
-use postlane::deliver::{SecretId, Secrets as _, report};
+use postlane::deliver::report;
+use postlane::job::{AttemptNo, JobId, Token};
 use postlane::judge::judge;
 use postlane::keyring::{Keyring, Pair};
+use postlane::secrets::{SecretId, Secrets as _};
 use rig::{SECRET, Setup, Sql, Worker, sandbox, until};
 use rustix::process::Signal;
 use support::{Db, Engine};
@@ -196,9 +198,9 @@ fn claim() -> Claim {
         ambiguous: 0,
         since_previous: None,
         lane: "1/id:a".into(),
-        token: 1,
-        job: 1,
-        number: 1,
+        token: Token(1),
+        job: JobId(1),
+        number: AttemptNo(1),
         page: "1".into(),
         body: "{}".into(),
         failures: 0,
@@ -226,7 +228,12 @@ fn a_page_pauses_only_once_both_of_its_secrets_are_refused() {
         let refusal = support::status_answer(401);
         let mut other = judge(&wire.rules, &refusal);
         let mut watched = breaker.lock().expect("not poisoned");
-        watched.saw(BootInstant::now(), "1", "1/id:other", &mut other);
+        watched.saw(
+            BootInstant::now(),
+            &"1".into(),
+            &"1/id:other".into(),
+            &mut other,
+        );
         drop(watched);
         wire.secrets = Arc::<Keyring>::clone(&ring);
         report(&claim(), &support::status_answer(status), signed, &wire);

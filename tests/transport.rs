@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use postlane::http::{Endpoint, Http};
-use postlane::job::{Outcome, Scope};
+use postlane::job::{Outcome, PauseWanted};
 use postlane::judge::{Answer, BODY_LIMIT, Evidence, Judgement, Phase, RuleSet, judge};
 
 const BODY: &[u8] = br#"{"page_id":1}"#;
@@ -173,7 +173,7 @@ async fn a_certificate_that_nobody_vouches_for_is_the_endpoints_fault() {
     let answer = post(&format!("https://127.0.0.1:{port}/")).await;
     let judgement = unsent(&answer, Phase::Tls);
     assert_eq!(judgement.rule, "transport.certificate");
-    assert_eq!(judgement.scope, Scope::Endpoint);
+    assert_eq!(judgement.scope, PauseWanted::Endpoint);
 }
 
 #[tokio::test]

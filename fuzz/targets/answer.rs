@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use postlane::job::{JobId, OnAmbiguous, Outcome, State};
+use postlane::job::{AttemptNo, JobId, OnAmbiguous, Outcome, State};
 use postlane::judge::{
     Answer, BODY_LIMIT, Evidence, Judgement, Phase, RuleSet, judge, judge_aloud,
 };
@@ -24,7 +24,7 @@ struct Input<'a> {
     phase: u8,
     flags: u8,
     now_unix_secs: i64,
-    job: JobId,
+    job: i64,
     /// `name: value` lines, a blank line, the body; without a status, the error.
     rest: &'a [u8],
 }
@@ -115,8 +115,8 @@ fn follows(input: &Input<'_>, judgement: &Judgement<'_>) {
         max_ambiguous: 5,
     };
     let attempted = Attempted {
-        job: input.job,
-        number: i64::from(input.kind) + 1,
+        job: JobId(input.job),
+        number: AttemptNo::after(i64::from(input.kind)),
         failures: i64::from(input.phase),
         ambiguous: i64::from(input.phase),
         others_pass: input.flags & 16 != 0,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::page::{moment, page, sorry, span, state};
 use super::{Rules, Shown};
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{AttemptNo, JobId};
 use crate::store::read::{Ahead, Attempt, Job, ahead, attempts, find};
 use crate::why::{self, Known, Secret};
 
@@ -164,7 +164,7 @@ fn timeline(attempts: &[Attempt]) -> Markup {
         @if attempts.is_empty() {
             p.muted { "None yet." }
         } @else {
-            @if attempts.first().is_some_and(|first| first.number > 1) {
+            @if attempts.first().is_some_and(|first| first.number > AttemptNo::FIRST) {
                 p.muted { "The last " (attempts.len()) "." }
             }
             ol.timeline {

@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ENDPOINT;
+use crate::job::PageId;
+use crate::scope::Scope;
 
 /// See the module. Paused lanes are nothing that a breaker minds.
 #[derive(Debug, Default)]
 pub(super) struct Paused {
     now: Scopes,
     /// What was decided here.
-    news: HashMap<String, News>,
+    news: HashMap<Scope, News>,
     /// Grows with each survey that begins and each change that is written.
     ticks: u64,
 }
@@ -23,7 +24,7 @@ pub(super) struct Paused {
 pub(super) struct Scopes {
     all: bool,
     pub(super) endpoint: bool,
-    pub(super) pages: HashSet<String>,
+    pub(super) pages: HashSet<PageId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +37,13 @@ struct News {
 }
 
 impl Scopes {
-    fn set(&mut self, scope: &str, paused: bool) {
-        match scope.strip_prefix("page:") {
-            Some(page) if paused => drop(self.pages.insert(page.to_owned())),
-            Some(page) => drop(self.pages.remove(page)),
-            None if scope == ENDPOINT => self.endpoint = paused,
-            None if scope == "all" => self.all = paused,
-            None => {}
+    fn set(&mut self, scope: &Scope, paused: bool) {
+        match scope {
+            Scope::Page(page) if paused => drop(self.pages.insert(page.clone())),
+            Scope::Page(page) => drop(self.pages.remove(page)),
+            Scope::Endpoint => self.endpoint = paused,
+            Scope::All => self.all = paused,
+            Scope::Lane(_) => {}
         }
     }
 }
@@ -58,7 +59,7 @@ impl Paused {
     pub(super) fn update<'s>(
         &mut self,
         ticket: u64,
-        scopes: impl Iterator<Item = &'s str>,
+        scopes: impl Iterator<Item = &'s Scope>,
         looked_at: impl Fn(&str) -> bool,
     ) -> Scopes {
         let mut seen = Scopes::default();
@@ -74,7 +75,7 @@ impl Paused {
     }
 
     /// A change was decided that is still to be written.
-    pub(super) fn news(&mut self, scope: &str, paused: bool) {
+    pub(super) fn news(&mut self, scope: &Scope, paused: bool) {
         let known = self.news.get(scope);
         let unwritten = known.map_or(0, |news| news.unwritten) + 1;
         let news = News {
@@ -82,12 +83,12 @@ impl Paused {
             unwritten,
             written: 0,
         };
-        self.news.insert(scope.to_owned(), news);
+        self.news.insert(scope.clone(), news);
         self.now.set(scope, paused);
     }
 
     /// One of them is written.
-    pub(super) fn written(&mut self, scope: &str) {
+    pub(super) fn written(&mut self, scope: &Scope) {
         self.ticks += 1;
         if let Some(news) = self.news.get_mut(scope) {
             news.unwritten = news.unwritten.saturating_sub(1);
@@ -96,8 +97,8 @@ impl Paused {
     }
 
     /// True if the page was not paused yet.
-    pub(super) fn insert(&mut self, page: &str) -> bool {
-        !self.now.pages.contains(page) && self.now.pages.insert(page.to_owned())
+    pub(super) fn insert(&mut self, page: &PageId) -> bool {
+        !self.now.pages.contains(page) && self.now.pages.insert(page.clone())
     }
 
     /// True if the page was paused.
@@ -121,7 +122,7 @@ impl Paused {
     }
 
     /// The pages that are paused themselves.
-    pub(super) fn pages(&self) -> &HashSet<String> {
+    pub(super) fn pages(&self) -> &HashSet<PageId> {
         &self.now.pages
     }
 

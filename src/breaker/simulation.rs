@@ -5,12 +5,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use super::*;
 use crate::clock::{Millis, millis};
+use crate::job::PageId;
 use crate::judge::{Answer, RuleSet, judge};
 use crate::pace::{Slot, Slots};
+use crate::scope::Pause;
 
 const ALL_PAGES: usize = 200;
 /// How long a run is, in milliseconds.
@@ -125,7 +127,7 @@ static JUDGED: LazyLock<HashMap<Option<Ill>, Judgement<'static>>> = LazyLock::ne
         .collect();
     // A rule that takes a person's refusal for the page's.
     let mut forbidden = judged[&Some(Ill::Gone)].clone();
-    (forbidden.scope, forbidden.pause_after) = (Scope::Page, Some(5));
+    (forbidden.scope, forbidden.pause_after) = (PauseWanted::Page, Some(5));
     judged.insert(Some(Ill::Forbidden), forbidden);
     judged
 });
@@ -159,7 +161,7 @@ struct Lane {
 
 #[derive(Debug)]
 struct Page {
-    name: Arc<str>,
+    name: PageId,
     spell: Option<Spell>,
     lanes: Vec<Lane>,
     /// Every so many milliseconds a job comes.
@@ -214,9 +216,9 @@ struct World {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     pages: Vec<Page>,
-    numbers: HashMap<Arc<str>, usize>,
+    numbers: HashMap<PageId, usize>,
     outage: Option<Spell>,
-    rows: BTreeMap<String, Row>,
+    rows: BTreeMap<Scope, Row>,
     workers: Vec<Worker>,
     due: BTreeSet<usize>,
     closings: usize,
@@ -453,11 +455,11 @@ impl World {
         began: u64,
     ) {
         let mut judgement = JUDGED[&ill].clone();
-        let name = Arc::clone(&self.pages[page].name);
+        let name = self.pages[page].name.clone();
         let is_sick = self.is_totally_sick(page, began) && self.is_totally_sick(page, self.now);
         let onset = self.pages[page].spell.map_or(0, |spell| spell.from);
         let is_known = self.now > onset + millis(settings().window) as u64 + 1_000;
-        if is_sick && is_known && !self.rows.contains_key(&page_scope(&name)) {
+        if is_sick && is_known && !self.rows.contains_key(&Scope::Page(name.clone())) {
             self.pages[page].unpaused += 1;
         }
         let passes = matches!(ill, None | Some(Ill::Gone));
@@ -472,7 +474,7 @@ impl World {
         breaker.saw(
             at(self.now),
             &name,
-            &format!("{name}/{lane}"),
+            &format!("{name}/{lane}").into(),
             &mut judgement,
         );
         if *alive == life
@@ -526,7 +528,7 @@ impl World {
                 if self.rows.contains_key(&scope) {
                     return;
                 }
-                if let Some(name) = scope.strip_prefix("page:") {
+                if let Scope::Page(name) = &scope {
                     let number = self.numbers[name];
                     let page = &mut self.pages[number];
                     assert!(
@@ -552,7 +554,7 @@ impl World {
             Change::Renew { .. } => {}
             Change::Close { scope } => {
                 let ended = self.rows.remove(&scope).is_some();
-                if ended && scope == ENDPOINT {
+                if ended && scope == Scope::Endpoint {
                     self.closings += 1;
                     let now = self.now as Millis;
                     for row in self.rows.values_mut() {
@@ -568,25 +570,28 @@ impl World {
     /// A cycle of a worker's ledger, without what only a database needs.
     fn cycle(&mut self, worker: usize) {
         let slots = self.workers[worker].slots.clone();
-        let names: Vec<(usize, Arc<str>)> = self
+        let names: Vec<(usize, PageId)> = self
             .due
             .iter()
-            .map(|page| (*page, Arc::clone(&self.pages[*page].name)))
+            .map(|page| (*page, self.pages[*page].name.clone()))
             .collect();
         let ticket = self.workers[worker].breaker.ticket();
-        let seen: Vec<String> = self.rows.keys().cloned().collect();
+        let seen: Vec<Scope> = self.rows.keys().cloned().collect();
         for change in self.workers[worker].breaker.changes() {
             self.write(change.clone());
             self.workers[worker].breaker.written(&change);
         }
         let now = self.now;
         let breaker = &mut self.workers[worker].breaker;
-        breaker.set_paused(at(now), ticket, seen.iter().map(|scope| &**scope), |_| true);
+        breaker.set_paused(at(now), ticket, seen.iter(), |_| true);
         let rows = self.rows.iter();
-        let pauses: HashMap<String, Option<Millis>> = rows
-            .map(|(scope, row)| (scope.clone(), Some(row.probe_at)))
+        let pauses: HashMap<Scope, Pause> = rows
+            .map(|(scope, row)| {
+                let probe_at = row.probe_at;
+                (scope.clone(), Pause::Worker { probe_at })
+            })
             .collect();
-        let with_work = names.iter().map(|(_, name)| &**name);
+        let with_work = names.iter().map(|(_, name)| name);
         let room = slots.free().min(64);
         let tries = match room {
             0 => Tries::default(),
@@ -595,7 +600,7 @@ impl World {
         let mut granted: HashMap<&str, usize> = HashMap::new();
         granted.extend(tries.trials.iter().map(|page| (&**page, 1)));
         for page in &tries.probes {
-            if let Some(row) = self.rows.get_mut(&page_scope(page))
+            if let Some(row) = self.rows.get_mut(&Scope::Page(page.clone()))
                 && row.probe_at <= now as Millis
             {
                 row.probe_at = now as Millis + row.wait.min(millis(MAX_PROBE));
@@ -605,17 +610,20 @@ impl World {
                 granted.insert(page, jobs);
             }
         }
-        let stopped = pauses.contains_key(ENDPOINT);
+        let stopped = pauses.contains_key(&Scope::Endpoint);
         let paused: HashSet<&str> = pauses
             .keys()
-            .filter_map(|s| s.strip_prefix("page:"))
+            .filter_map(|scope| match scope {
+                Scope::Page(page) => Some(&**page),
+                _ => None,
+            })
             .collect();
         let may = |name: &str| match granted.get(name) {
             Some(jobs) => *jobs,
             None if stopped || paused.contains(name) => 0,
             None => usize::MAX,
         };
-        let open: Vec<(usize, Arc<str>, usize)> = names
+        let open: Vec<(usize, PageId, usize)> = names
             .into_iter()
             .map(|(page, name)| (page, may(&name), name))
             .filter(|(_, jobs, _)| *jobs > 0)
@@ -670,7 +678,7 @@ impl World {
         if let Some(job) = lane_state.jobs.front_mut() {
             job.attempts += 1;
         }
-        let scope = page_scope(&state.name);
+        let scope = Scope::Page(state.name.clone());
         if sick && self.rows.contains_key(&scope) {
             state.probes += 1;
         }

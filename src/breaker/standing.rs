@@ -3,6 +3,7 @@
 use super::window::Window;
 use super::{FORGOTTEN, NAMED, PAGES, Settings};
 use crate::clock::BootInstant;
+use crate::job::PageId;
 use std::time::Duration;
 
 /// What failed in a row, over whom.
@@ -109,9 +110,9 @@ pub(super) struct Endpoint {
     passed: Option<BootInstant>,
     failed: Series,
     /// Pages that failed since it passed.
-    pub(super) pages: Vec<String>,
+    pub(super) pages: Vec<PageId>,
     /// Of them, those that were told that the URL is wrong.
-    astray: Vec<String>,
+    astray: Vec<PageId>,
     /// By which rule it is paused, as far as is known.
     pub(super) rule: Option<String>,
 }
@@ -134,7 +135,7 @@ impl Endpoint {
         &mut self,
         settings: &Settings,
         now: BootInstant,
-        page: &str,
+        page: &PageId,
         lane: u64,
         astray: bool,
     ) {
@@ -142,9 +143,9 @@ impl Endpoint {
             self.pages.clear();
             self.astray.clear();
         }
-        let note = |pages: &mut Vec<String>, most| {
+        let note = |pages: &mut Vec<PageId>, most| {
             if pages.len() < most && !pages.iter().any(|known| known == page) {
-                pages.push(page.to_owned());
+                pages.push(page.clone());
             }
         };
         note(&mut self.pages, NAMED);

@@ -1,6 +1,7 @@
 //! Judgements by hand, and what pauses of them.
 
 use super::*;
+use crate::scope::Pause;
 
 fn breaker() -> Breaker {
     Breaker::new(Settings {
@@ -13,12 +14,12 @@ fn breaker() -> Breaker {
     })
 }
 
-fn said(outcome: Outcome, scope: Scope) -> Judgement<'static> {
+fn said(outcome: Outcome, scope: PauseWanted) -> Judgement<'static> {
     let plain = Judgement::lost("test", "it said no");
     Judgement {
         outcome,
         scope,
-        counts: scope == Scope::None && outcome != Outcome::Throttled,
+        counts: scope == PauseWanted::None && outcome != Outcome::Throttled,
         ..plain
     }
 }
@@ -29,15 +30,19 @@ fn at(ms: u64) -> BootInstant {
 }
 
 fn delivered() -> Judgement<'static> {
-    said(Outcome::Delivered, Scope::None)
+    said(Outcome::Delivered, PauseWanted::None)
 }
 
 /// The page is what stands before the slash in `lane`. True if the attempt counts.
 fn saw(breaker: &mut Breaker, ms: u64, lane: &str, said: &Judgement<'static>) -> bool {
     let (page, _) = lane.split_once('/').expect("a lane");
     let mut judgement = said.clone();
-    breaker.saw(at(ms), page, lane, &mut judgement);
+    breaker.saw(at(ms), &page.into(), &lane.into(), &mut judgement);
     judgement.counts
+}
+
+fn scope(word: &str) -> Scope {
+    word.parse().expect("a scope")
 }
 
 fn opened(breaker: &mut Breaker) -> Vec<String> {
@@ -61,13 +66,14 @@ fn survey(breaker: &mut Breaker, ms: u64, scopes: &[&str]) {
 }
 
 fn told(breaker: &mut Breaker, ms: u64, ticket: u64, scopes: &[&str]) {
-    breaker.set_paused(at(ms), ticket, scopes.iter().copied(), |_| true);
+    let scopes: Vec<Scope> = scopes.iter().map(|word| scope(word)).collect();
+    breaker.set_paused(at(ms), ticket, scopes.iter(), |_| true);
 }
 
 /// Three pages fail, and no other is heard of.
 fn down() -> Breaker {
     let mut breaker = breaker();
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     for n in 0..20 {
         let lane = format!("{}/id:{n}", 1 + n % 3);
         saw(&mut breaker, n, &lane, &failed);
@@ -79,16 +85,16 @@ fn down() -> Breaker {
 fn tried(breaker: &mut Breaker, ms: u64, pauses: &[(&str, i64)], with_work: &[&str]) -> Tries {
     let pauses = pauses
         .iter()
-        .map(|(scope, at)| ((*scope).to_owned(), Some(*at)));
+        .map(|(word, at)| (scope(word), Pause::Worker { probe_at: *at }));
     let now = i64::try_from(ms).expect("fits");
-    let with_work = with_work.iter().copied();
-    breaker.tries(at(ms), now, &pauses.collect(), with_work, 64)
+    let with_work: Vec<PageId> = with_work.iter().map(|page| (*page).into()).collect();
+    breaker.tries(at(ms), now, &pauses.collect(), with_work.iter(), 64)
 }
 
 #[test]
 fn two_recipients_refused_in_a_row_pause_their_page_and_one_never_does() {
     let mut breaker = breaker();
-    let refused = said(Outcome::Retryable, Scope::Page);
+    let refused = said(Outcome::Retryable, PauseWanted::Page);
     for n in 0..50 {
         saw(&mut breaker, n * 60_000, "1/id:a", &refused);
     }
@@ -99,7 +105,7 @@ fn two_recipients_refused_in_a_row_pause_their_page_and_one_never_does() {
         "does not count"
     );
     assert_eq!(opened(&mut breaker), ["+page:1"]);
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     assert!(
         !saw(&mut breaker, last, "1/id:c", &failed),
         "nor does anything of a paused page"
@@ -114,7 +120,7 @@ fn two_recipients_refused_in_a_row_pause_their_page_and_one_never_does() {
 
 #[test]
 fn a_job_refused_while_others_pass_is_judged_alone_and_counts() {
-    for scope in [Scope::Page, Scope::Endpoint] {
+    for scope in [PauseWanted::Page, PauseWanted::Endpoint] {
         let mut breaker = breaker();
         let refused = said(Outcome::Retryable, scope);
         assert!(
@@ -134,7 +140,7 @@ fn a_job_refused_while_others_pass_is_judged_alone_and_counts() {
 #[test]
 fn a_throttled_recipient_slows_itself_and_two_slow_their_page() {
     let mut breaker = breaker();
-    let mut throttled = said(Outcome::Throttled, Scope::Page);
+    let mut throttled = said(Outcome::Throttled, PauseWanted::Page);
     throttled.retry_after = Some(Duration::from_secs(17));
     assert!(!saw(&mut breaker, 0, "1/id:a", &throttled));
     saw(&mut breaker, 0, "1/id:b", &delivered());
@@ -144,7 +150,7 @@ fn a_throttled_recipient_slows_itself_and_two_slow_their_page() {
     let opened = breaker.changes();
     assert!(
         matches!(&opened[..], [Change::Open { scope, wait, suspect: Suspect::Page, .. }]
-        if scope == "page:1" && wait.as_secs() == 17),
+        if *scope == self::scope("page:1") && wait.as_secs() == 17),
         "{opened:?}"
     );
 }
@@ -152,7 +158,7 @@ fn a_throttled_recipient_slows_itself_and_two_slow_their_page() {
 #[test]
 fn some_rules_want_more_recipients_in_a_row() {
     let mut breaker = breaker();
-    let mut refused = said(Outcome::Refused, Scope::Page);
+    let mut refused = said(Outcome::Refused, PauseWanted::Page);
     refused.pause_after = Some(5);
     for n in 0..40 {
         saw(&mut breaker, 0, &format!("1/id:{}", n % 4), &refused);
@@ -183,12 +189,12 @@ fn some_rules_want_more_recipients_in_a_row() {
 fn a_wrong_url_pauses_each_page_it_meets_and_the_endpoint_after_three() {
     for well in [
         delivered(),
-        said(Outcome::Refused, Scope::None),
-        said(Outcome::Retryable, Scope::Page),
-        said(Outcome::Throttled, Scope::Page),
+        said(Outcome::Refused, PauseWanted::None),
+        said(Outcome::Retryable, PauseWanted::Page),
+        said(Outcome::Throttled, PauseWanted::Page),
     ] {
         let mut breaker = breaker();
-        let refused = said(Outcome::Retryable, Scope::Endpoint);
+        let refused = said(Outcome::Retryable, PauseWanted::Endpoint);
         saw(&mut breaker, 0, "1/id:a", &refused);
         saw(&mut breaker, 0, "1/id:b", &refused);
         assert_eq!(opened(&mut breaker), ["+page:1"]);
@@ -198,14 +204,14 @@ fn a_wrong_url_pauses_each_page_it_meets_and_the_endpoint_after_three() {
         let changes = breaker.changes();
         assert!(
             matches!(&changes[..], [Change::Open { scope, pages, .. }]
-            if scope == "endpoint" && pages == &["1", "2", "3"]),
+            if *scope == Scope::Endpoint && pages == &["1", "2", "3"].map(PageId::from)),
             "{changes:?}"
         );
         saw(
             &mut breaker,
             0,
             "1/id:a",
-            &said(Outcome::Retryable, Scope::None),
+            &said(Outcome::Retryable, PauseWanted::None),
         );
         assert!(
             opened(&mut breaker).is_empty(),
@@ -218,7 +224,7 @@ fn a_wrong_url_pauses_each_page_it_meets_and_the_endpoint_after_three() {
 
 #[test]
 fn a_page_pauses_at_the_figures_of_the_circuit_and_not_before() {
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     let run = |attempts: usize, lanes: usize, good: usize, gap: u64| {
         let mut breaker = breaker();
         for n in 0..attempts {
@@ -246,7 +252,7 @@ fn a_page_pauses_at_the_figures_of_the_circuit_and_not_before() {
 
 #[test]
 fn one_sick_page_alone_is_never_taken_for_the_endpoint() {
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     let mut breaker = breaker();
     for n in 0..90 {
         saw(&mut breaker, n, &format!("1/id:{n}"), &failed);
@@ -260,7 +266,7 @@ fn one_sick_page_alone_is_never_taken_for_the_endpoint() {
 
 #[test]
 fn pages_that_fail_while_others_pass_are_paused_alone() {
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     let mut breaker = breaker();
     for n in 0..20 {
         for page in 1..=6 {
@@ -281,7 +287,7 @@ fn one_error_in_five_never_pauses() {
             _ => Outcome::Delivered,
         };
         let lane = format!("1/id:{n}");
-        saw(&mut breaker, n, &lane, &said(outcome, Scope::None));
+        saw(&mut breaker, n, &lane, &said(outcome, PauseWanted::None));
     }
     assert!(opened(&mut breaker).is_empty());
 }
@@ -289,7 +295,7 @@ fn one_error_in_five_never_pauses() {
 #[test]
 fn while_the_endpoint_is_paused_one_failure_pauses_its_page_and_one_success_ends_it() {
     let mut breaker = down();
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     assert!(!saw(&mut breaker, 30, "4/id:a", &failed), "does not count");
     assert_eq!(opened(&mut breaker), ["+page:4"]);
     saw(&mut breaker, 40, "5/id:a", &delivered());
@@ -308,7 +314,7 @@ fn a_page_without_a_pause_tries_a_job_at_once_while_the_endpoint_is_paused() {
     let tries = tried(&mut breaker, 100, &pauses, &["1", "2", "9"]);
     assert_eq!(
         (&*tries.trials, &*tries.probes),
-        (&["9".to_owned()][..], &["2".to_owned()][..])
+        (&["9".into()][..], &["2".into()][..])
     );
     assert_eq!(tries.next_in, Some(4900));
     // What hangs keeps nobody: the next job follows after a wait that doubles.
@@ -327,7 +333,7 @@ fn a_page_without_a_pause_tries_a_job_at_once_while_the_endpoint_is_paused() {
     survey(&mut breaker, 40_000, &["endpoint"]);
     assert_eq!(
         tried(&mut breaker, 40_000, &[("endpoint", 0)], &["9"]).trials,
-        ["9"]
+        ["9".into()]
     );
 }
 
@@ -357,18 +363,18 @@ fn who_has_failed_tries_after_who_has_not_and_many_pages_do_not_press() {
 #[test]
 fn what_an_operator_paused_is_not_tried() {
     let mut breaker = down();
-    for scope in ["all", "endpoint", "page:9"] {
-        let mut pauses = HashMap::from([("endpoint".to_owned(), Some(0))]);
-        pauses.insert(scope.to_owned(), None);
-        let tries = breaker.tries(at(100), 100, &pauses, ["9"].into_iter(), 64);
-        assert_eq!(tries, Tries::default(), "{scope}");
+    for word in ["all", "endpoint", "page:9"] {
+        let mut pauses = HashMap::from([(Scope::Endpoint, Pause::Worker { probe_at: 0 })]);
+        pauses.insert(scope(word), Pause::Operator);
+        let tries = breaker.tries(at(100), 100, &pauses, [PageId::from("9")].iter(), 64);
+        assert_eq!(tries, Tries::default(), "{word}");
     }
 }
 
 #[test]
 fn a_pause_that_somebody_ended_begins_anew() {
     let mut breaker = breaker();
-    let refused = said(Outcome::Retryable, Scope::Page);
+    let refused = said(Outcome::Retryable, PauseWanted::Page);
     saw(&mut breaker, 0, "1/id:a", &refused);
     saw(&mut breaker, 0, "1/id:b", &refused);
     assert_eq!(opened(&mut breaker), ["+page:1"]);
@@ -389,7 +395,7 @@ fn refused_signatures_are_the_pages_and_not_the_endpoints() {
             &mut breaker,
             n,
             &lane,
-            &said(Outcome::Retryable, Scope::Page),
+            &said(Outcome::Retryable, PauseWanted::Page),
         );
     }
     assert_eq!(opened(&mut breaker), ["+page:0", "+page:1", "+page:2"]);
@@ -398,20 +404,20 @@ fn refused_signatures_are_the_pages_and_not_the_endpoints() {
 #[test]
 fn a_page_that_is_paused_kills_no_job() {
     let mut breaker = breaker();
-    let refused = said(Outcome::Refused, Scope::Page);
+    let refused = said(Outcome::Refused, PauseWanted::Page);
     for lane in ["1/id:a", "1/id:b"] {
         saw(&mut breaker, 0, lane, &refused);
     }
     let mut probe = refused.clone();
-    breaker.saw(at(0), "1", "1/id:c", &mut probe);
+    breaker.saw(at(0), &"1".into(), &"1/id:c".into(), &mut probe);
     assert_eq!((probe.outcome, probe.counts), (Outcome::Retryable, false));
 }
 
 #[test]
 fn a_survey_that_began_before_a_pause_was_written_does_not_end_it() {
     let mut breaker = breaker();
-    let refused = said(Outcome::Retryable, Scope::Page);
-    let failed = said(Outcome::Ambiguous, Scope::None);
+    let refused = said(Outcome::Retryable, PauseWanted::Page);
+    let failed = said(Outcome::Ambiguous, PauseWanted::None);
     saw(&mut breaker, 0, "1/id:a", &refused);
     saw(&mut breaker, 0, "1/id:b", &refused);
     let old = breaker.ticket();
@@ -443,7 +449,10 @@ fn a_pause_that_goes_on_for_another_reason_says_so_once() {
         rule,
         ..said(Outcome::Retryable, scope)
     };
-    let (first, then) = (because("401", Scope::Page), because("405", Scope::Endpoint));
+    let (first, then) = (
+        because("401", PauseWanted::Page),
+        because("405", PauseWanted::Endpoint),
+    );
     saw(&mut breaker, 0, "1/id:a", &first);
     saw(&mut breaker, 0, "1/id:b", &first);
     saw(&mut breaker, 0, "1/id:c", &first);
@@ -452,7 +461,7 @@ fn a_pause_that_goes_on_for_another_reason_says_so_once() {
     saw(&mut breaker, 0, "1/id:e", &then);
     let changes = breaker.changes();
     assert!(
-        matches!(&changes[..], [Change::Renew { scope, rule, .. }] if scope == "page:1" && rule == "405"),
+        matches!(&changes[..], [Change::Renew { scope, rule, .. }] if *scope == self::scope("page:1") && rule == "405"),
         "{changes:?}"
     );
 }
@@ -462,7 +471,7 @@ fn pages_that_were_not_heard_of_for_long_are_forgotten() {
     let mut breaker = breaker();
     for page in 0..5000_u64 {
         let lane = format!("{page}/id:a");
-        let what = [delivered(), said(Outcome::Ambiguous, Scope::None)];
+        let what = [delivered(), said(Outcome::Ambiguous, PauseWanted::None)];
         saw(
             &mut breaker,
             page * 1000,
@@ -480,10 +489,11 @@ fn pages_that_were_not_heard_of_for_long_are_forgotten() {
 #[test]
 fn a_page_without_a_secret_is_news_once_until_secrets_change() {
     let mut breaker = breaker();
-    assert!(breaker.lacks_secret("1") && breaker.lacks_secret("2"));
-    assert!(!breaker.lacks_secret("1"));
+    let [one, two] = ["1", "2"].map(PageId::from);
+    assert!(breaker.lacks_secret(&one) && breaker.lacks_secret(&two));
+    assert!(!breaker.lacks_secret(&one));
     breaker.secret_changed("default", |page| page == "2");
-    assert!(breaker.lacks_secret("1") && !breaker.lacks_secret("2"));
+    assert!(breaker.lacks_secret(&one) && !breaker.lacks_secret(&two));
 }
 
 #[test]
@@ -494,7 +504,7 @@ fn another_secret_ends_the_pauses_of_its_pages_and_of_no_other() {
             &mut breaker,
             0,
             lane,
-            &said(Outcome::Retryable, Scope::Page),
+            &said(Outcome::Retryable, PauseWanted::Page),
         );
     }
     assert_eq!(opened(&mut breaker), ["+page:1", "+page:2"]);

@@ -8,9 +8,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::Breaker;
 use super::standing::Trial;
-use super::{Breaker, ENDPOINT};
 use crate::clock::{BootInstant, Millis, millis};
+use crate::job::PageId;
+use crate::scope::{Pause, Scope};
 
 /// Most jobs a second that a worker tries while the endpoint is paused.
 const TRIES: u32 = 32;
@@ -19,9 +21,9 @@ const TRIES: u32 = 32;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tries {
     /// Pages without a pause of their own that send one job through the paused endpoint.
-    pub trials: Vec<String>,
+    pub trials: Vec<PageId>,
     /// Paused pages whose probe is due: whoever takes the right to it in the database sends it.
-    pub probes: Vec<String>,
+    pub probes: Vec<PageId>,
     /// How long until there is more to try, in milliseconds.
     pub next_in: Option<Millis>,
 }
@@ -64,28 +66,31 @@ impl Budget {
 
 impl Breaker {
     /// Which of the pages `with_work` may try a job now, at most `room` of them. `pauses` are those of the
-    /// database, with the time of the next probe on its clock `now`; none if an operator set them.
+    /// database, `now` is its clock.
     pub fn tries<'p>(
         &mut self,
         at: BootInstant,
         now: Millis,
-        pauses: &HashMap<String, Option<Millis>>,
-        with_work: impl Iterator<Item = &'p str>,
+        pauses: &HashMap<Scope, Pause>,
+        with_work: impl Iterator<Item = &'p PageId>,
         room: usize,
     ) -> Tries {
         let mut tries = Tries::default();
-        let by_operator = |scope| matches!(pauses.get(scope), Some(None));
-        if by_operator("all") || by_operator(ENDPOINT) || pauses.values().all(Option::is_none) {
+        let by_operator = |scope: &Scope| pauses.get(scope) == Some(&Pause::Operator);
+        let is_operators = |pause: &Pause| *pause == Pause::Operator;
+        if by_operator(&Scope::All)
+            || by_operator(&Scope::Endpoint)
+            || pauses.values().all(is_operators)
+        {
             return tries;
         }
-        let endpoint = pauses.contains_key(ENDPOINT);
-        let paused: HashMap<&str, Option<Millis>> = pauses.iter().filter_map(own).collect();
+        let endpoint = pauses.contains_key(&Scope::Endpoint);
         let (mut trials, mut probes) = (Vec::new(), Vec::new());
         for page in with_work {
-            match paused.get(page) {
-                Some(None) => {}
-                Some(Some(due)) if *due > now => tries.wait(due - now),
-                Some(Some(due)) => probes.push((*due, page)),
+            match pauses.get(&Scope::Page(page.clone())) {
+                Some(Pause::Operator) => {}
+                Some(Pause::Worker { probe_at }) if *probe_at > now => tries.wait(probe_at - now),
+                Some(Pause::Worker { probe_at }) => probes.push((*probe_at, page)),
                 None if endpoint => {
                     let standing = self.pages.get(page);
                     let trial = standing
@@ -119,17 +124,14 @@ impl Breaker {
         }
         for (_, _, page) in trials {
             self.try_page(at, page);
-            tries.trials.push(page.to_owned());
+            tries.trials.push(page.clone());
         }
-        tries.probes = probes
-            .into_iter()
-            .map(|(_, page)| page.to_owned())
-            .collect();
+        tries.probes = probes.into_iter().map(|(_, page)| page.clone()).collect();
         tries
     }
 
     /// A page tries a job; the next one comes after a wait that doubles.
-    fn try_page(&mut self, at: BootInstant, page: &str) {
+    fn try_page(&mut self, at: BootInstant, page: &PageId) {
         let (epoch, first, longest) = (self.epoch, self.settings.probe, self.settings.max_probe);
         let standing = self.standing(page);
         standing.seen = Some(at);
@@ -138,11 +140,6 @@ impl Breaker {
         let next = at.later(wait);
         standing.trial = Some(Trial { epoch, next, wait });
     }
-}
-
-/// The page of a scope, if it is one's.
-fn own<'s>((scope, at): (&'s String, &Option<Millis>)) -> Option<(&'s str, Option<Millis>)> {
-    scope.strip_prefix("page:").map(|page| (page, *at))
 }
 
 /// The order in which a probe asks the lanes of a page, of which some are the newest (newest first) and some

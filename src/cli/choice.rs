@@ -243,7 +243,7 @@ impl Batches {
             total = u64::try_from(ids.len()).unwrap_or_default();
         } else {
             let newest = read::list(pool, &Selector::default(), None, 1).await?;
-            last = newest.first().map_or(0, |job| job.id);
+            last = newest.first().map_or(JobId::default(), |job| job.id);
             // Only a progress bar needs to know, and counting reads them all.
             if std::io::stderr().is_terminal() {
                 for (_, jobs) in count(pool, &selector).await? {
@@ -254,7 +254,7 @@ impl Batches {
         Ok(Self {
             selector,
             named: named.map(Vec::into_iter),
-            after: 0,
+            after: JobId::default(),
             last,
             total,
         })
@@ -313,7 +313,7 @@ mod tests {
         read_ids("1 2\t3", &mut ids).unwrap();
         read_ids(r#"{"id":4,"state":"dead"}"#, &mut ids).unwrap();
         read_ids(r#" {"id":"5"}"#, &mut ids).unwrap();
-        assert_eq!(ids, [1, 2, 3, 4, 5]);
+        assert_eq!(ids, [1, 2, 3, 4, 5].map(JobId));
         for wrong in ["x", "1.5", r#"{"ID":1}"#, r#"{"id":"x"}"#, "{"] {
             assert!(
                 matches!(read_ids(wrong, &mut ids), Err(Failure::Usage(_))),

@@ -14,7 +14,7 @@ use super::time::span;
 use super::{Failure, Globals, Out};
 use crate::clock::millis;
 use crate::config::{Config, rules_of};
-use crate::job::{Outcome, Scope};
+use crate::job::{AttemptNo, JobId, Outcome, PauseWanted};
 use crate::judge::{Answer, BODY_LIMIT, BUILT_IN, Evidence, Judgement, Passed, Phase, judge_aloud};
 use crate::retry::{self, Attempted};
 
@@ -90,8 +90,8 @@ impl Classify {
             passed.clear();
         }
         let first = Attempted {
-            job: 1,
-            number: 1,
+            job: JobId(1),
+            number: AttemptNo::FIRST,
             failures: 0,
             ambiguous: 0,
             others_pass: false,
@@ -242,10 +242,10 @@ fn counts(judgement: &Judgement<'_>) -> String {
 
 fn pause(judgement: &Judgement<'_>) -> String {
     let what = match (judgement.scope, judgement.outcome) {
-        (Scope::None, _) => "nothing",
-        (Scope::Page, Outcome::Throttled) => "the page goes more slowly",
-        (Scope::Page, _) => "the page",
-        (Scope::Endpoint, _) => "all pages",
+        (PauseWanted::None, _) => "nothing",
+        (PauseWanted::Page, Outcome::Throttled) => "the page goes more slowly",
+        (PauseWanted::Page, _) => "the page",
+        (PauseWanted::Endpoint, _) => "all pages",
     };
     match judgement.pause_after {
         Some(times) => format!("{what}, after {times} in a row"),

@@ -6,7 +6,7 @@ use super::change::Asking;
 use super::choice::{check_lane, check_page};
 use super::out::safe;
 use super::{Failure, Globals, Out};
-use crate::breaker::ENDPOINT;
+use crate::scope::Scope;
 use crate::store::operate::pause;
 use crate::store::{Use, read};
 
@@ -21,7 +21,7 @@ use crate::store::{Use, read};
     postlane pause --all")]
 pub struct Pause {
     #[command(flatten)]
-    pub scope: Scope,
+    pub scope: Which,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -32,7 +32,7 @@ pub struct Pause {
 /// What is paused or resumed.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Scope {
+pub struct Which {
     /// This page
     #[arg(long, value_name = "PAGE")]
     page: Option<String>,
@@ -47,23 +47,23 @@ pub struct Scope {
     all: bool,
 }
 
-impl Scope {
-    /// As it stands in `send_pauses`.
-    pub fn name(&self) -> Result<String, Failure> {
+impl Which {
+    /// As pauses have it.
+    pub fn scope(&self) -> Result<Scope, Failure> {
         match (&self.page, &self.lane) {
-            (Some(page), _) => check_page(page).map(|()| format!("page:{page}")),
-            (_, Some(lane)) => check_lane(lane).map(|()| format!("lane:{lane}")),
-            _ if self.endpoint => Ok(ENDPOINT.to_owned()),
-            _ => Ok("all".to_owned()),
+            (Some(page), _) => check_page(page).map(|()| Scope::Page(page.as_str().into())),
+            (_, Some(lane)) => check_lane(lane).map(|()| Scope::Lane(lane.as_str().into())),
+            _ if self.endpoint => Ok(Scope::Endpoint),
+            _ => Ok(Scope::All),
         }
     }
 }
 
 impl Pause {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
-        let scope = self.scope.name()?;
+        let scope = self.scope.scope()?;
         let (_, pool) = globals.open(Use::Write, out).await?;
-        let shown = safe(&scope);
+        let shown = safe(&scope.to_string());
         let new = if self.dry_run {
             let pauses = read::pauses(&pool).await?;
             !pauses.iter().any(|pause| pause.scope == scope)

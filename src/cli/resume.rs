@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::change::Asking;
 use super::out::safe;
-use super::pause::Scope;
+use super::pause::Which;
 use super::{Failure, Globals, Out};
+use crate::scope::Scope;
 use crate::store::operate::resume;
 use crate::store::{Use, read};
 
@@ -20,7 +21,7 @@ use crate::store::{Use, read};
     postlane resume --all --dry-run")]
 pub struct Resume {
     #[command(flatten)]
-    scope: Scope,
+    scope: Which,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -30,9 +31,9 @@ pub struct Resume {
 
 impl Resume {
     pub async fn run(&self, globals: &Globals, out: &mut Out) -> Result<(), Failure> {
-        let scope = self.scope.name()?;
+        let scope = self.scope.scope()?;
         let (_, pool) = globals.open(Use::Write, out).await?;
-        let shown = safe(&scope);
+        let shown = safe(&scope.to_string());
         let was = if self.dry_run {
             let pauses = read::pauses(&pool).await?;
             pauses.iter().any(|pause| pause.scope == scope)
@@ -46,7 +47,7 @@ impl Resume {
         }
         for pause in read::pauses(&pool).await? {
             if pause.scope != scope {
-                let scope = safe(&pause.scope);
+                let scope = safe(&pause.scope.to_string());
                 let why = match safe(&pause.evidence()) {
                     why if why.is_empty() => why,
                     why => format!(": {why}"),
@@ -60,7 +61,7 @@ impl Resume {
         match was {
             true => Ok(()),
             // What is paused all the same has been told, with the names that resume takes.
-            false if scope == "all" => Err(Failure::Nothing(
+            false if scope == Scope::All => Err(Failure::Nothing(
                 "there is no pause of everything (`pause --all`) to end".to_owned(),
             )),
             false => Err(Failure::Nothing(format!("{shown} is not paused"))),

@@ -20,9 +20,9 @@ use super::{Failure, Globals, Out, limits, log};
 use crate::admin::{self, Admin, Readers};
 use crate::clock::BootInstant;
 use crate::config::Config;
-use crate::deliver::Secrets as _;
 use crate::events::Events;
 use crate::keyring::Keyring;
+use crate::secrets::Secrets as _;
 use crate::service::{self, Service};
 use crate::store::{self, workers};
 

@@ -37,7 +37,7 @@ impl Stats {
                 let since = utc(pause.since);
                 let probe_at = pause.probe_at.map(utc);
                 json!({
-                    "scope": pause.scope, "since": since, "who": pause.who, "why": pause.why,
+                    "scope": pause.scope.to_string(), "since": since, "who": pause.who, "why": pause.why,
                     "rule": pause.rule, "pages": pause.pages, "waiting": pause.waiting,
                     "probe_at": probe_at,
                 })
@@ -116,7 +116,7 @@ impl Stats {
             let colon = if words.is_empty() { "" } else { ": " };
             out.line(format_args!(
                 "paused: {} since {} by {}{colon}{}",
-                safe(&pause.scope),
+                safe(&pause.scope.to_string()),
                 local(pause.since, now),
                 safe(&pause.who),
                 words.join("; ")

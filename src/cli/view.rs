@@ -7,12 +7,13 @@ use serde_json::value::RawValue;
 
 use super::time::utc;
 use crate::clock::Millis;
+use crate::job::{AttemptNo, JobId};
 use crate::store::read::{Attempt, Job, raw};
 
 /// A job in JSON.
 #[derive(Serialize)]
 pub struct JobView<'a> {
-    id: i64,
+    id: JobId,
     page_id: &'a str,
     recipient: Option<Box<RawValue>>,
     message: Option<Box<RawValue>>,
@@ -29,7 +30,7 @@ pub struct JobView<'a> {
     attempts: i64,
     failures: i64,
     possible_duplicate: bool,
-    requeued_from: Option<i64>,
+    requeued_from: Option<JobId>,
     due_at: String,
     reason: Option<&'a str>,
     last_status: Option<i64>,
@@ -45,7 +46,7 @@ pub struct JobView<'a> {
 /// An attempt in JSON.
 #[derive(Serialize)]
 pub struct AttemptView<'a> {
-    number: i64,
+    number: AttemptNo,
     started_at: String,
     finished_at: Option<String>,
     outcome: Option<&'a str>,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use super::{file, keys};
-use crate::deliver::Slot;
+use crate::secrets::Slot;
 
 /// The folder that systemd mounts a unit's credentials in.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::job::{JobId, Outcome, State};
+use crate::job::{AttemptNo, JobId, Outcome, PageId, State};
+use crate::scope::Scope;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub enum Event<'a> {
         /// The page.
         page: &'a str,
         /// Which attempt of the job.
-        number: i64,
+        number: AttemptNo,
         /// How it ended.
         outcome: Outcome,
         /// The rule that judged it.
@@ -54,7 +55,7 @@ pub enum Event<'a> {
         /// The job.
         job: JobId,
         /// Which attempt of the job.
-        number: i64,
+        number: AttemptNo,
     },
     /// The database refuses to record how an attempt of a job ended; its lane waits, the others go on.
     Refused {
@@ -121,21 +122,21 @@ pub enum Event<'a> {
     },
     /// A worker paused a page or the endpoint.
     Paused {
-        /// `page:ID` or `endpoint`.
-        scope: &'a str,
+        /// Which.
+        scope: &'a Scope,
         /// The rule that judged the answer.
         rule: &'a str,
         /// What the answer said.
         why: &'a str,
         /// The first pages that failed, if it is the endpoint.
-        pages: &'a [String],
+        pages: &'a [PageId],
         /// Before one job is tried.
         probe_in: Duration,
     },
     /// A page or the endpoint that a worker paused goes on.
     Resumed {
-        /// `page:ID` or `endpoint`.
-        scope: &'a str,
+        /// Which.
+        scope: &'a Scope,
     },
     /// A page goes on with its other secret: the one in use was refused.
     SecretSwitched {

@@ -14,7 +14,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Event;
-use crate::breaker::ENDPOINT;
 use crate::clock::BootInstant;
 use crate::job::{Outcome, State};
 
@@ -98,13 +97,13 @@ impl Metrics {
             "pauses_opened",
             "Pauses that workers set, by what was paused",
             "scope",
-            &["page", ENDPOINT],
+            &["page", "endpoint"],
         );
         let pauses_closed = labelled(
             "pauses_closed",
             "Pauses that workers ended, by what was paused",
             "scope",
-            &["page", ENDPOINT],
+            &["page", "endpoint"],
         );
         let attempt_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
         registry.register_with_unit(
@@ -298,8 +297,8 @@ impl Metrics {
                 return last;
             }
             Event::Conflict { .. } => drop(self.conflicts.inc()),
-            Event::Paused { scope, .. } => self.pauses_opened.inc(kind_of(scope)),
-            Event::Resumed { scope } => self.pauses_closed.inc(kind_of(scope)),
+            Event::Paused { scope, .. } => self.pauses_opened.inc(scope.kind()),
+            Event::Resumed { scope } => self.pauses_closed.inc(scope.kind()),
             Event::Healed { lanes } => add(&self.healed, lanes),
             Event::SweepFailed { step, error } => {
                 self.sweep_failures.inc();
@@ -412,12 +411,4 @@ const ENDS: [&str; 3] = [
 
 fn add(counter: &Counter, count: usize) {
     counter.inc_by(u64::try_from(count).unwrap_or_default());
-}
-
-/// As many series as there are kinds of scopes.
-fn kind_of(scope: &str) -> &'static str {
-    match scope.starts_with("page:") {
-        true => "page",
-        false => ENDPOINT,
-    }
 }

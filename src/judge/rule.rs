@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::answer::{Answer, Phase};
 use super::said::{Class, Field, Reading, Said, bounded};
 use super::value::{Pattern, Statuses};
-use crate::job::{Outcome, Scope, words};
+use crate::job::{Outcome, PauseWanted, words};
 
 words! {
     /// What is certain of an attempt without a status (`when.transport`).
@@ -49,7 +49,7 @@ pub(super) struct Verdict {
     pub(super) counts: bool,
     pub(super) hold: bool,
     pub(super) cap: Option<u32>,
-    pub(super) pause: Scope,
+    pub(super) pause: PauseWanted,
     pub(super) pause_after: Option<u32>,
     pub(super) wait: Option<Duration>,
     pub(super) reason: Option<String>,
@@ -283,11 +283,11 @@ impl Verdict {
             ),
             (self.cap == Some(0), "cap = 0: use at least 1"),
             (
-                self.pause != Scope::None && *outcome == Outcome::Delivered,
+                self.pause != PauseWanted::None && *outcome == Outcome::Delivered,
                 "pause is not for what was delivered",
             ),
             (
-                self.pause_after.is_some() && self.pause == Scope::None,
+                self.pause_after.is_some() && self.pause == PauseWanted::None,
                 "pause_after needs a pause: \"page\" or \"endpoint\"",
             ),
             (

@@ -13,7 +13,7 @@ use super::cover;
 use super::rule::{Facts, Rule, Verdict, When};
 use super::said::Reading;
 use super::value::Wait;
-use crate::job::{Outcome, Scope};
+use crate::job::{Outcome, PauseWanted};
 
 /// The format of rule sets that this program reads.
 pub const VERSION: i64 = 1;
@@ -67,7 +67,7 @@ struct Written {
     #[serde(default)]
     hold: bool,
     cap: Option<u32>,
-    pause: Option<Scope>,
+    pause: Option<PauseWanted>,
     pause_after: Option<u32>,
     wait: Option<Wait>,
     reason: Option<String>,
@@ -156,9 +156,9 @@ impl RuleSet {
 
 impl Written {
     fn rule(self, line: usize) -> Result<Rule, String> {
-        let pause = self.pause.unwrap_or(Scope::None);
+        let pause = self.pause.unwrap_or(PauseWanted::None);
         let blameless = matches!(self.outcome, Outcome::Throttled | Outcome::NotSent)
-            || pause != Scope::None && self.pause_after.is_none();
+            || pause != PauseWanted::None && self.pause_after.is_none();
         let rule = Rule {
             name: named(self.name.into_inner())?,
             line,

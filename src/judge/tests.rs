@@ -43,7 +43,7 @@ fn status(status: u16, body: &str) -> Judgement<'static> {
 }
 
 #[track_caller]
-fn is(judgement: &Judgement<'_>, rule: &str, outcome: Outcome, scope: Scope) {
+fn is(judgement: &Judgement<'_>, rule: &str, outcome: Outcome, scope: PauseWanted) {
     let found = (judgement.rule, judgement.outcome, judgement.scope);
     assert_eq!(found, (rule, outcome, scope), "{judgement:?}");
 }

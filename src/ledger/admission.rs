@@ -8,9 +8,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Ledger, Step, span};
-use crate::breaker::{Breaker, Change, ENDPOINT, Settings as Circuit, breadth, page_scope};
+use crate::breaker::{Breaker, Change, Settings as Circuit, breadth};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
+use crate::job::PageId;
+use crate::scope::{Pause, Scope};
 use crate::store::survey::{self, Question, Survey};
 use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
@@ -32,11 +34,11 @@ const KNOWN_ALLOWANCES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     /// Those that may send.
-    pub eligible: Arc<HashSet<Arc<str>>>,
+    pub eligible: Arc<HashSet<PageId>>,
     /// Of those, the ones with due lanes and a slot to send with.
-    pub due: Vec<Arc<str>>,
+    pub due: Vec<PageId>,
     /// Of those, the ones with marks.
-    pub marks: Vec<Arc<str>>,
+    pub marks: Vec<PageId>,
     pub timers_due: bool,
     /// Nothing is paused, and no lane or timer is due: until the first is, only marks and ends can change that.
     pub is_calm: bool,
@@ -54,7 +56,7 @@ const PROBE_FOR: Duration = Duration::from_secs(1);
 /// How many jobs may be sent of what is paused, to see whether it is well.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    pages: HashMap<Arc<str>, Probe>,
+    pages: HashMap<PageId, Probe>,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ struct Probe {
 }
 
 impl Probes {
-    fn grant(&mut self, page: Arc<str>, jobs: usize) {
+    fn grant(&mut self, page: PageId, jobs: usize) {
         let probe = Probe {
             left: jobs,
             granted: BootInstant::now(),
@@ -76,7 +78,7 @@ impl Probes {
     }
 
     /// Begins a cycle: what was not used is kept for a moment, if it is still needed.
-    fn keep(&mut self, is_paused: impl Fn(&str) -> bool) {
+    fn keep(&mut self, is_paused: impl Fn(&PageId) -> bool) {
         self.pages.retain(|page, probe| {
             probe.is_new = false;
             probe.left > 0 && probe.granted.elapsed() < PROBE_FOR && is_paused(page)
@@ -91,7 +93,7 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// What the last survey saw: while it is fresh, cycles that only write ends or take marks need none of their own.
 pub(super) struct View {
-    eligible: Arc<HashSet<Arc<str>>>,
+    eligible: Arc<HashSet<PageId>>,
     /// The database's clock, and this machine's after it: what is added since never runs ahead of the database's.
     now: Millis,
     at: BootInstant,
@@ -191,10 +193,13 @@ impl Ledger {
             }
         }
         // An operator's pause of the endpoint is none that an answer ends, or that says anything of a page.
-        let scopes = survey.pauses.iter().map(|(scope, at)| match at {
-            None if scope == ENDPOINT => "all",
-            _ => scope,
-        });
+        let scopes = survey
+            .pauses
+            .iter()
+            .map(|(scope, pause)| match (scope, pause) {
+                (Scope::Endpoint, Pause::Operator) => &Scope::All,
+                _ => scope,
+            });
         let looked_at = survey.pages.iter().map(|page| &*page.page);
         let looked_at: HashSet<&str> = looked_at.collect();
         let is_whole = self.agenda.saw_all();
@@ -212,10 +217,15 @@ impl Ledger {
             Change::Open { scope, wait, .. } => {
                 if pauses::open(pool, change, &self.settings.worker, now).await? {
                     self.tell_paused(change);
-                    let probe_at = Some(now + millis(*wait));
-                    survey.pauses.insert(scope.clone(), probe_at);
+                    let probe_at = now + millis(*wait);
+                    survey
+                        .pauses
+                        .insert(scope.clone(), Pause::Worker { probe_at });
                 } else {
-                    survey.pauses.entry(scope.clone()).or_insert(None);
+                    survey
+                        .pauses
+                        .entry(scope.clone())
+                        .or_insert(Pause::Operator);
                 }
             }
             Change::Renew { scope, rule, why } => pauses::renew(pool, scope, rule, why).await?,
@@ -223,10 +233,10 @@ impl Ledger {
                 if pauses::close(pool, scope, now).await? {
                     self.events.emit(&Event::Resumed { scope });
                 }
-                if survey.pauses.get(scope).is_some_and(Option::is_some) {
+                if let Some(Pause::Worker { .. }) = survey.pauses.get(scope) {
                     survey.pauses.remove(scope);
                 }
-                return Ok(scope == ENDPOINT);
+                return Ok(*scope == Scope::Endpoint);
             }
         }
         Ok(false)
@@ -256,9 +266,9 @@ impl Ledger {
     /// there is more to try.
     async fn probe(&mut self, survey: &Survey) -> Result<Option<Millis>> {
         let pauses = &survey.pauses;
-        let endpoint = pauses.contains_key(ENDPOINT);
+        let endpoint = pauses.contains_key(&Scope::Endpoint);
         self.probes
-            .keep(|page| endpoint || pauses.contains_key(&page_scope(page)));
+            .keep(|page| endpoint || pauses.contains_key(&Scope::Page(page.clone())));
         let free = self.slots.free().min(PAGES);
         if pauses.is_empty() || free == 0 {
             return Ok(None);
@@ -267,7 +277,7 @@ impl Ledger {
         let has_work =
             |page: &&survey::Page| page.has_marks || page.due.is_some_and(|due| due <= now);
         let (secrets, probes) = (&self.settings.secrets, &self.probes.pages);
-        let with_work = survey.pages.iter().filter(has_work).map(|page| &*page.page);
+        let with_work = survey.pages.iter().filter(has_work).map(|page| &page.page);
         let with_work = with_work.filter(|page| secrets.has(page) && !probes.contains_key(*page));
         let at = BootInstant::now();
         let (tries, first, longest) = {
@@ -279,13 +289,13 @@ impl Ledger {
             (tries, *probe, *max_probe)
         };
         for page in tries.trials {
-            self.probes.grant(page.into(), 1);
+            self.probes.grant(page, 1);
         }
         for page in tries.probes {
-            let scope = page_scope(&page);
+            let scope = Scope::Page(page.clone());
             if let Some(right) = pauses::probe(&self.pool, &scope, now, longest).await? {
                 let jobs = breadth(right.people, right.wait, first);
-                self.probes.grant(page.into(), jobs);
+                self.probes.grant(page, jobs);
             }
         }
         Ok(tries.next_in)
@@ -322,7 +332,8 @@ impl Ledger {
         }
         let tries_in = self.probe(&survey).await?;
         let now = survey.now;
-        let stopped = survey.pauses.contains_key("all") || survey.pauses.contains_key(ENDPOINT);
+        let stopped =
+            survey.pauses.contains_key(&Scope::All) || survey.pauses.contains_key(&Scope::Endpoint);
         if !stopped && std::mem::replace(&mut self.stopped, stopped) {
             self.agenda.wake_all(now);
         }
@@ -331,7 +342,7 @@ impl Ledger {
         for page in &survey.pages {
             let wants = self.wants(page, &survey);
             if wants.is_some() && (self.is_probed(&page.page) || !self.is_paused(page, &survey)) {
-                eligible.insert(Arc::clone(&page.page));
+                eligible.insert(page.page.clone());
             }
             self.agenda.wants(&page.page, wants, now);
         }
@@ -354,7 +365,7 @@ impl Ledger {
             && self
                 .recent
                 .keys()
-                .all(|page| !survey.pauses.contains_key(&page_scope(page)));
+                .all(|page| !survey.pauses.contains_key(&Scope::Page(page.clone())));
         let with_marks = marks.len();
         pages.due = self.choose(due, now);
         // Marks of a page without a slot can wait; lanes made of them would only lie there.
@@ -392,11 +403,10 @@ impl Ledger {
             true => survey.now,
             false => page.due?,
         };
-        let paused = survey.pauses.get(&page_scope(name));
-        match paused {
+        match survey.pauses.get(&Scope::Page(name.clone())) {
             _ if self.is_probed(name) => Some(at),
-            Some(None) => None,
-            Some(Some(probe_at)) => Some(at.max(*probe_at)),
+            Some(Pause::Operator) => None,
+            Some(Pause::Worker { probe_at }) => Some(at.max(*probe_at)),
             None if !self.settings.secrets.has(name) => {
                 if !self.stopped && self.breaker().lacks_secret(name) {
                     self.events.emit(&Event::NoSecret { page: name });
@@ -409,13 +419,13 @@ impl Ledger {
     }
 
     fn is_paused(&self, page: &survey::Page, survey: &Survey) -> bool {
-        self.stopped || survey.pauses.contains_key(&page_scope(&page.page))
+        self.stopped || survey.pauses.contains_key(&Scope::Page(page.page.clone()))
     }
 
     /// The pages whose turn it is: at most [`PAGES`] that may take a slot, who has waited longest first; but half of the
     /// turns are for pages that have just got their first job, so that a newcomer does not wait for thousands. Who may take
     /// none waits behind the others.
-    fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<Arc<str>> {
+    fn choose(&mut self, mut pages: Vec<&survey::Page>, now: Millis) -> Vec<PageId> {
         pages.sort_by_cached_key(|page| self.agenda.place(&page.page));
         let (new, old): (Vec<_>, Vec<_>) = pages
             .into_iter()
@@ -426,7 +436,7 @@ impl Ledger {
                 if !self.slots.may_take(page) {
                     self.agenda.set(page, Some(now));
                 } else if chosen.len() < most {
-                    chosen.push(Arc::clone(page));
+                    chosen.push(page.clone());
                 }
             }
         }
@@ -449,13 +459,13 @@ impl Ledger {
 
     /// Makes sure that pages with a rate have some of it in hand. Returns those that have none, and how long until they
     /// have.
-    async fn draw(&mut self, pages: &Pages) -> Result<HashMap<Arc<str>, Millis>> {
+    async fn draw(&mut self, pages: &Pages) -> Result<HashMap<PageId, Millis>> {
         let mut asked = BTreeMap::new();
         for page in pages.due.iter().chain(&pages.marks) {
             if let Some(rate) = self.rate(page)
                 && self.by_rate(page) == 0
             {
-                asked.insert(Arc::clone(page), (rate, self.slots.share(page)));
+                asked.insert(page.clone(), (rate, self.slots.share(page)));
             }
         }
         let mut empty = HashMap::new();
@@ -471,7 +481,7 @@ impl Ledger {
                 left: drawn.granted,
                 drawn: BootInstant::now(),
             };
-            self.allowances.insert(Arc::clone(&page), allowance);
+            self.allowances.insert(page.clone(), allowance);
             if drawn.granted == 0 {
                 empty.insert(page, drawn.wait);
             }

@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound::{Excluded, Included, Unbounded};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{BootInstant, Millis, millis};
-use crate::job::JobId;
+use crate::job::{JobId, PageId};
 use crate::store::survey::{From, Page, Question, Survey, WALK};
 
 /// Most pages that a survey looks at because their time has come.
@@ -36,26 +35,26 @@ const TRAILS: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     /// When each page wants to be looked at, on the database's clock.
-    wakes: BTreeMap<Arc<str>, Millis>,
+    wakes: BTreeMap<PageId, Millis>,
     /// The same by time: who has waited longest comes first. Of one time each ledger has an order of its own, so that two
     /// do not always ask the same pages.
-    order: BTreeSet<(Millis, u64, Arc<str>)>,
+    order: BTreeSet<(Millis, u64, PageId)>,
     hasher: RandomState,
     /// Pages of which this ledger has changed something.
-    touched: HashSet<Arc<str>>,
+    touched: HashSet<PageId>,
     /// Pages that the last survey was asked to look at.
-    asked: HashSet<Arc<str>>,
+    asked: HashSet<PageId>,
     /// Pages that were found by a new job and have not had a turn since.
-    new: HashSet<Arc<str>>,
+    new: HashSet<PageId>,
     walk: Walk,
     /// The last survey has looked at all pages.
     saw_all: bool,
     /// The newest jobs.
     newest: Option<Newest>,
     /// Pages at which the last survey has looked from the front.
-    front: HashSet<Arc<str>>,
+    front: HashSet<PageId>,
     /// Pages that were served lately, and from where to look at them.
-    trails: HashMap<Arc<str>, Trail>,
+    trails: HashMap<PageId, Trail>,
     /// The database's clock, and when it was read.
     clock: Option<(Millis, BootInstant)>,
 }
@@ -99,7 +98,7 @@ struct Trail {
 /// Where the walk over all pages is.
 #[derive(Debug, Default)]
 struct Walk {
-    from: Arc<str>,
+    from: PageId,
     /// The last one came from the beginning to the end.
     is_whole: bool,
     /// The last one has found something to do, and goes on at once.
@@ -134,7 +133,7 @@ impl Walk {
         self.is_whole && self.took.len() == STEPS && self.least() > SLOW
     }
 
-    fn step(&mut self, to: Option<Arc<str>>, took: Duration) {
+    fn step(&mut self, to: Option<PageId>, took: Duration) {
         self.took.push_front(took);
         self.took.truncate(STEPS);
         self.last = Some(BootInstant::now());
@@ -149,22 +148,22 @@ impl Walk {
 
 impl Agenda {
     /// What the next survey looks at; `also` in any case.
-    pub fn question(&mut self, also: impl Iterator<Item = Arc<str>>) -> Question {
-        let mut pages: HashSet<Arc<str>> = also.collect();
+    pub fn question(&mut self, also: impl Iterator<Item = PageId>) -> Question {
+        let mut pages: HashSet<PageId> = also.collect();
         let walks = self.walk.next_in().is_zero();
         let mut newer_than = JobId::MAX;
         if !(self.walk.is_whole && walks) {
             pages.extend(self.touched.drain());
             pages.extend(self.new.iter().take(ASKED).cloned());
             pages.extend(self.due().take(ASKED).cloned());
-            newer_than = self.newest.map_or(JobId::MAX, |newest| newest.then);
+            newer_than = self.newest.map_or(JobId::MAX, |newest| JobId(newest.then));
         }
         self.touched.clear();
-        let from = |page: &Arc<str>| (Arc::clone(page), self.next_from(page));
+        let from = |page: &PageId| (page.clone(), self.next_from(page));
         let from = pages.iter().map(from).collect();
         self.asked = pages;
         Question {
-            from: Arc::clone(&self.walk.from),
+            from: self.walk.from.clone(),
             walk: if walks { WALK } else { 0 },
             newer_than,
             pages: from,
@@ -191,7 +190,7 @@ impl Agenda {
     }
 
     /// Marks of a page were taken, up to this one.
-    pub fn took(&mut self, page: &Arc<str>, mark: i64) {
+    pub fn took(&mut self, page: &PageId, mark: i64) {
         let now = BootInstant::now();
         if self.trails.len() > TRAILS {
             self.trails
@@ -203,7 +202,7 @@ impl Agenda {
             due: 0,
             front: None,
         };
-        let trail = self.trails.entry(Arc::clone(page)).or_insert_with(new);
+        let trail = self.trails.entry(page.clone()).or_insert_with(new);
         trail.marks.note(mark, now);
     }
 
@@ -212,14 +211,14 @@ impl Agenda {
     pub fn note(&mut self, question: &Question, survey: &Survey, took: Duration) {
         let now = BootInstant::now();
         self.clock = Some((survey.now, now));
-        let newest = self.newest.get_or_insert(Newest::new(survey.newest, now));
-        newest.note(survey.newest, now);
-        let asked: HashMap<&Arc<str>, From> = question
+        let newest = self.newest.get_or_insert(Newest::new(survey.newest.0, now));
+        newest.note(survey.newest.0, now);
+        let asked: HashMap<&PageId, From> = question
             .pages
             .iter()
             .map(|(page, from)| (page, *from))
             .collect();
-        let is_walked = |page: &Arc<str>| {
+        let is_walked = |page: &PageId| {
             let to = survey.walked_to.as_ref();
             question.walk > 0 && *page > question.from && to.is_none_or(|to| page <= to)
         };
@@ -229,7 +228,7 @@ impl Agenda {
             if from != From::default() && !is_walked(page) {
                 continue;
             }
-            self.front.insert(Arc::clone(page));
+            self.front.insert(page.clone());
             if let Some(trail) = self.trails.get_mut(page) {
                 trail.front = Some(now);
                 trail.due = due.unwrap_or(Millis::MAX).min(survey.now - LATE);
@@ -241,16 +240,16 @@ impl Agenda {
             page.is_new && !self.asked.contains(name) && !self.wakes.contains_key(name)
         };
         let new = survey.pages.iter().filter(is_new);
-        self.new.extend(new.map(|page| Arc::clone(&page.page)));
+        self.new.extend(new.map(|page| page.page.clone()));
         if question.walk > 0 {
-            let seen: HashSet<&Arc<str>> = survey.pages.iter().map(|page| &page.page).collect();
+            let seen: HashSet<&PageId> = survey.pages.iter().map(|page| &page.page).collect();
             let to = match &survey.walked_to {
                 Some(page) => Included(page),
                 None => Unbounded,
             };
             let walked = self
                 .wakes
-                .range::<Arc<str>, _>((Excluded(&question.from), to));
+                .range::<PageId, _>((Excluded(&question.from), to));
             let gone = walked
                 .map(|(page, _)| page)
                 .filter(|page| !seen.contains(page));
@@ -273,7 +272,7 @@ impl Agenda {
     }
 
     /// When a page wants to be looked at, if at all; one that waits keeps its place.
-    pub fn wants(&mut self, page: &Arc<str>, at: Option<Millis>, now: Millis) {
+    pub fn wants(&mut self, page: &PageId, at: Option<Millis>, now: Millis) {
         let waits = self.wakes.get(page).is_some_and(|wake| *wake <= now);
         if at.is_none_or(|at| at > now) || !waits {
             self.set(page, at.map(|at| at.max(now)));
@@ -284,9 +283,9 @@ impl Agenda {
     }
 
     /// A page has had its turn, or cannot take it: if it still wants something, it is the last.
-    pub fn set(&mut self, page: &Arc<str>, at: Option<Millis>) {
+    pub fn set(&mut self, page: &PageId, at: Option<Millis>) {
         let before = match at {
-            Some(at) => self.wakes.insert(Arc::clone(page), at),
+            Some(at) => self.wakes.insert(page.clone(), at),
             None => {
                 self.new.remove(page);
                 self.wakes.remove(page)
@@ -294,10 +293,10 @@ impl Agenda {
         };
         let draw = self.hasher.hash_one(page);
         if let Some(before) = before {
-            self.order.remove(&(before, draw, Arc::clone(page)));
+            self.order.remove(&(before, draw, page.clone()));
         }
         if let Some(at) = at {
-            self.order.insert((at, draw, Arc::clone(page)));
+            self.order.insert((at, draw, page.clone()));
         }
     }
 
@@ -307,14 +306,14 @@ impl Agenda {
     }
 
     /// Where a page stands among those that wait.
-    pub fn place(&self, page: &Arc<str>) -> (Millis, u64) {
+    pub fn place(&self, page: &PageId) -> (Millis, u64) {
         let since = self.wakes.get(page).copied().unwrap_or(Millis::MAX);
         (since, self.hasher.hash_one(page))
     }
 
     /// This ledger has changed something about a page: the next survey looks at it.
-    pub fn touch(&mut self, page: &Arc<str>) {
-        self.touched.insert(Arc::clone(page));
+    pub fn touch(&mut self, page: &PageId) {
+        self.touched.insert(page.clone());
     }
 
     /// Nothing is known to be left.
@@ -324,7 +323,7 @@ impl Agenda {
 
     /// All of it may be otherwise by now, as far as it was put off.
     pub fn wake_all(&mut self, now: Millis) {
-        let later = self.order.range((now, 0, Arc::from(""))..);
+        let later = self.order.range((now, 0, PageId::default())..);
         for (.., page) in later.cloned().collect::<Vec<_>>() {
             self.set(&page, Some(now));
         }
@@ -337,7 +336,7 @@ impl Agenda {
 
     /// How long until it has something new to ask.
     pub fn next_in(&self, now: Millis) -> Option<Millis> {
-        let next = self.order.range((now + 1, 0, Arc::from(""))..).next();
+        let next = self.order.range((now + 1, 0, PageId::default())..).next();
         let next = next.map(|(wake, ..)| wake - now);
         let paced = !self.walk.is_whole || self.walk.is_slow();
         let walk = paced.then(|| millis(self.walk.next_in()).max(1));
@@ -345,7 +344,7 @@ impl Agenda {
     }
 
     /// Pages whose time has come, who has waited longest first.
-    fn due(&self) -> impl Iterator<Item = &Arc<str>> {
+    fn due(&self) -> impl Iterator<Item = &PageId> {
         let now = self
             .clock
             .map_or(0, |(then, at)| then + millis(at.elapsed()));

@@ -4,7 +4,6 @@
 //! back. Nothing leaves before its commit is confirmed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Pages;
@@ -12,7 +11,7 @@ use super::{Ledger, Step, span};
 use crate::attempt::{Completion, HeldBack, InHand};
 use crate::clock::{BootInstant, Millis, millis};
 use crate::events::Event;
-use crate::job::State;
+use crate::job::{PageId, State, Token};
 use crate::pace::Slot;
 use crate::store::complete::{self, complete};
 use crate::store::intake::{self, Ask};
@@ -49,11 +48,11 @@ pub(super) struct Batch {
     /// What is in hand once that is committed.
     hands: Vec<InHand>,
     /// Slots for it, by page.
-    slots: HashMap<Arc<str>, Vec<Slot>>,
+    slots: HashMap<PageId, Vec<Slot>>,
     /// Pages whose lanes may be in hand.
-    pages: HashSet<Arc<str>>,
+    pages: HashSet<PageId>,
     /// Tokens of the statements that put them there.
-    tokens: Vec<i64>,
+    tokens: Vec<Token>,
     began: BootInstant,
     /// What the database refuses, if it refuses something now.
     writes: Option<Writes>,
@@ -106,7 +105,7 @@ impl Ledger {
             } else if slots > 0 {
                 wanted += slots;
                 asked.push(take::Ask {
-                    page: Arc::clone(page),
+                    page: page.clone(),
                     lanes: slots,
                     since: self.agenda.from(page).due,
                 });
@@ -221,7 +220,7 @@ impl Ledger {
         }
         let bite = self.bite;
         let mut seen = HashSet::with_capacity(self.pending.len());
-        let one_each = |c: &mut Completion| seen.len() < bite && seen.insert(Arc::clone(&c.lane));
+        let one_each = |c: &mut Completion| seen.len() < bite && seen.insert(c.lane.clone());
         self.pending.extract_if(.., one_each).collect()
     }
 
@@ -247,7 +246,7 @@ impl Ledger {
         for (at, page) in pages.marks.iter().enumerate() {
             let slots = self.reserve(batch, page, self.part(pages.marks.len() - at));
             asks.push(Ask {
-                page: Arc::clone(page),
+                page: page.clone(),
                 marks: self.appetite.max(slots).clamp(FEWEST_MARKS, MARKS),
                 slots,
                 after: self.agenda.from(page).mark,
@@ -275,7 +274,7 @@ impl Ledger {
         step.found_marks = marks > 0;
         if step.found_marks {
             let now = BootInstant::now();
-            let pages = asks.iter().map(|ask| (Arc::clone(&ask.page), now));
+            let pages = asks.iter().map(|ask| (ask.page.clone(), now));
             self.recent.extend(pages);
         }
         step.more |= self.is_behind && self.slots.free() > 0;
@@ -290,18 +289,18 @@ impl Ledger {
     }
 
     /// Takes slots for a page: as many as it may have, its rate allows, and are wanted.
-    fn reserve(&mut self, batch: &mut Batch, page: &Arc<str>, most: usize) -> usize {
+    fn reserve(&mut self, batch: &mut Batch, page: &PageId, most: usize) -> usize {
         let mut slots = 0;
         while slots < most
             && self.allowance(page) > 0
             && let Some(slot) = self.slots.take(page)
         {
             self.spend(page);
-            batch.slots.entry(Arc::clone(page)).or_default().push(slot);
+            batch.slots.entry(page.clone()).or_default().push(slot);
             slots += 1;
         }
         if slots > 0 {
-            batch.pages.insert(Arc::clone(page));
+            batch.pages.insert(page.clone());
         }
         slots
     }
@@ -388,7 +387,7 @@ impl Ledger {
         let is_rolled_back =
             (error.is_conflict() || error.is_refusal()) && !batch.work.commits_each();
         if !is_rolled_back && !batch.pages.is_empty() {
-            let pages: Vec<Arc<str>> = batch.pages.drain().collect();
+            let pages: Vec<PageId> = batch.pages.drain().collect();
             let unconfirmed = batch.tokens.drain(..).map(|token| Unconfirmed {
                 pages: pages.clone(),
                 lease: Lease {

@@ -10,7 +10,7 @@ use super::{Ledger, Settings, span};
 use crate::attempt::{Attempt, Claim, Completion, HeldBack, InHand, Lost};
 use crate::clock::{Millis, millis};
 use crate::events::Event;
-use crate::job::{Outcome, State};
+use crate::job::{AttemptNo, Outcome, State};
 use crate::judge::Judgement;
 use crate::pace::Slot;
 use crate::retry::{self, Attempted};
@@ -121,7 +121,7 @@ fn claim(hand: InHand, body: Vec<u8>, slot: Slot, batch: &Batch) -> Claim {
         lane,
         token,
         job: head.job,
-        number: head.attempts + 1,
+        number: AttemptNo::after(head.attempts),
         page,
         body: Bytes::from(body),
         failures: head.failures,
@@ -139,11 +139,11 @@ fn claim(hand: InHand, body: Vec<u8>, slot: Slot, batch: &Batch) -> Claim {
 /// A lane that goes back as it was: its job may be tried at `due`.
 fn given_back(hand: &InHand, now: Millis, due: Millis) -> Completion {
     Completion {
-        lane: Arc::clone(&hand.lane),
-        page: Arc::clone(&hand.page),
+        lane: hand.lane.clone(),
+        page: hand.page.clone(),
         token: hand.token,
         job: hand.head.job,
-        number: hand.head.attempts + 1,
+        number: AttemptNo::after(hand.head.attempts),
         attempt: None,
         state: None,
         finished: now,

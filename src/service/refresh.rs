@@ -106,8 +106,8 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::{Secrets as _, Slot};
     use crate::keyring::Pair;
+    use crate::secrets::{Secrets as _, Slot};
 
     #[test]
     fn only_what_two_looks_agree_on_counts() {

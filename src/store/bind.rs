@@ -11,6 +11,8 @@ use sqlx::{Arguments as _, Postgres, Sqlite};
 
 use super::Result;
 use super::sql::{Column, Dialect, expand};
+use crate::job::{AttemptNo, JobId, Lane, PageId, Token};
+use crate::scope::Scope;
 
 /// A value for a `$n` of a statement.
 #[derive(Debug, Clone)]
@@ -71,6 +73,39 @@ impl From<Option<String>> for Bind {
 impl From<Option<&Arc<str>>> for Bind {
     fn from(value: Option<&Arc<str>>) -> Self {
         Self::Text(value.cloned())
+    }
+}
+
+macro_rules! numbers {
+    ($($name:ident),+) => {$(
+        impl From<$name> for Bind {
+            fn from(value: $name) -> Self {
+                Self::Int(Some(value.0))
+            }
+        }
+        impl From<Option<$name>> for Bind {
+            fn from(value: Option<$name>) -> Self {
+                Self::Int(value.map(|value| value.0))
+            }
+        }
+    )+};
+}
+numbers!(JobId, Token, AttemptNo);
+
+macro_rules! texts {
+    ($($name:ident),+) => {$(
+        impl From<&$name> for Bind {
+            fn from(value: &$name) -> Self {
+                value.text().into()
+            }
+        }
+    )+};
+}
+texts!(Lane, PageId);
+
+impl From<&Scope> for Bind {
+    fn from(value: &Scope) -> Self {
+        value.to_string().into()
     }
 }
 

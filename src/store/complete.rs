@@ -11,7 +11,7 @@ use super::work::Work;
 use super::{Bind, Pool, Result, Row, Tx};
 use crate::attempt::{Completion, InHand};
 use crate::clock::{Millis, millis};
-use crate::job::{Outcome, State};
+use crate::job::{AttemptNo, Outcome, State};
 
 /// What came of completions.
 #[derive(Debug, Default)]
@@ -90,8 +90,8 @@ pub async fn complete(
 /// The next job of the lane of a completion, in the columns of a row from `first` on.
 fn next(of: &Completion, row: &Row, first: usize, lease: &Lease) -> Result<Option<InHand>> {
     Ok(head(row, first)?.map(|head| InHand {
-        lane: Arc::clone(&of.lane),
-        page: Arc::clone(&of.page),
+        lane: of.lane.clone(),
+        page: of.page.clone(),
         token: lease.token,
         head,
         lost: None,
@@ -132,7 +132,7 @@ async fn complete_sqlite(
         let is_over = goes_on && !has_next && rest <= lease.now;
         let plan = match becomes.as_deref() {
             None => Plan {
-                job: (c.number > 1).then_some(c.job),
+                job: (c.number > AttemptNo::FIRST).then_some(c.job),
                 ..Plan::wait(Some(c.due))
             },
             Some("queued") => Plan {

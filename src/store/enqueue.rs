@@ -59,7 +59,7 @@ pub async fn insert(tx: &mut Tx, jobs: &[NewJob]) -> Result<Vec<JobId>> {
     let rows = tx.batch(INSERT, &[], jobs.iter().map(row)).await?;
     let mut ids = rows
         .iter()
-        .map(|row| Ok(row.int("id")?))
+        .map(|row| Ok(row.job("id")?))
         .collect::<Result<Vec<_>>>()?;
     ids.sort_unstable();
     Ok(ids)

@@ -5,13 +5,12 @@
 //! tables by hand, clocks are set back: what is missing is put there again, and counted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::survey::{Question, survey};
 use super::{Pool, Result, Row, Tx, intake};
 use crate::clock::{Millis, millis};
-use crate::job::JobId;
+use crate::job::{JobId, Lane, PageId};
 
 // A job that waited for a minute without a lane and without a mark was forgotten by somebody. Not asked of a page
 // that has many marks: there lanes are missing for a good reason. No `not exists`: that would be a join, and Postgres
@@ -72,18 +71,18 @@ limit 0 + $2";
 /// Where it goes on.
 #[derive(Debug, Default)]
 pub struct Healer {
-    lane: String,
+    lane: Lane,
     timer: (Millis, JobId),
-    blocked: (String, String),
+    blocked: (PageId, Lane),
     /// The page up to which late lanes were looked for.
-    late: Arc<str>,
+    late: PageId,
 }
 
 impl Healer {
     /// True before the first bite, and when the last one has reached the end of everything.
     pub fn is_at_start(&self) -> bool {
         self.lane.is_empty()
-            && self.timer == (0, 0)
+            && self.timer == (0, JobId::default())
             && self.blocked.1.is_empty()
             && self.late.is_empty()
     }
@@ -102,20 +101,16 @@ impl Healer {
         let pages: Vec<_> = waiting.map(|page| [(&page.page).into()]).collect();
         let mut tx = pool.begin().await?;
         let mut lanes = BTreeMap::new();
-        let binds = [
-            self.lane.as_str().into(),
-            (now - 60_000).into(),
-            bite.into(),
-        ];
+        let binds = [(&self.lane).into(), (now - 60_000).into(), bite.into()];
         let lane = missing(&tx.rows(LANES, &binds).await?, &mut lanes)?.1;
         let (page, blocked) = &self.blocked;
-        let binds = [page.as_str().into(), blocked.as_str().into(), bite.into()];
+        let binds = [page.into(), blocked.into(), bite.into()];
         let blocked = missing(&tx.rows(BLOCKED, &binds).await?, &mut lanes)?;
         // What was written a moment ago may be ahead of `now`.
         let late = now.saturating_add(millis(longest)).saturating_add(60_000);
         let binds = [late.into(), bite.into()];
         for row in &tx.batch(LATE, &binds, pages.into_iter()).await? {
-            lanes.insert(row.text("lane")?, row.text("page_id")?);
+            lanes.insert(row.lane("lane")?, row.page("page_id")?);
         }
         for (lane, page) in &lanes {
             intake::look_again(&mut tx, page, lane).await?;
@@ -130,10 +125,10 @@ impl Healer {
 
 /// Adds the lanes that are missing to those found. Returns page and lane of the last that was looked at; empty ones
 /// if there are no more.
-fn missing(rows: &[Row], lanes: &mut BTreeMap<String, String>) -> Result<(String, String)> {
+fn missing(rows: &[Row], lanes: &mut BTreeMap<Lane, PageId>) -> Result<(PageId, Lane)> {
     let mut last = Default::default();
     for row in rows {
-        last = (row.text("page_id")?, row.text("lane")?);
+        last = (row.page("page_id")?, row.lane("lane")?);
         if row.flag("missing")? {
             lanes.insert(last.1.clone(), last.0.clone());
         }
@@ -147,10 +142,10 @@ async fn timers(
     (at, job): (Millis, JobId),
     bite: i64,
 ) -> Result<(usize, (Millis, JobId))> {
-    let (mut missing, mut last) = (Vec::new(), (0, 0));
+    let (mut missing, mut last) = (Vec::new(), Default::default());
     let binds = [at.into(), job.into(), bite.into()];
     for row in &tx.rows(TIMERS, &binds).await? {
-        last = (row.int("at")?, row.int("id")?);
+        last = (row.int("at")?, row.job("id")?);
         if row.flag("missing")? {
             missing.push(last);
         }

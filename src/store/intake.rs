@@ -5,20 +5,19 @@
 //! two workers never wait for each other in a circle.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
 use super::{Bind, Pool, Result, Tx};
 use crate::attempt::InHand;
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{JobId, Lane, PageId};
 
 /// What is asked of one page.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// Most marks.
     pub marks: usize,
     /// Most lanes to put into hand.
@@ -33,7 +32,7 @@ pub struct TakenIn {
     /// Lanes in hand.
     pub hands: Vec<InHand>,
     /// How many marks were taken of each page, and the last of them.
-    pub marks: HashMap<Arc<str>, (usize, i64)>,
+    pub marks: HashMap<PageId, (usize, i64)>,
     /// How many lanes are new.
     pub born: usize,
     /// How many lanes that were there are to be looked at.
@@ -41,8 +40,8 @@ pub struct TakenIn {
 }
 
 impl TakenIn {
-    fn count(&mut self, page: &Arc<str>, marks: i64, last: i64) {
-        let (count, newest) = self.marks.entry(Arc::clone(page)).or_default();
+    fn count(&mut self, page: &PageId, marks: i64, last: i64) {
+        let (count, newest) = self.marks.entry(page.clone()).or_default();
         *count += usize::try_from(marks).unwrap_or_default();
         *newest = last.max(*newest);
     }
@@ -58,7 +57,7 @@ pub async fn intake(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Take
 }
 
 async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
-    let pages: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let pages: HashMap<&str, &PageId> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let row = |ask: &Ask| {
         let (marks, slots, after) = (ask.marks.into(), ask.slots.into(), ask.after.into());
         [(&ask.page).into(), marks, slots, after]
@@ -90,8 +89,8 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
             && let Some(page) = pages.get(&*row.str(1)?)
         {
             taken.hands.push(InHand {
-                lane: row.str(0)?.into(),
-                page: Arc::clone(page),
+                lane: row.lane(0)?,
+                page: (*page).clone(),
                 token: lease.token,
                 head,
                 lost: None,
@@ -103,7 +102,7 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
 
 async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
     let mut taken = TakenIn::default();
-    let pages: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let pages: HashMap<&str, &PageId> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
     let most = asks.iter().map(|ask| ask.marks).max().unwrap_or_default();
     let binds = [a, b, c, d, e, f, g, most.into()];
@@ -118,7 +117,7 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
             continue;
         };
         taken.count(page, row.int(3)?, row.int(4)?);
-        let lane: Arc<str> = match row.utf8(0)? {
+        let lane: Lane = match row.utf8(0)? {
             Ok(lane) => lane.into(),
             Err(bytes) => {
                 garbled.push(bytes.to_vec());
@@ -134,8 +133,8 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
                 let plan = Plan::of(&head, row.int_opt(7 + HEAD)?, lease);
                 if plan.claims {
                     taken.hands.push(InHand {
-                        lane: Arc::clone(&lane),
-                        page: Arc::clone(page),
+                        lane: lane.clone(),
+                        page: (*page).clone(),
                         token: lease.token,
                         head,
                         lost: None,
@@ -188,7 +187,7 @@ const LOOK_AGAIN: &str = "-- mark: look at a lane again
 insert into send_inbox (page_id, lane, look) values ($1, $2, true)";
 
 /// Leaves a mark that makes the lane look again, whatever it waits for.
-pub async fn look_again(tx: &mut Tx, page: &str, lane: &str) -> Result<()> {
+pub async fn look_again(tx: &mut Tx, page: &PageId, lane: &Lane) -> Result<()> {
     tx.run(LOOK_AGAIN, &[page.into(), lane.into()]).await?;
     Ok(())
 }
@@ -200,7 +199,7 @@ select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on {key:
 
 /// Leaves a mark for the lane of each `job` of these rows.
 pub async fn look_again_for(tx: &mut Tx, rows: &[super::Row]) -> Result<()> {
-    let job = |row: &super::Row| Ok([row.int("job")?.into()]);
+    let job = |row: &super::Row| Ok([row.job("job")?.into()]);
     let jobs = rows.iter().map(job).collect::<Result<Vec<_>>>()?;
     tx.change(LOOK_AGAIN_FOR, &[], jobs.into_iter()).await?;
     Ok(())
@@ -212,7 +211,7 @@ pub struct Joined {
     /// How many timers were taken.
     pub taken: usize,
     /// The pages of those that have joined their lanes.
-    pub pages: HashSet<Arc<str>>,
+    pub pages: HashSet<PageId>,
 }
 
 /// Lets jobs whose `send_at` has come join their lanes.
@@ -234,13 +233,13 @@ pub async fn timers(work: &mut Work, now: Millis, limit: i64) -> Result<Joined> 
     joined.taken = due.len();
     let jobs = due
         .iter()
-        .map(|row| Ok([row.int("job")?.into()]))
+        .map(|row| Ok([row.job("job")?.into()]))
         .collect::<Result<Vec<_>>>()?;
     let text = include_str!("sqlite/timers_write.sql");
     let rows = tx.batch(text, &[now.into()], jobs.into_iter()).await?;
     look_again_for(tx, &rows).await?;
     for row in &rows {
-        joined.pages.insert(row.text("page_id")?.into());
+        joined.pages.insert(row.page("page_id")?);
     }
     Ok(joined)
 }
@@ -254,5 +253,5 @@ pub async fn put_off(pool: &Pool, now: Millis, until: Millis) -> Result<Option<J
     let mut tx = pool.begin().await?;
     let rows = tx.rows(PUT_OFF, &[now.into(), until.into()]).await?;
     tx.commit().await?;
-    Ok(rows.first().map(|row| row.int("job")).transpose()?)
+    Ok(rows.first().map(|row| row.job("job")).transpose()?)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::{Millis, millis};
-use crate::job::{AfterUnknown, Head, JobId};
+use crate::job::{AfterUnknown, AttemptNo, Head, JobId, PageId, Token};
 
 const TOKENS_POSTGRES: &str =
     "-- claim: tokens that never repeat\nselect nextval('send_tokens') as token";
@@ -36,7 +36,7 @@ pub struct Lease {
     /// The worker's name, unique to its process.
     pub worker: Arc<str>,
     /// The token of this statement.
-    pub token: i64,
+    pub token: Token,
     /// The database's clock at the beginning of the cycle.
     pub now: Millis,
     /// When the lease ends.
@@ -73,7 +73,7 @@ pub(super) struct Plan {
     /// The head, if it begins or has begun.
     pub job: Option<JobId>,
     /// The number of the attempt that begins.
-    pub number: Option<i64>,
+    pub number: Option<AttemptNo>,
 }
 
 impl Plan {
@@ -84,7 +84,7 @@ impl Plan {
             due: if claims { Some(lease.until) } else { ready },
             claims,
             job: (claims || head.attempts > 0).then_some(head.job),
-            number: claims.then_some(head.attempts + 1),
+            number: claims.then_some(AttemptNo::after(head.attempts)),
         }
     }
 
@@ -105,7 +105,7 @@ pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
         return Ok(None);
     }
     Ok(Some(Head {
-        job: row.int(first)?,
+        job: row.job(first)?,
         attempts: row.int(first + 1)?,
         failures: row.int(first + 2)?,
         ambiguous: row.int(first + 3)?,
@@ -136,7 +136,7 @@ pub async fn unblock(pool: &Pool, now: Millis) -> Result<()> {
 #[derive(Debug, Clone)]
 pub struct Unconfirmed {
     /// Of these pages.
-    pub pages: Vec<Arc<str>>,
+    pub pages: Vec<PageId>,
     /// By this lease.
     pub lease: Lease,
 }

@@ -52,7 +52,7 @@ const LINE_COLUMNS: &str = concat!(
 
 fn line(row: &Row) -> Result<Line> {
     Ok(Line {
-        id: row.int("id")?,
+        id: row.job("id")?,
         page_id: row.text("page_id")?,
         lane: row.text_opt("lane")?.unwrap_or_default(),
         state: row.text("state")?,
@@ -90,7 +90,8 @@ pub async fn lines(
     let (Some(newest), Some(oldest)) = (newest, oldest) else {
         return Ok(Lines::default());
     };
-    let before = before.unwrap_or(i64::MAX).min(newest.saturating_add(1));
+    let before = before.map_or(i64::MAX, |job| job.0);
+    let before = before.min(newest.saturating_add(1));
     let from = before.saturating_sub(WINDOW).max(oldest);
     let mut binds: Vec<Bind> = vec![before.into(), from.into(), limit.into()];
     let mut clause = String::new();
@@ -108,12 +109,12 @@ pub async fn lines(
     let jobs = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
     let full = i64::try_from(jobs.len()).is_ok_and(|jobs| jobs >= limit);
     let next = match jobs.last() {
-        Some(last) if full => last.id,
+        Some(last) if full => last.id.0,
         _ => from,
     };
     Ok(Lines {
         jobs,
-        older: (next > oldest).then_some(next),
+        older: (next > oldest).then_some(JobId(next)),
     })
 }
 

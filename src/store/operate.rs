@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::bind::SQLITE_BATCH;
 use super::{Pool, Result, Tx, in_hand};
 use crate::job::JobId;
+use crate::scope::Scope;
 
 /// Who asks, and why: for the audit table.
 #[derive(Debug, Clone)]
@@ -145,7 +146,7 @@ async fn apply_once(
     let rows = tx.batch(verb.sql(), &binds, jobs).await?;
     let mut moved = Vec::with_capacity(rows.len());
     for row in &rows {
-        moved.push(row.int("job")?);
+        moved.push(row.job("job")?);
     }
     super::intake::look_again_for(&mut tx, &rows).await?;
     audit(
@@ -277,8 +278,8 @@ async fn requeue_once(
         .iter()
         .map(|row| {
             Ok(Requeued {
-                id: row.int("id")?,
-                requeued_from: row.int("requeued_from")?,
+                id: row.job("id")?,
+                requeued_from: row.job("requeued_from")?,
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -298,9 +299,9 @@ where send_pauses.probe_at is not null
 returning scope";
 const RESUME: &str = "-- resume\ndelete from send_pauses where scope = $1 returning scope";
 
-/// Stops a scope (`all`, `endpoint`, `page:ID`, `lane:LANE`) from being sent; one that a worker paused is
+/// Stops a scope from being sent; one that a worker paused is
 /// not probed any more. False if an operator had paused it already.
-pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+pub async fn pause(pool: &Pool, scope: &Scope, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let binds = [
         scope.into(),
@@ -308,20 +309,33 @@ pub async fn pause(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool
         operator.why.clone().into(),
     ];
     let new = !tx.rows(PAUSE, &binds).await?.is_empty();
-    audit(&mut tx, operator, "pause", scope, usize::from(new)).await?;
+    audit(
+        &mut tx,
+        operator,
+        "pause",
+        &scope.to_string(),
+        usize::from(new),
+    )
+    .await?;
     tx.commit().await?;
     Ok(new)
 }
 
 /// Lets a scope be sent again. False if it was not paused.
-pub async fn resume(pool: &Pool, scope: &str, operator: &Operator) -> Result<bool> {
+pub async fn resume(pool: &Pool, scope: &Scope, operator: &Operator) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let was = !tx.rows(RESUME, &[scope.into()]).await?.is_empty();
-    if was && let Some(lane) = scope.strip_prefix("lane:") {
-        let page = lane.split('/').next().unwrap_or_default();
-        super::intake::look_again(&mut tx, page, lane).await?;
+    if was && let Scope::Lane(lane) = scope {
+        super::intake::look_again(&mut tx, &lane.page(), lane).await?;
     }
-    audit(&mut tx, operator, "resume", scope, usize::from(was)).await?;
+    audit(
+        &mut tx,
+        operator,
+        "resume",
+        &scope.to_string(),
+        usize::from(was),
+    )
+    .await?;
     wake(&mut tx).await?;
     tx.commit().await?;
     Ok(was)

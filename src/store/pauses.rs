@@ -3,8 +3,9 @@
 //! Operators' pauses ([`super::operate`]) have no `probe_at`: nothing here touches them.
 
 use super::{Bind, Pool, Result};
-use crate::breaker::{Change, ENDPOINT};
+use crate::breaker::Change;
 use crate::clock::{Millis, millis};
+use crate::scope::Scope;
 use std::time::Duration;
 
 const OPEN: &str = "-- pause: a worker stops a scope
@@ -29,7 +30,7 @@ pub async fn open(pool: &Pool, change: &Change, worker: &str, now: Millis) -> Re
     let wait = millis(*wait);
     let pages = (!pages.is_empty()).then(|| pages.join(" "));
     let binds = [
-        scope.as_str().into(),
+        scope.into(),
         worker.into(),
         why.as_str().into(),
         rule.as_str().into(),
@@ -50,7 +51,7 @@ update send_pauses set rule = $2, why = $3 where scope = $1 and probe_at is not 
     and (rule is null or rule <> $2)";
 
 /// Says why a scope that a worker paused is still not well; since when stays.
-pub async fn renew(pool: &Pool, scope: &str, rule: &str, why: &str) -> Result<()> {
+pub async fn renew(pool: &Pool, scope: &Scope, rule: &str, why: &str) -> Result<()> {
     one_change(pool, RENEW, &[scope.into(), rule.into(), why.into()]).await?;
     Ok(())
 }
@@ -74,7 +75,7 @@ pub struct Right {
 /// long, up to `longest`. None if another worker was faster.
 pub async fn probe(
     pool: &Pool,
-    scope: &str,
+    scope: &Scope,
     now: Millis,
     longest: Duration,
 ) -> Result<Option<Right>> {
@@ -99,10 +100,10 @@ update send_pauses set probe_at = $1 where suspect = 'endpoint' and probe_at > $
 
 /// Ends the pause that a worker set. False if there is none. With the endpoint's, the pages that failed
 /// with it are due to be probed.
-pub async fn close(pool: &Pool, scope: &str, now: Millis) -> Result<bool> {
+pub async fn close(pool: &Pool, scope: &Scope, now: Millis) -> Result<bool> {
     let mut tx = pool.begin().await?;
     let closed = tx.run(CLOSE, &[scope.into()]).await? > 0;
-    if closed && scope == ENDPOINT {
+    if closed && *scope == Scope::Endpoint {
         tx.run(PROBE_ALL, &[now.into()]).await?;
     }
     tx.commit().await?;

@@ -110,7 +110,7 @@ pub async fn prune(
     let old = tx.rows(text, &binds).await?;
     let old = old
         .iter()
-        .map(|row| Ok((row.int("finished")?, row.int("id")?)))
+        .map(|row| Ok((row.int("finished")?, row.job("id")?)))
         .collect::<Result<Vec<Place>>>()?;
     let mut bite = Bite {
         last: old.last().copied(),

@@ -1,10 +1,10 @@
 //! The shared budget of a page's rate: drawn in chunks, in a transaction of its own.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
+use crate::job::PageId;
 use crate::pace;
 
 const SEED: &str = "-- rate: pages' first draws
@@ -34,8 +34,8 @@ pub struct Drawn {
 /// Draws from the budgets of pages up to as many requests as each wants, by its rate.
 pub async fn draw(
     pool: &Pool,
-    pages: &BTreeMap<Arc<str>, (f64, usize)>,
-) -> Result<Vec<(Arc<str>, Drawn)>> {
+    pages: &BTreeMap<PageId, (f64, usize)>,
+) -> Result<Vec<(PageId, Drawn)>> {
     let names = || pages.keys().map(|page| [page.into()]);
     let mut tx = pool.begin().await?;
     tx.change(SEED, &[], names()).await?;
@@ -54,7 +54,7 @@ pub async fn draw(
             spent.push([page.into(), next_at.into()]);
         }
         let wait = ((next_at - now) / 1000).max(1);
-        drawn.push((Arc::clone(page), Drawn { granted, wait }));
+        drawn.push((page.clone(), Drawn { granted, wait }));
     }
     tx.change(WRITE, &[], spent.into_iter()).await?;
     tx.commit().await?;

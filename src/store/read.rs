@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 use super::look::{Waiting, waiting};
 use super::select::Selector;
 use super::{Bind, Pool, Result, Row, one, shown_state};
-use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{AttemptNo, JobId};
+use crate::scope::Scope;
 
 /// A row of `send_jobs` as it is shown: every column under its own name, times as unix ms.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ const JOB_COLUMNS: &str = concat!(
 
 fn job(row: &Row) -> Result<Job> {
     Ok(Job {
-        id: row.int("id")?,
+        id: row.job("id")?,
         page_id: row.text("page_id")?,
         recipient: row.text("recipient")?,
         message: row.text("message")?,
@@ -94,7 +94,7 @@ fn job(row: &Row) -> Result<Job> {
         attempts: row.int("attempts")?,
         failures: row.int("failures")?,
         possible_duplicate: row.flag("possible_duplicate")?,
-        requeued_from: row.int_opt("requeued_from")?,
+        requeued_from: row.job_opt("requeued_from")?,
         due_at: row.int("due_at")?,
         reason: row.text_opt("reason")?,
         last_status: row.int_opt("last_status")?,
@@ -113,7 +113,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Job>> {
     let (clause, mut binds) = selector.clause();
-    binds.push(before.unwrap_or(i64::MAX).into());
+    binds.push(before.unwrap_or(JobId::MAX).into());
     binds.push(limit.into());
     let (before, limit, id) = (binds.len() - 1, binds.len(), selector.id());
     let text = format!(
@@ -136,7 +136,7 @@ pub async fn find(pool: &Pool, id: JobId) -> Result<Option<Job>> {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// From 1.
-    pub number: i64,
+    pub number: AttemptNo,
     /// When it was claimed.
     pub started_at: Millis,
     /// When it ended.
@@ -167,7 +167,7 @@ from send_jobs j join send_lanes l on l.lane = j.lane where j.id = $1 and l.job 
 pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>> {
     let attempt = |row: &Row| {
         Ok(Attempt {
-            number: row.int("number")?,
+            number: row.number("number")?,
             started_at: row.int("started_at")?,
             finished_at: row.int_opt("finished_at")?,
             outcome: row.text_opt("outcome")?,
@@ -217,14 +217,14 @@ pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
         jobs: row.int("jobs")?,
         ..Ahead::default()
     };
-    if let Some(head) = row.int_opt("head")?
+    if let Some(head) = row.job_opt("head")?
         && let Some(head) = find(pool, head).await?
     {
         ahead.head = Some((head.id, head.state, head.reason));
     }
     let scopes: [Bind; 2] = [
-        format!("page:{}", job.page_id).into(),
-        format!("lane:{}", job.lane).into(),
+        (&Scope::Page(job.page_id.as_str().into())).into(),
+        (&Scope::Lane(job.lane.as_str().into())).into(),
     ];
     let rows = pool.rows(PAUSED, &scopes).await?;
     ahead.pauses = counted(pool, &rows).await?;
@@ -260,8 +260,8 @@ pub struct Count {
 /// A scope that must not be sent.
 #[derive(Debug, Clone)]
 pub struct Pause {
-    /// `all`, `endpoint`, `page:ID` or `lane:LANE`.
-    pub scope: String,
+    /// What is paused.
+    pub scope: Scope,
     /// Since when (unix ms).
     pub since: Millis,
     /// Who paused it.
@@ -299,7 +299,7 @@ impl Pause {
     /// What is tried next, if a worker paused it and the time of that says it (`at`).
     pub fn next(&self, at: impl FnOnce(Millis) -> String) -> Option<String> {
         let next = self.probe_at?;
-        Some(match self.scope == ENDPOINT {
+        Some(match self.scope == Scope::Endpoint {
             true => "each page that is not paused itself tries one job at once".to_owned(),
             false => format!("one job is tried {}", at(next)),
         })
@@ -362,10 +362,10 @@ async fn counted(pool: &Pool, rows: &[Row]) -> Result<Vec<Pause>> {
     let mut pauses = rows.iter().map(pause).collect::<Result<Vec<_>>>()?;
     let most: Bind = (COUNTED + 1).into();
     for pause in pauses.iter_mut().take(COUNTED_PAUSES) {
-        let (text, binds) = match pause.scope.split_once(':') {
-            Some(("page", page)) => (WAITING_OF_PAGE, vec![page.into(), most.clone()]),
-            Some((_, lane)) => (WAITING_OF_LANE, vec![lane.into(), most.clone()]),
-            None => (WAITING_OF_ALL, vec![most.clone()]),
+        let (text, binds) = match &pause.scope {
+            Scope::Page(page) => (WAITING_OF_PAGE, vec![page.into(), most.clone()]),
+            Scope::Lane(lane) => (WAITING_OF_LANE, vec![lane.into(), most.clone()]),
+            Scope::All | Scope::Endpoint => (WAITING_OF_ALL, vec![most.clone()]),
         };
         pause.waiting = Some(one(pool.rows(text, &binds).await?)?.int("jobs")?);
     }
@@ -374,7 +374,7 @@ async fn counted(pool: &Pool, rows: &[Row]) -> Result<Vec<Pause>> {
 
 fn pause(row: &Row) -> Result<Pause> {
     Ok(Pause {
-        scope: row.text("scope")?,
+        scope: row.scope("scope")?,
         since: row.int("since")?,
         who: row.text("who")?,
         why: row.text_opt("why")?,

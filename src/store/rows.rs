@@ -10,6 +10,9 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ColumnIndex, Row as _, ValueRef as _};
 
+use crate::job::{AttemptNo, JobId, Lane, PageId, UnknownWord};
+use crate::scope::Scope;
+
 /// Which column of a row: its name, or its place in the select list, from 0.
 pub trait Place: ColumnIndex<PgRow> + ColumnIndex<SqliteRow> + Copy {}
 impl<P: ColumnIndex<PgRow> + ColumnIndex<SqliteRow> + Copy> Place for P {}
@@ -99,5 +102,36 @@ impl Row {
             true => Ok(None),
             false => self.str(column).map(Some),
         }
+    }
+
+    /// A job.
+    pub fn job(&self, column: impl Place) -> sqlx::Result<JobId> {
+        self.int(column).map(JobId)
+    }
+
+    /// A job or null.
+    pub fn job_opt(&self, column: impl Place) -> sqlx::Result<Option<JobId>> {
+        Ok(self.int_opt(column)?.map(JobId))
+    }
+
+    /// The number of an attempt.
+    pub fn number(&self, column: impl Place) -> sqlx::Result<AttemptNo> {
+        self.int(column).map(AttemptNo)
+    }
+
+    /// A lane.
+    pub fn lane(&self, column: impl Place) -> sqlx::Result<Lane> {
+        self.str(column).map(Lane::from)
+    }
+
+    /// A page.
+    pub fn page(&self, column: impl Place) -> sqlx::Result<PageId> {
+        self.str(column).map(PageId::from)
+    }
+
+    /// What is paused.
+    pub fn scope(&self, column: impl Place) -> sqlx::Result<Scope> {
+        let scope = self.str(column)?.parse();
+        scope.map_err(|error: UnknownWord| sqlx::Error::Decode(error.into()))
     }
 }

@@ -208,7 +208,7 @@ pub async fn choose(
     rows.iter()
         .map(|row| {
             Ok(Chosen {
-                job: row.int("id")?,
+                job: row.job("id")?,
                 state: row.text("state")?.parse().unwrap_or(State::Queued),
             })
         })
@@ -247,6 +247,6 @@ pub async fn requeued(pool: &Pool, jobs: &[JobId]) -> Result<Vec<(JobId, JobId)>
     let binds: Vec<Bind> = jobs.iter().map(|job| (*job).into()).collect();
     let rows = pool.rows_of(text, &binds).await?;
     rows.iter()
-        .map(|row| Ok((row.int("old")?, row.int("new")?)))
+        .map(|row| Ok((row.job("old")?, row.job("new")?)))
         .collect()
 }

@@ -4,11 +4,11 @@
 //! ended, and looks at those that it is asked for and at those of new jobs.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
-use crate::job::JobId;
+use crate::job::{JobId, PageId};
+use crate::scope::{Pause, Scope};
 
 /// Most pages that one survey walks over.
 pub const WALK: usize = 128;
@@ -17,13 +17,13 @@ pub const WALK: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Question {
     /// The walk goes on behind this page; empty at its beginning.
-    pub from: Arc<str>,
+    pub from: PageId,
     /// Most pages that it walks over.
     pub walk: usize,
     /// Jobs behind this one are new.
     pub newer_than: JobId,
     /// Further pages to look at, and from where.
-    pub pages: Vec<(Arc<str>, From)>,
+    pub pages: Vec<(PageId, From)>,
 }
 
 /// From where to look at a page: what is before was there once, and is gone. While a transaction is open anywhere,
@@ -38,9 +38,9 @@ pub struct From {
 
 impl Question {
     /// A walk alone.
-    pub fn walk(from: &Arc<str>) -> Self {
+    pub fn walk(from: &PageId) -> Self {
         Self {
-            from: Arc::clone(from),
+            from: from.clone(),
             walk: WALK,
             newer_than: JobId::MAX,
             pages: Vec::new(),
@@ -52,7 +52,7 @@ impl Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// When the first of its lanes may be touched; none if it has no lane that waits for a time.
     pub due: Option<Millis>,
     /// It has marks.
@@ -73,13 +73,12 @@ impl Page {
 pub struct Survey {
     /// The database's clock.
     pub now: Millis,
-    /// Paused scopes (`all`, `endpoint`, and `page:ID` of the pages that were looked at), and when those that a worker
-    /// paused are probed.
-    pub pauses: HashMap<String, Option<Millis>>,
+    /// What is paused: everything, the endpoint, and pages that were looked at.
+    pub pauses: HashMap<Scope, Pause>,
     /// Pages that were looked at.
     pub pages: Vec<Page>,
     /// The last page that the walk has seen; none if it has come to the end.
-    pub walked_to: Option<Arc<str>>,
+    pub walked_to: Option<PageId>,
     /// When the next `send_at` comes.
     pub timer: Option<Millis>,
     /// The newest job.
@@ -101,28 +100,35 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
         question.newer_than.into(),
     ];
     // A page that is none: the list is never empty.
-    let none = (Arc::from(""), From::default());
+    let none = (PageId::default(), From::default());
     let pages = question.pages.iter().chain([&none]);
-    let row = |(page, from): &(Arc<str>, From)| [page.into(), from.mark.into(), from.due.into()];
+    let row = |(page, from): &(PageId, From)| [page.into(), from.mark.into(), from.due.into()];
     let pages: Vec<_> = pages.map(row).collect();
     let mut survey = Survey::default();
-    let mut ends: Vec<Arc<str>> = Vec::new();
+    let mut ends: Vec<PageId> = Vec::new();
     for row in pool.batch(text, &binds, pages.into_iter()).await? {
         let (kind, name, at) = (row.str(0)?, row.str(1)?, row.int_opt(2)?);
-        let pause = row.int_opt(4)?.map(|at| (at >= 0).then_some(at));
+        let pause = row.int_opt(4)?.map(|probe_at| match probe_at {
+            0.. => Pause::Worker { probe_at },
+            _ => Pause::Operator,
+        });
         match kind.as_ref() {
             "now" => survey.now = at.unwrap_or_default(),
             "timer" => survey.timer = at,
-            "newest" => survey.newest = at.unwrap_or_default(),
+            "newest" => survey.newest = JobId(at.unwrap_or_default()),
             // Where one of the walks has come to its end, the other says how far both are.
-            "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| Arc::from(&*name))),
-            "pause" => drop(survey.pauses.insert(name.into_owned(), pause.flatten())),
+            "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| PageId::from(&*name))),
+            "pause" => {
+                let scope = row.scope(1)?;
+                survey.pauses.extend(pause.map(|pause| (scope, pause)));
+            }
             _ => {
-                if let Some(probe_at) = pause {
-                    survey.pauses.insert(format!("page:{name}"), probe_at);
+                let page = PageId::from(name);
+                if let Some(pause) = pause {
+                    survey.pauses.insert(Scope::Page(page.clone()), pause);
                 }
                 survey.pages.push(Page {
-                    page: Arc::from(&*name),
+                    page,
                     due: at,
                     has_marks: row.int_opt(3)?.is_some(),
                     is_new: row.flag(5)?,

@@ -2,7 +2,7 @@
 //! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use super::lanes::{HEAD, Lease, Plan, head};
 use super::work::Work;
@@ -10,6 +10,7 @@ use super::{Bind, Result, Row, Tx};
 use crate::attempt::{InHand, Lost};
 use crate::breaker::probe_order;
 use crate::clock::Millis;
+use crate::job::PageId;
 
 /// Which of the due lanes of a page.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,7 @@ fn both_ends(oldest: &str) -> [String; 2] {
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The page.
-    pub page: Arc<str>,
+    pub page: PageId,
     /// Most lanes.
     pub lanes: usize,
     /// None of its lanes was due before, when that was looked at last.
@@ -55,12 +56,12 @@ pub async fn take(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Vec<In
 /// Those that were not tried come first.
 pub async fn take_to_probe(
     work: &mut Work,
-    page: &Arc<str>,
+    page: &PageId,
     limit: usize,
     lease: &Lease,
 ) -> Result<Vec<InHand>> {
     let of = |lanes| {
-        let (page, since) = (Arc::clone(page), 0);
+        let (page, since) = (page.clone(), 0);
         [Ask { page, lanes, since }]
     };
     let oldest = take_from(work, &of(limit.div_ceil(2)), lease, From::Oldest).await?;
@@ -89,7 +90,7 @@ async fn take_postgres(
     lease: &Lease,
     from: From,
 ) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let names: HashMap<&str, &PageId> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let asked = asks.iter().map(Ask::row);
     let rows = work
         .batch(&POSTGRES[from as usize], &lease.binds(), asked)
@@ -100,8 +101,8 @@ async fn take_postgres(
             && let Some(page) = names.get(&*row.str(1)?)
         {
             hands.push(InHand {
-                lane: row.str(0)?.into(),
-                page: Arc::clone(page),
+                lane: row.lane(0)?,
+                page: (*page).clone(),
                 token: lease.token,
                 head,
                 lost: lost(row, 2 + HEAD)?,
@@ -113,18 +114,18 @@ async fn take_postgres(
 
 /// The attempt in the columns of a row from `first` on.
 fn lost(row: &Row, first: usize) -> Result<Option<Lost>> {
-    let Some(number) = row.int_opt(first)? else {
+    if row.is_null(first)? {
         return Ok(None);
-    };
+    }
     Ok(Some(Lost {
-        number,
+        number: row.number(first)?,
         started: row.int(first + 1)?,
         worker: row.str(first + 2)?.into(),
     }))
 }
 
 async fn take_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease, from: From) -> Result<Vec<InHand>> {
-    let names: HashMap<&str, &Arc<str>> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
+    let names: HashMap<&str, &PageId> = asks.iter().map(|ask| (&*ask.page, &ask.page)).collect();
     let [a, b, c, d, e, f, g] = lease.binds();
     let most = asks.iter().map(|ask| ask.lanes).max().unwrap_or_default();
     let binds = [a, b, c, d, e, f, g, most.into()];
@@ -136,7 +137,7 @@ async fn take_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease, from: From) -> Re
         let Some(page) = names.get(&*row.str(1)?) else {
             continue;
         };
-        let lane: Arc<str> = row.str(0)?.into();
+        let lane = row.lane(0)?;
         let is_lost = row.flag(5)?;
         let head = head(row, 6)?;
         let plan = match &head {
@@ -149,15 +150,15 @@ async fn take_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease, from: From) -> Re
         if let Some(head) = head.filter(|_| is_taken) {
             let lost = match is_lost {
                 true => Some(Lost {
-                    number: row.int(3)?,
+                    number: row.number(3)?,
                     started: row.int(4)?,
                     worker: row.str(2)?.into(),
                 }),
                 false => None,
             };
             hands.push(InHand {
-                lane: Arc::clone(&lane),
-                page: Arc::clone(page),
+                lane: lane.clone(),
+                page: (*page).clone(),
                 token: lease.token,
                 head,
                 lost,

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::{Pool, Result};
-use crate::breaker::ENDPOINT;
 use crate::clock::Millis;
 use crate::job::State;
+use crate::scope::Scope;
 
 /// Why jobs wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,9 +147,9 @@ const PAUSES: &str = "-- waits: what is paused\nselect scope from send_pauses";
 pub async fn waits(pool: &Pool, has_secret: impl Fn(&str) -> bool) -> Result<Waits> {
     let mut paused = std::collections::BTreeSet::new();
     for row in pool.rows(PAUSES, &[]).await? {
-        paused.insert(row.text("scope")?);
+        paused.insert(row.scope("scope")?);
     }
-    let stopped = paused.contains("all") || paused.contains(ENDPOINT);
+    let stopped = paused.contains(&Scope::All) || paused.contains(&Scope::Endpoint);
     let mut waits = Waits::default();
     for row in pool.rows(OPEN, &[MOST.into()]).await? {
         let (state, jobs) = (row.text("state")?, row.int("jobs")?);
@@ -169,10 +169,10 @@ pub async fn waits(pool: &Pool, has_secret: impl Fn(&str) -> bool) -> Result<Wai
         }
     }
     for row in pool.rows(LANES, &[MOST.into()]).await? {
-        let page = row.text("page_id")?;
+        let page = row.page("page_id")?;
         let waited = row.int_opt("waited")?.unwrap_or(0).max(0);
         let cause = match row.text("cause")?.as_str() {
-            _ if stopped || paused.contains(&format!("page:{page}")) => Cause::Paused,
+            _ if stopped || paused.contains(&Scope::Page(page.clone())) => Cause::Paused,
             "paused" => Cause::Paused,
             _ if !has_secret(&page) => Cause::NoSecret,
             "unknown" => Cause::Unknown,
@@ -203,11 +203,11 @@ pub async fn verdict(pool: &Pool, waits: &Waits, worker: Option<bool>) -> Result
     let (mut pages, mut lanes) = (0, 0);
     let mut total = None;
     for row in pool.rows(PAUSES, &[]).await? {
-        match row.text("scope")?.as_str() {
-            "all" => total = Some("everything is paused"),
-            ENDPOINT => total = total.or(Some("the endpoint is paused")),
-            scope if scope.starts_with("page:") => pages += 1,
-            _ => lanes += 1,
+        match row.scope("scope")? {
+            Scope::All => total = Some("everything is paused"),
+            Scope::Endpoint => total = total.or(Some("the endpoint is paused")),
+            Scope::Page(_) => pages += 1,
+            Scope::Lane(_) => lanes += 1,
         }
     }
     let some = |n: i64, one: &str, many: &str| match n {

@@ -1,5 +1,7 @@
 //! Verbs that move jobs: what they take, what they refuse, and what they say.
 
+use postlane::job::JobId;
+
 use crate::{both, id, keys, on, on_with_input, set, support};
 
 both! {
@@ -67,7 +69,7 @@ both! {
         let new = on(&db, &["requeue", "--all", "--json", "--yes"]).ends(0).json();
         assert_eq!(new.len(), 1, "delivered ones are not meant by --all");
         assert_eq!(keys(&new[0]), ["id", "requeued_from"]);
-        assert_eq!(new[0]["requeued_from"], dead);
+        assert_eq!(new[0]["requeued_from"], dead.0);
         on(&db, &["requeue", "--all", "--yes"]).ends(3).tells("requeued already");
         on(&db, &["requeue", &id(dead)]).ends(1).tells(&format!("it was requeued as {} already", new[0]["id"]));
         on(&db, &["requeue", &id(dead), "--again"]).ends(0);
@@ -114,13 +116,13 @@ both! {
         jobs.extend([held, unknown]);
         let ids = |arguments: &[&str]| {
             let said = on(&db, &[&["list", "--json"][..], arguments].concat());
-            said.json().iter().map(|job| job["id"].as_i64().expect("id")).rev().collect::<Vec<_>>()
+            said.json().iter().map(|job| JobId(job["id"].as_i64().expect("id"))).rev().collect::<Vec<_>>()
         };
         for state in [&[][..], &["--state", "dead,cancelled,delivered,held,unknown"]] {
             assert_eq!(ids(&[&["--since", "2h"][..], state].concat()), jobs);
             assert_eq!(ids(&[&["--enqueued-since", "6h", "--enqueued-until", "4h"][..], state].concat()), jobs);
-            assert_eq!(ids(&[&["--enqueued-since", "2h"][..], state].concat()), Vec::<i64>::new());
-            assert_eq!(ids(&[&["--until", "2h"][..], state].concat()), Vec::<i64>::new());
+            assert_eq!(ids(&[&["--enqueued-since", "2h"][..], state].concat()), Vec::<JobId>::new());
+            assert_eq!(ids(&[&["--until", "2h"][..], state].concat()), Vec::<JobId>::new());
         }
         assert_eq!(ids(&["--state", "dead", "--since", "2h", "--until", "30m", "--limit", "1"]), [jobs[0]]);
         assert_eq!(ids(&["--state", "held", "--since", "30m"]), [held]);

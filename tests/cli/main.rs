@@ -12,6 +12,7 @@ mod service;
 use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
 
+use postlane::job::JobId;
 use serde_json::Value;
 
 /// The binary with nothing of the user's environment but where the time zone and home are.
@@ -95,7 +96,7 @@ fn on_with_input(db: &support::Db, arguments: &[&str], input: &str) -> Said {
 }
 
 /// Puts a job into a state, as the worker or an operator would have.
-async fn set(db: &support::Db, job: i64, state: &str, reason: &str) {
+async fn set(db: &support::Db, job: JobId, state: &str, reason: &str) {
     if state == "sending" {
         let text = "insert into send_lanes (lane, page_id, due_at, worker, job, number, started_at)
             select lane, page_id, 1, 'w1', id, 1, 1 from send_jobs where id = $1";
@@ -114,7 +115,7 @@ async fn set(db: &support::Db, job: i64, state: &str, reason: &str) {
     .await;
 }
 
-fn id(job: i64) -> String {
+fn id(job: JobId) -> String {
     job.to_string()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postlane::clock::Millis;
-use postlane::job::{AfterUnknown, JobId};
+use postlane::job::{AfterUnknown, JobId, Token};
 use postlane::store::Pool;
 use postlane::store::heal::Healer;
 use postlane::store::lanes::Lease;
@@ -158,7 +158,7 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .expect("jobs");
         let unknown: Vec<JobId> = unknown
             .iter()
-            .map(|row| row.int("id").expect("id"))
+            .map(|row| row.job("id").expect("id"))
             .collect();
         let [arrived, over, again] = [0, 1, 2].map(|part| &unknown[part * jobs..][..jobs]);
         for (verb, of) in [
@@ -179,10 +179,10 @@ pub async fn verbs(db: &Db, pool: &Pool) {
             .expect("requeues");
         assert_eq!(copies.len(), jobs);
         probed(pool, worker.now).await;
-        operate::pause(pool, "lane:1/id:asked0", &operator)
+        operate::pause(pool, &crate::support::scope("lane:1/id:asked0"), &operator)
             .await
             .expect("pauses");
-        operate::resume(pool, "lane:1/id:asked0", &operator)
+        operate::resume(pool, &crate::support::scope("lane:1/id:asked0"), &operator)
             .await
             .expect("resumes");
         let later = worker.now + 60_000;
@@ -205,7 +205,7 @@ pub async fn verbs(db: &Db, pool: &Pool) {
 async fn probed(pool: &Pool, now: Millis) {
     let lease = Lease {
         worker: "w4".into(),
-        token: 0,
+        token: Token::default(),
         now,
         until: now,
         after_unknown: AfterUnknown::Block,

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use postlane::attempt::{Claim, Completion};
 use postlane::clock::BootInstant;
-use postlane::deliver::{SecretId, Secrets, Signed, deliver, report, sign_with};
-use postlane::job::{Outcome, State};
+use postlane::deliver::{deliver, report};
+use postlane::job::{AttemptNo, JobId, Outcome, State, Token};
 use postlane::judge::Answer;
+use postlane::secrets::{SecretId, Secrets, Signed, sign_with};
 use rig::{SECRET, Setup, Sql, sandbox};
 use sandbox::{Mock, MockConfig, Script, Step};
 use stage::{LONG, Stage, answer, receiver, script, sqlite};
@@ -178,9 +179,9 @@ fn slot() -> postlane::pace::Slot {
 fn claim() -> Claim {
     Claim {
         lane: "1/id:a".into(),
-        token: 1,
-        job: 1,
-        number: 1,
+        token: Token(1),
+        job: JobId(1),
+        number: AttemptNo(1),
         page: "1".into(),
         body: bytes::Bytes::new(),
         failures: 0,

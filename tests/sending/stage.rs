@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postlane::job::JobId;
 use postlane::service::Service;
 use sandbox::{Mock, MockConfig, Received, Script, Step};
 
@@ -56,7 +57,7 @@ impl Stage {
         self.attempt(job, 1).await
     }
 
-    pub async fn attempt(&self, job: i64, number: i64) -> Attempt {
+    pub async fn attempt(&self, job: JobId, number: i64) -> Attempt {
         let ended = format!(
             "send_attempts where job_id = {job} and number = {number} and outcome is not null"
         );
@@ -101,7 +102,7 @@ impl Stage {
 }
 
 pub struct Attempt {
-    pub job: i64,
+    pub job: JobId,
     pub outcome: String,
     pub rule: String,
     pub response: String,

@@ -18,13 +18,15 @@ use postlane::attempt::{Claim, Completion};
 use postlane::breaker::Breaker;
 use postlane::clock::{BootInstant, Millis};
 use postlane::config::{Config, Overrides};
-use postlane::deliver::{SecretId, Secrets, Signed, Wire, report, sign_with};
+use postlane::deliver::{Wire, report};
 use postlane::events::Events;
 use postlane::http::{Endpoint, Http};
 use postlane::job::{AfterUnknown, JobId, OnAmbiguous};
 use postlane::judge::{Answer, RuleSet};
 use postlane::ledger::{Doors, Ledger, Settings};
 use postlane::retry::Policy;
+use postlane::scope::Scope;
+use postlane::secrets::{SecretId, Secrets, Signed, sign_with};
 use postlane::service::Service;
 use postlane::store::{Bind, Pool, Row, Use, schema};
 use postlane_message::validate::Limits;
@@ -168,7 +170,7 @@ impl Db {
             braces(&format!("\"template_type\":\"text\",\"text\":\"{text}\""))
         );
         self.pool.rows_of(text, &[]).await.expect("inserts")[0]
-            .int("id")
+            .job("id")
             .expect("id")
     }
 
@@ -221,6 +223,11 @@ impl Secrets for AllPages {
     fn has(&self, page: &str) -> bool {
         !page.starts_with('9')
     }
+}
+
+/// What is paused, by its word.
+pub fn scope(word: &str) -> Scope {
+    word.parse().expect("a scope")
 }
 
 /// The retry policy of the tests: short steps.

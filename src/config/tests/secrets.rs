@@ -1,7 +1,7 @@
 //! Which secret a page gets, where it may come from, and that it is never shown.
 
 use super::*;
-use crate::deliver::Slot;
+use crate::secrets::Slot;
 
 #[test]
 fn a_page_without_its_own_keys_takes_those_of_default() {

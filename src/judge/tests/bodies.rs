@@ -41,27 +41,42 @@ fn a_body_is_a_failure_wherever_it_says_so() {
         "\u{feff} {\"success\":false} \n",
     ] {
         let judgement = status(200, body);
-        is(&judgement, "body.failure", Retryable, Scope::None);
+        is(&judgement, "body.failure", Retryable, PauseWanted::None);
         assert_eq!((judgement.cap, judgement.counts), (Some(3), true), "{body}");
-        is(&status(400, body), "status.refused", Refused, Scope::Page);
-        is(&status(401, body), "status.page", Retryable, Scope::Page);
+        is(
+            &status(400, body),
+            "status.refused",
+            Refused,
+            PauseWanted::Page,
+        );
+        is(
+            &status(401, body),
+            "status.page",
+            Retryable,
+            PauseWanted::Page,
+        );
         // It may have come after acceptance, whatever the body says.
         is(
             &status(500, body),
             "status.ambiguous",
             Ambiguous,
-            Scope::None,
+            PauseWanted::None,
         );
     }
     // Its code and words are those of the part that says no.
     let within = r#"{"id":7,"data":{"error":{"code":10010,"message":"Recipient"}}}"#;
-    is(&status(200, within), "code.10010", Refused, Scope::None);
+    is(
+        &status(200, within),
+        "code.10010",
+        Refused,
+        PauseWanted::None,
+    );
     let signed = r#"{"result":"fail","msg":"sign error"}"#;
     is(
         &status(200, signed),
         "body.signature",
         Retryable,
-        Scope::Page,
+        PauseWanted::Page,
     );
 }
 
@@ -91,9 +106,14 @@ fn a_body_is_a_success_only_where_it_says_so() {
         " OK\n",
         "Success",
     ] {
-        is(&status(200, body), "body.success", Delivered, Scope::None);
+        is(
+            &status(200, body),
+            "body.success",
+            Delivered,
+            PauseWanted::None,
+        );
         let torn = status(500, body);
-        is(&torn, "body.contradiction", Ambiguous, Scope::None);
+        is(&torn, "body.contradiction", Ambiguous, PauseWanted::None);
         assert!(
             torn.hold && status(302, body).hold && status(404, body).hold,
             "{body}"
@@ -117,7 +137,12 @@ fn a_body_is_a_success_only_where_it_says_so() {
         r#"{"errors":{"code":0,"msg":""}}"#,
         r#"{"a":{"b":{"c":{"d":{"error":"too deep"}}}}}"#,
     ] {
-        is(&status(200, body), "status.2xx", Delivered, Scope::None);
+        is(
+            &status(200, body),
+            "status.2xx",
+            Delivered,
+            PauseWanted::None,
+        );
     }
 }
 
@@ -140,10 +165,10 @@ fn a_suspicious_2xx_is_held_for_an_operator() {
         "<html><script>state = {\"success\":true}</script></html>",
     ] {
         let judgement = status(200, body);
-        is(&judgement, "body.suspicious", Ambiguous, Scope::None);
+        is(&judgement, "body.suspicious", Ambiguous, PauseWanted::None);
         assert!(judgement.hold, "{body}");
         let cut = judged(&cut(200, body));
-        is(&cut, "body.suspicious", Ambiguous, Scope::None);
+        is(&cut, "body.suspicious", Ambiguous, PauseWanted::None);
     }
     for body in [
         "{",
@@ -156,7 +181,7 @@ fn a_suspicious_2xx_is_held_for_an_operator() {
             &status(200, body),
             "body.suspicious",
             Ambiguous,
-            Scope::None,
+            PauseWanted::None,
         );
     }
     let mut zipped = answer(200, JSON, "");
@@ -164,7 +189,7 @@ fn a_suspicious_2xx_is_held_for_an_operator() {
         *body = vec![0x1f, 0x8b, 8, 0, 0];
     }
     let judgement = judged(&zipped);
-    is(&judgement, "body.suspicious", Ambiguous, Scope::None);
+    is(&judgement, "body.suspicious", Ambiguous, PauseWanted::None);
     assert!(judgement.reason.contains("gzip"), "{}", judgement.reason);
     for body in [
         r#"{"code":0}"#,
@@ -176,24 +201,29 @@ fn a_suspicious_2xx_is_held_for_an_operator() {
         r#"{"code":"E1"}"#,
         r#"{"data":{"code":7}}"#,
     ] {
-        is(&status(200, body), "status.2xx", Delivered, Scope::None);
+        is(
+            &status(200, body),
+            "status.2xx",
+            Delivered,
+            PauseWanted::None,
+        );
     }
     let html = |body| judged(&answer(200, Some("text/html; charset=utf-8"), body));
     for body in ["<html>login</html>", "{}", "ok"] {
-        is(&html(body), "body.suspicious", Ambiguous, Scope::None);
+        is(&html(body), "body.suspicious", Ambiguous, PauseWanted::None);
     }
-    is(&html(""), "status.2xx", Delivered, Scope::None);
+    is(&html(""), "status.2xx", Delivered, PauseWanted::None);
     is(
         &html(r#"{"success":true}"#),
         "body.success",
         Delivered,
-        Scope::None,
+        PauseWanted::None,
     );
     is(
         &html(r#"{"success":false}"#),
         "body.failure",
         Retryable,
-        Scope::None,
+        PauseWanted::None,
     );
 }
 
@@ -257,7 +287,7 @@ fn words_about_signature_secret_or_page_pause_the_page() {
         let failure = format!(r#"{{"success":false,"errors":{{"msg":"{words}"}}}}"#);
         for http in [200, 400, 404, 422, 500] {
             let judgement = status(http, &failure);
-            is(&judgement, "body.signature", Retryable, Scope::Page);
+            is(&judgement, "body.signature", Retryable, PauseWanted::Page);
             assert!(!judgement.counts, "a wrong secret must not use up attempts");
         }
         for body in [words.to_owned(), format!(r#"{{"code":7,"msg":"{words}"}}"#)] {
@@ -265,13 +295,13 @@ fn words_about_signature_secret_or_page_pause_the_page() {
                 &status(400, &body),
                 "text.signature",
                 Retryable,
-                Scope::Page,
+                PauseWanted::Page,
             );
             is(
                 &status(500, &body),
                 "status.ambiguous",
                 Ambiguous,
-                Scope::None,
+                PauseWanted::None,
             );
         }
     }
@@ -280,14 +310,14 @@ fn words_about_signature_secret_or_page_pause_the_page() {
         &judged(&answer(404, Some("text/html"), "page not found")),
         "status.endpoint",
         Retryable,
-        Scope::Endpoint,
+        PauseWanted::Endpoint,
     );
     let unknown = r#"{"success":false,"code":1,"msg":"sign error"}"#;
     is(
         &status(200, unknown),
         "body.signature",
         Retryable,
-        Scope::Page,
+        PauseWanted::Page,
     );
     for words in ["assigned", "sign", "authorized", "not found", "bound"] {
         let failure = format!(r#"{{"success":false,"errors":"{words}"}}"#);
@@ -295,9 +325,14 @@ fn words_about_signature_secret_or_page_pause_the_page() {
             &status(200, &failure),
             "body.failure",
             Retryable,
-            Scope::None,
+            PauseWanted::None,
         );
-        is(&status(400, words), "status.refused", Refused, Scope::Page);
+        is(
+            &status(400, words),
+            "status.refused",
+            Refused,
+            PauseWanted::Page,
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use crate::job::Outcome::{Ambiguous, Refused, Retryable, Throttled};
 
 #[test]
 fn each_code_has_its_rule_on_any_failed_answer() {
-    use Scope::{None, Page};
+    use PauseWanted::{None, Page};
     for (code, subcode, message, rule, outcome, scope) in [
         (10010, 0, "Recipient not found", "code.10010", Refused, None),
         (-1, 0, "", "code.unknown", Retryable, None),
@@ -187,7 +187,7 @@ fn words_about_the_person_are_the_jobs_and_words_about_the_account_the_pages() {
     ] {
         for http in [200, 400, 403, 404, 422] {
             let judgement = status(http, &failure(words));
-            is(&judgement, rule, Refused, Scope::None);
+            is(&judgement, rule, Refused, PauseWanted::None);
         }
         // It may have come after acceptance.
         assert_eq!(status(500, &failure(words)).rule, "status.ambiguous");
@@ -203,7 +203,7 @@ fn words_about_the_person_are_the_jobs_and_words_about_the_account_the_pages() {
     ] {
         for http in [200, 400, 403, 422] {
             let judgement = status(http, &failure(words));
-            is(&judgement, "text.account", Retryable, Scope::Page);
+            is(&judgement, "text.account", Retryable, PauseWanted::Page);
             assert!(!judgement.counts, "{words}");
         }
     }
@@ -216,7 +216,7 @@ fn words_about_the_person_are_the_jobs_and_words_about_the_account_the_pages() {
             &status(403, &failure(firewall)),
             "status.page",
             Retryable,
-            Scope::Page,
+            PauseWanted::Page,
         );
     }
 }
@@ -230,20 +230,20 @@ fn a_code_next_to_a_known_one_is_judged_by_text_or_status() {
             &status(200, &graph(code, 0, "x")),
             "body.failure",
             Retryable,
-            Scope::None,
+            PauseWanted::None,
         );
         is(
             &status(422, &graph(code, 0, "x")),
             "status.refused",
             Refused,
-            Scope::Page,
+            PauseWanted::Page,
         );
     }
     is(
         &status(200, &graph(100, 2_018_002, "x")),
         "body.failure",
         Retryable,
-        Scope::None,
+        PauseWanted::None,
     );
 }
 
@@ -256,14 +256,14 @@ fn codes_are_found_wherever_the_vendor_puts_them() {
         r#"{"success":false,"errors":[{"code":10010}]}"#,
         r#"{"success":false,"code":10010}"#,
     ] {
-        is(&status(200, body), "code.10010", Refused, Scope::None);
-        is(&status(404, body), "code.10010", Refused, Scope::None);
+        is(&status(200, body), "code.10010", Refused, PauseWanted::None);
+        is(&status(404, body), "code.10010", Refused, PauseWanted::None);
     }
     is(
         &status(404, r#"{"code":10010}"#),
         "code.10010",
         Refused,
-        Scope::None,
+        PauseWanted::None,
     );
     for body in [
         r#"{"success":false,"errors":{"code":10010.5}}"#,
@@ -271,7 +271,12 @@ fn codes_are_found_wherever_the_vendor_puts_them() {
         r#"{"success":false,"errors":{"code":99999999999999999999}}"#,
         r#"{"success":false,"errors":{"id":10010}}"#,
     ] {
-        is(&status(200, body), "body.failure", Retryable, Scope::None);
+        is(
+            &status(200, body),
+            "body.failure",
+            Retryable,
+            PauseWanted::None,
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use crate::job::Outcome::{Ambiguous, Delivered, NotSent, Refused, Retryable, Thr
 
 #[test]
 fn each_status_without_a_body_has_its_rule() {
-    use Scope::{Endpoint, None, Page};
+    use PauseWanted::{Endpoint, None, Page};
     for (statuses, rule, outcome, scope) in [
         (
             &[200, 201, 202, 204, 299][..],
@@ -70,10 +70,10 @@ fn a_503_with_retry_after_throttles_the_page() {
         judged(&answer)
     };
     for (code, rule, outcome, scope) in [
-        (503, "status.503", Throttled, Scope::Page),
-        (429, "status.429", Throttled, Scope::Page),
-        (502, "status.ambiguous", Ambiguous, Scope::None),
-        (200, "status.2xx", Delivered, Scope::None),
+        (503, "status.503", Throttled, PauseWanted::Page),
+        (429, "status.429", Throttled, PauseWanted::Page),
+        (502, "status.ambiguous", Ambiguous, PauseWanted::None),
+        (200, "status.2xx", Delivered, PauseWanted::None),
     ] {
         let judgement = asked(code, 7);
         is(&judgement, rule, outcome, scope);
@@ -102,7 +102,7 @@ fn without_a_status_only_proof_makes_it_unsent() {
                 Phase::Head => "transport.garbled",
                 _ => "transport.ambiguous",
             };
-            is(&lost, rule, Ambiguous, Scope::None);
+            is(&lost, rule, Ambiguous, PauseWanted::None);
             assert_eq!(lost.cap, (*phase == Phase::Head).then_some(3));
             assert!(
                 lost.reason
@@ -114,7 +114,7 @@ fn without_a_status_only_proof_makes_it_unsent() {
                 error: error(),
                 evidence,
             });
-            is(&unsent, "transport.not_sent", NotSent, Scope::None);
+            is(&unsent, "transport.not_sent", NotSent, PauseWanted::None);
             assert!(!unsent.counts && lost.counts);
         }
     }
@@ -131,13 +131,13 @@ fn without_a_status_only_proof_makes_it_unsent() {
         &bad(Phase::Tls),
         "transport.certificate",
         NotSent,
-        Scope::Endpoint,
+        PauseWanted::Endpoint,
     );
     is(
         &bad(Phase::Connect),
         "transport.not_sent",
         NotSent,
-        Scope::None,
+        PauseWanted::None,
     );
     assert_eq!(judged(&Answer::not_sent("expired")).reason, "expired");
 }
