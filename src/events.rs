@@ -230,6 +230,12 @@ fn log(event: &Event<'_>, news: bool) {
         Event::Conflict { error } => {
             debug!(error, "ledger repeats a transaction after a conflict")
         }
+        Event::WakerFailed { error } => {
+            debug!(
+                error,
+                "the worker could not ask to be woken, and polls until it can"
+            )
+        }
         Event::NoSecret { page } => warn!(
             page,
             "page has no secret in the configuration, its jobs wait"

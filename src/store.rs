@@ -43,6 +43,7 @@ pub use rows::Row;
 pub use sql::Dialect;
 
 use crate::clock::Millis;
+use crate::job::State;
 
 /// A failure of our own side: the database's, not the receiver's.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,20 @@ pub enum Error {
         journal: String,
         /// What `pragma synchronous` answered.
         synchronous: i64,
+    },
+    /// A stored value that nothing but a change by hand can have left there.
+    #[error(
+        "database: {table}.{column} of {row} is \"{value}\", which postlane never writes: correct it by hand"
+    )]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+        /// Which column.
+        column: &'static str,
+        /// Which row, in words.
+        row: String,
+        /// What stands there.
+        value: String,
     },
     /// The schema is not one this binary can work on.
     #[error("schema: {0}")]
@@ -214,6 +229,17 @@ impl Pool {
     pub async fn now(&self) -> Result<Millis> {
         Ok(one(self.rows("-- now\nselect {now} as now", &[]).await?)?.int("now")?)
     }
+}
+
+/// The state of a job, or of some jobs, in the column `state` of a row.
+pub(crate) fn state(row: &Row, of: impl Fn() -> String) -> Result<State> {
+    let word = row.str("state")?;
+    word.parse().map_err(|_| Error::Corrupt {
+        table: "send_jobs",
+        column: "state",
+        row: of(),
+        value: word.into_owned(),
+    })
 }
 
 /// The only row of a result.

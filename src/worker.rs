@@ -231,7 +231,7 @@ impl Motion {
                 .busy(self.ledger.pool(), step.claimed)
                 .await
         {
-            self.worker.events.emit(&Event::Conflict {
+            self.worker.events.emit(&Event::WakerFailed {
                 error: &error.to_string(),
             });
         }
@@ -254,7 +254,7 @@ impl Motion {
         match waker.before_sleep(pool, self.has_open, next_in).await {
             Ok(wait) => Some(again_in.map_or(wait, |again| again.min(wait))),
             Err(error) => {
-                self.worker.events.emit(&Event::Conflict {
+                self.worker.events.emit(&Event::WakerFailed {
                     error: &error.to_string(),
                 });
                 Some(Duration::from_millis(200))

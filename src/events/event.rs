@@ -115,6 +115,11 @@ pub enum Event<'a> {
         /// What the database said.
         error: &'a str,
     },
+    /// The worker could not ask to be woken; it polls until it can.
+    WakerFailed {
+        /// What the database said.
+        error: &'a str,
+    },
     /// A page has no secret; its jobs wait.
     NoSecret {
         /// The page.

@@ -336,6 +336,7 @@ impl Metrics {
             | Event::Stopped
             | Event::CallWaits { .. }
             | Event::CallOver { .. }
+            | Event::WakerFailed { .. }
             | Event::NoSecret { .. }
             | Event::SecretSwitched { .. }
             | Event::SecretChanged { .. }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Bind, Pool, Result, Row, Tx, one};
 use crate::clock::{Millis, millis};
-use crate::job::{AfterUnknown, AttemptNo, Head, JobId, PageId, Token};
+use crate::job::{AfterUnknown, AttemptNo, Head, JobId, OnAmbiguous, PageId, Token};
 
 const TOKENS_POSTGRES: &str =
     "-- claim: tokens that never repeat\nselect nextval('send_tokens') as token";
@@ -110,7 +110,10 @@ pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
         failures: row.int(first + 2)?,
         ambiguous: row.int(first + 3)?,
         expires: row.int_opt(first + 4)?,
-        on_ambiguous: row.str_opt(first + 5)?.and_then(|word| word.parse().ok()),
+        // A policy that nobody can read is the careful one.
+        on_ambiguous: row
+            .str_opt(first + 5)?
+            .map(|word| word.parse().unwrap_or(OnAmbiguous::Hold)),
         recipient: row.bytes(first + 6)?,
         message: row.bytes(first + 7)?,
         tag: row.text_opt(first + 8)?,

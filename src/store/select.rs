@@ -207,10 +207,9 @@ pub async fn choose(
     let rows = pool.rows_of(text, &binds).await?;
     rows.iter()
         .map(|row| {
-            Ok(Chosen {
-                job: row.job("id")?,
-                state: row.text("state")?.parse().unwrap_or(State::Queued),
-            })
+            let job = row.job("id")?;
+            let state = super::state(row, || format!("job {job}"))?;
+            Ok(Chosen { job, state })
         })
         .collect()
 }
@@ -224,10 +223,8 @@ pub async fn count(pool: &Pool, selector: &Selector) -> Result<Vec<(State, i64)>
     let rows = pool.rows_of(text, &binds).await?;
     rows.iter()
         .map(|row| {
-            Ok((
-                row.text("state")?.parse().unwrap_or(State::Queued),
-                row.int("jobs")?,
-            ))
+            let jobs = row.int("jobs")?;
+            Ok((super::state(row, || format!("{jobs} jobs"))?, jobs))
         })
         .collect()
 }

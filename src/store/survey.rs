@@ -113,7 +113,7 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
             _ => Pause::Operator,
         });
         match kind.as_ref() {
-            "now" => survey.now = at.unwrap_or_default(),
+            "now" => survey.now = row.int(2)?,
             "timer" => survey.timer = at,
             "newest" => survey.newest = JobId(at.unwrap_or_default()),
             // Where one of the walks has come to its end, the other says how far both are.
