@@ -42,6 +42,8 @@ const PAGES: usize = 3;
 const NAMED: usize = 8;
 /// What was not seen for so long is forgotten, and failures so far apart are no series.
 const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
+/// Most pages without a secret that are named in the log; `stats` shows all.
+const NAMED_SILENT: usize = 20;
 /// How often the forgotten are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -255,9 +257,11 @@ impl Breaker {
         self.silent.retain(|other| !means(other));
     }
 
-    /// A page has work and no secret. True if that is new.
+    /// A page has work and no secret. True if that is new, of the first pages.
     pub fn lacks_secret(&mut self, page: &PageId) -> bool {
-        !self.silent.contains(page) && self.silent.insert(page.clone())
+        self.silent.len() < NAMED_SILENT
+            && !self.silent.contains(page)
+            && self.silent.insert(page.clone())
     }
 
     fn tell(&mut self, change: Change) {

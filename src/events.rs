@@ -199,6 +199,11 @@ fn log(event: &Event<'_>, news: bool) {
             error = why,
             "the database refuses the outcome of this job: its lane waits, and it is tried again every minute"
         ),
+        Event::PageRefused { page, why } => error!(
+            page,
+            error = why,
+            "the database refuses to change the lanes of this page: it waits, and is tried again every minute"
+        ),
         Event::Committed { ended, began, took } => {
             debug!(ended, began, took_ms = tenths(took), "ledger committed")
         }

@@ -131,6 +131,10 @@ pub struct Ledger {
     is_behind: bool,
     /// Marks to take next time: more while few of them make a lane.
     appetite: usize,
+    /// Pages to serve at once: fewer while the database refuses to change lanes of one of them.
+    at_once: usize,
+    /// Pages whose lanes it has refused to change, and when.
+    left_alone: HashMap<PageId, BootInstant>,
     /// Timers to take next time: fewer while the database refuses one of their jobs.
     timers: i64,
     /// Requests that the rate of a page still allows.
@@ -170,6 +174,8 @@ impl Ledger {
             is_behind: false,
             appetite: 0,
             timers: batch::TIMERS,
+            at_once: admission::PAGES,
+            left_alone: HashMap::new(),
             allowances: HashMap::new(),
             probes: Probes::default(),
             agenda: Agenda::default(),

@@ -181,16 +181,21 @@ impl Error {
         let Some(error) = self.said() else {
             return false;
         };
-        // Postgres: data (22), constraints (23), raised by a function (P0), row level security (42501 says more
-        // than that). SQLite: constraints (19), with their kind in the upper bytes; an abort is one of them.
+        // Postgres: all but what is the server's own: connections (08), the transaction's state (25), deadlocks (40),
+        // resources (53), locks (55), an end from outside (57), its disk (58) and rights (42501). What a trigger of
+        // somebody's may say has any code. SQLite: constraints (19), and what a trigger may meet: an error (1), what is
+        // too big (18), a type that does not fit (20). The kind stands in the upper bytes.
         match (
             error.code().as_deref(),
             error.try_downcast_ref::<sqlx::sqlite::SqliteError>(),
         ) {
-            (Some(code), Some(_)) => code.parse().is_ok_and(|code: i32| code & 0xff == 19),
-            (Some(code), None) => ["22", "23", "P0"]
-                .iter()
-                .any(|class| code.starts_with(class)),
+            (Some(code), Some(_)) => code
+                .parse()
+                .is_ok_and(|code: i32| matches!(code & 0xff, 1 | 18 | 19 | 20)),
+            (Some(code), None) => {
+                let others = ["08", "25", "40", "53", "55", "57", "58", "XX", "42501"];
+                !others.iter().any(|class| code.starts_with(class))
+            }
             (None, _) => false,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use postlane::attempt::Claim;
 use postlane::job::JobId;
 use sqlx::Connection as _;
-use support::{Db, Engine, Steps};
+use support::{Db, Engine, Steps, braces};
 
 const LANES: usize = 20;
 
@@ -165,6 +165,61 @@ both! {
         assert_eq!(worker.deliver_all().await, [bad]);
     }
 
+    a_page_whose_lanes_the_database_refuses_keeps_no_other, |db| {
+        let texts: &[&str] = match db.engine {
+            Engine::Sqlite => &["create trigger mine before insert on send_lanes when new.lane = '2/id:bad'
+                begin select raise(abort, 'not this one'); end"],
+            Engine::Postgres => &[
+                "create function mine() returns trigger language plpgsql as $$ begin raise exception 'not this one'; end $$",
+                "create trigger mine before insert on send_lanes for each row when (new.lane = '2/id:bad') execute function mine()",
+            ],
+        };
+        for text in texts {
+            db.run(text, &[]).await;
+        }
+        db.insert_on("2", "bad", "1", &[]).await;
+        for page in 10..30 {
+            db.insert_on(&page.to_string(), "a", "1", &[]).await;
+        }
+        let mut worker = Steps::new(&db, "w1").await;
+        for _ in 0..20 {
+            for claim in worker.cycle().await.claims {
+                worker.answer(claim, 200);
+            }
+        }
+        assert_eq!(delivered(&db).await, 20);
+        assert_eq!(worker.ledger.unwritten(), 0);
+    }
+
+    an_answer_says_nothing_of_a_job_of_another_lane_that_has_its_id, |db| {
+        db.insert("a", "1").await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claim = worker.claims().await.remove(0);
+        // As after TRUNCATE send_jobs RESTART IDENTITY.
+        let again = format!("update send_jobs set recipient = '{}'", braces(r#""id":"b""#));
+        db.sql(&again).await.expect("moves it");
+        worker.answer(claim, 200);
+        worker.cycle().await;
+        assert_eq!(db.text("select state from send_jobs").await, "queued", "it was never sent");
+        assert_eq!(db.int("select count(*) from send_attempts").await, 0);
+    }
+
+    a_lane_does_not_send_a_job_of_another_lane, |db| {
+        db.insert("a", "1").await;
+        let mut worker = Steps::new(&db, "w1").await;
+        let claim = worker.claims().await.remove(0);
+        worker.answer(claim, 503);
+        worker.claims().await;
+        let again = format!("update send_jobs set recipient = '{}'", braces(r#""id":"b""#));
+        db.sql(&again).await.expect("moves it");
+        let second = db.insert("b", "2").await;
+        worker.pass(Duration::from_secs(5));
+        let claims = worker.claims().await;
+        assert_eq!(claims.len(), 1, "one of the lane b: {claims:?}");
+        assert_eq!(&*claims[0].lane, "1/id:b");
+        assert_ne!(claims[0].job, second);
+    }
+
     attempts_of_an_id_that_was_given_out_before_are_stepped_over, |db| {
         // As after TRUNCATE send_jobs RESTART IDENTITY.
         let old = "insert into send_attempts (job_id, number, started_at, finished_at, outcome, worker)
@@ -234,6 +289,36 @@ async fn rows_that_somebody_holds_locked_keep_their_own_lane_back_and_no_other()
         let attempts = format!("select count(*) from send_attempts where job_id = {job}");
         assert_eq!(db.int(&attempts).await, 1, "{table}");
     }
+}
+
+#[tokio::test]
+async fn an_update_that_a_trigger_suppresses_keeps_its_lane_back() {
+    let Some(db) = support::postgres().await else {
+        return;
+    };
+    let (mut worker, claims) = in_hand(&db).await;
+    let bad = claims[7].job;
+    for text in [
+        "create function keeps() returns trigger language plpgsql as $$ begin return null; end $$"
+            .to_owned(),
+        format!(
+            "create trigger keeps before update on send_jobs for each row when (old.id = {bad}) execute function keeps()"
+        ),
+    ] {
+        db.run(&text, &[]).await;
+    }
+    for claim in claims {
+        worker.answer(claim, 200);
+    }
+    let next = worker.claims().await;
+    assert_eq!(next.len(), LANES - 1, "all other lanes go on");
+    assert_eq!(delivered(&db).await, LANES as i64 - 1);
+    let stuck = "select count(*) from send_lanes where stuck like '%trigger%'";
+    assert_eq!(db.int(stuck).await, 1);
+    assert!(
+        next.iter().all(|claim| claim.job != bad),
+        "it is not sent again"
+    );
 }
 
 #[tokio::test]

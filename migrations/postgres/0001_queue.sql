@@ -9,7 +9,7 @@
 -- attempts have begun, the expensive rules are skipped.
 create function send_jobs_check(
     page_id text, recipient json, message json, tag text, delay integer, send_at timestamptz, expires_at timestamptz,
-    ordering_key text, idempotency_key text, on_ambiguous text, metadata json, state text, attempts integer,
+    ordering_key text, idempotency_key text, on_ambiguous text, metadata json, state text, attempts integer, failures integer,
     due_at timestamptz, created_at timestamptz, finished_at timestamptz
 ) returns boolean language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -40,6 +40,7 @@ begin
         when octet_length(idempotency_key) not between 1 and 1024 then 'idempotency_key_is_1_to_1024_bytes'
         when on_ambiguous not in ('retry', 'hold') then 'on_ambiguous_is_retry_or_hold'
         when state not in ('queued', 'delivered', 'dead', 'unknown', 'held', 'cancelled') then 'state_is_known'
+        when attempts not between 0 and 2000000000 or failures not between 0 and 2000000000 then 'attempts_and_failures_are_counts'
         when (finished_at is not null) <> (state in ('delivered', 'dead', 'cancelled')) then 'finished_at_is_set_when_final'
     end);
     if broken is not null then
@@ -101,7 +102,7 @@ create table send_jobs (
 
     constraint send_jobs_checked check (send_jobs_check(
         page_id, recipient, message, tag, delay, send_at, expires_at, ordering_key, idempotency_key, on_ambiguous,
-        metadata, state, attempts, due_at, created_at, finished_at
+        metadata, state, attempts, failures, due_at, created_at, finished_at
     ))
 );
 
@@ -199,7 +200,7 @@ create table send_timers (
 -- worker paused it: then a job is sent to see whether it is well, and next after wait_ms more. rule judged
 -- the last answer; pages are the first that failed, if it is the endpoint; suspect says who may be to blame.
 create table send_pauses (
-    scope text primary key,
+    scope text collate "C" primary key,
     since timestamptz not null default clock_timestamp(),
     who text not null,
     why text,
@@ -208,12 +209,13 @@ create table send_pauses (
     suspect text,
     probe_at bigint,
     wait_ms bigint not null default 0,
+    constraint scope_is_known check (scope = 'all' or scope = 'endpoint' or scope like 'page:%' or scope like 'lane:%'),
     constraint suspect_is_known check (suspect in ('page', 'people', 'endpoint'))
 );
 
 -- When the rate of a page allows its next request (unix microseconds), for all workers.
 create table send_rates (
-    page_id text primary key,
+    page_id text collate "C" primary key,
     next_at bigint not null
 );
 

@@ -92,7 +92,7 @@ create table send_jobs (
         created_at between 0 and 253402214400000 and due_at between 0 and 253402214400000
     ),
     constraint attempts_and_failures_are_counts check (
-        attempts between 0 and 2147483647 and failures between 0 and 2147483647
+        attempts between 0 and 2000000000 and failures between 0 and 2000000000
     ),
     constraint ordering_key_is_1_to_1024_bytes check (
         length(cast(ordering_key as blob)) between 1 and 1024 and instr(ordering_key, char(0)) = 0
@@ -211,6 +211,7 @@ create table send_pauses (
     suspect text,
     probe_at integer,
     wait_ms integer not null default 0,
+    constraint scope_is_known check (scope = 'all' or scope = 'endpoint' or scope like 'page:%' or scope like 'lane:%'),
     constraint suspect_is_known check (suspect in ('page', 'people', 'endpoint'))
 ) strict;
 

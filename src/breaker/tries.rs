@@ -84,12 +84,18 @@ impl Breaker {
         {
             return tries;
         }
+        let longest = millis(self.settings.max_probe);
         let endpoint = pauses.contains_key(&Scope::Endpoint);
         let (mut trials, mut probes) = (Vec::new(), Vec::new());
         for page in with_work {
             match pauses.get(&Scope::Page(page.clone())) {
                 Some(Pause::Operator) => {}
-                Some(Pause::Worker { probe_at }) if *probe_at > now => tries.wait(probe_at - now),
+                // One that is further away than any wait was written before the clock was set back.
+                Some(Pause::Worker { probe_at })
+                    if *probe_at > now && *probe_at <= now + longest =>
+                {
+                    tries.wait(probe_at - now);
+                }
                 Some(Pause::Worker { probe_at }) => probes.push((*probe_at, page)),
                 None if endpoint => {
                     let standing = self.pages.get(page);

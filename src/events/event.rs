@@ -64,6 +64,13 @@ pub enum Event<'a> {
         /// What the database said.
         why: &'a str,
     },
+    /// The database refuses to change the lanes of a page; it is left alone for a minute, the others go on.
+    PageRefused {
+        /// The page.
+        page: &'a str,
+        /// What the database said.
+        why: &'a str,
+    },
     /// A report came after its lane had been taken over.
     Fenced {
         /// How many reports.

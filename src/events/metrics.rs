@@ -337,6 +337,7 @@ impl Metrics {
             | Event::CallWaits { .. }
             | Event::CallOver { .. }
             | Event::WakerFailed { .. }
+            | Event::PageRefused { .. }
             | Event::NoSecret { .. }
             | Event::SecretSwitched { .. }
             | Event::SecretChanged { .. }

@@ -24,6 +24,8 @@ const PROBED: usize = 64;
 /// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
 
+/// How long a page is left alone whose lanes the database refuses to change.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 /// When a page that waits for all or for the endpoint is looked at again, in milliseconds.
 const STOPPED: Millis = 5000;
 
@@ -406,7 +408,11 @@ impl Ledger {
         match survey.pauses.get(&Scope::Page(name.clone())) {
             _ if self.is_probed(name) => Some(at),
             Some(Pause::Operator) => None,
-            Some(Pause::Worker { probe_at }) => Some(at.max(*probe_at)),
+            Some(Pause::Worker { probe_at }) => {
+                let longest = millis(self.breaker().settings().max_probe);
+                let is_ahead = *probe_at > survey.now + longest;
+                Some(if is_ahead { at } else { at.max(*probe_at) })
+            }
             None if !self.settings.secrets.has(name) => {
                 if !self.stopped && self.breaker().lacks_secret(name) {
                     self.events.emit(&Event::NoSecret { page: name });
@@ -431,9 +437,12 @@ impl Ledger {
             .into_iter()
             .partition(|page| self.agenda.is_new(&page.page));
         let mut chosen = Vec::new();
-        for (pages, most) in [(new, PAGES / 2), (old, PAGES)] {
+        self.left_alone.retain(|_, at| at.elapsed() < LEFT_ALONE);
+        for (pages, most) in [(new, self.at_once.div_ceil(2)), (old, self.at_once)] {
             for survey::Page { page, .. } in pages {
-                if !self.slots.may_take(page) {
+                if self.left_alone.contains_key(page) {
+                    self.agenda.set(page, Some(now + millis(LEFT_ALONE)));
+                } else if !self.slots.may_take(page) {
                     self.agenda.set(page, Some(now));
                 } else if chosen.len() < most {
                     chosen.push(page.clone());

@@ -51,6 +51,8 @@ pub(super) struct Agenda {
     saw_all: bool,
     /// The newest jobs.
     newest: Option<Newest>,
+    /// There are new jobs at which the last survey has not looked.
+    has_more_new: bool,
     /// Pages at which the last survey has looked from the front.
     front: HashSet<PageId>,
     /// Pages that were served lately, and from where to look at them.
@@ -77,11 +79,11 @@ impl Newest {
     }
 
     fn note(&mut self, id: i64, now: BootInstant) {
-        if id < self.then {
+        if id < self.then.min(self.later) {
             // Ids have begun anew.
             *self = Self::new(id, now);
         } else if now.since(self.at) >= NEW_FOR {
-            (self.then, self.later, self.at) = (self.later, id, now);
+            (self.then, self.later, self.at) = (self.later.max(self.then), id, now);
         }
     }
 }
@@ -213,6 +215,11 @@ impl Agenda {
         self.clock = Some((survey.now, now));
         let newest = self.newest.get_or_insert(Newest::new(survey.newest.0, now));
         newest.note(survey.newest.0, now);
+        if let Some(JobId(last)) = survey.more_behind {
+            // The next survey goes on there, and comes soon.
+            newest.then = last;
+        }
+        self.has_more_new = survey.more_behind.is_some();
         let asked: HashMap<&PageId, From> = question
             .pages
             .iter()
@@ -340,7 +347,8 @@ impl Agenda {
         let next = next.map(|(wake, ..)| wake - now);
         let paced = !self.walk.is_whole || self.walk.is_slow();
         let walk = paced.then(|| millis(self.walk.next_in()).max(1));
-        next.into_iter().chain(walk).min()
+        let new = self.has_more_new.then_some(1);
+        next.into_iter().chain(walk).chain(new).min()
     }
 
     /// Pages whose time has come, who has waited longest first.

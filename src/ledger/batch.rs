@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::admission::Pages;
+use super::admission::{PAGES, Pages};
 use super::{Ledger, Step, span};
 use crate::attempt::{Completion, HeldBack, InHand};
 use crate::clock::{BootInstant, Millis, millis};
@@ -32,10 +32,12 @@ pub(super) const TIMERS: i64 = 1000;
 const REFUSED: Millis = 60_000;
 
 /// What may be refused for a row of somebody's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Writes {
     Completions,
     Timers,
+    /// Lanes of these pages.
+    Lanes(Vec<PageId>),
 }
 
 /// What one cycle writes.
@@ -113,7 +115,10 @@ impl Ledger {
         }
         if !asked.is_empty() {
             self.begin(batch);
+            let of = asked.iter().map(|ask| ask.page.clone());
+            batch.writes = Some(Writes::Lanes(of.collect()));
             let hands = take::take(&mut batch.work, &asked, &batch.lease).await?;
+            batch.writes = None;
             step.more |= hands.len() >= wanted && self.slots.free() > 0;
             batch.hands.extend(hands);
         }
@@ -256,7 +261,11 @@ impl Ledger {
             return Ok(());
         }
         self.begin(batch);
+        let of = asks.iter().map(|ask| ask.page.clone());
+        batch.writes = Some(Writes::Lanes(of.collect()));
         let taken = intake::intake(&mut batch.work, &asks, &batch.lease).await?;
+        batch.writes = None;
+        self.at_once = (self.at_once * 2).min(PAGES);
         let marks: usize = taken.marks.values().map(|(marks, _)| marks).sum();
         let of = |ask: &Ask| taken.marks.get(&ask.page).copied().unwrap_or_default();
         let is_full = |ask: &Ask| of(ask).0 >= ask.marks;
@@ -398,7 +407,11 @@ impl Ledger {
             self.unconfirmed.extend(unconfirmed);
         }
         let completions = std::mem::take(&mut batch.completions);
-        match batch.writes.filter(|_| error.is_refusal()) {
+        match batch.writes.take().filter(|_| error.is_refusal()) {
+            Some(Writes::Lanes(pages)) => {
+                self.pending.splice(0..0, completions);
+                self.pages_refused(&pages, &error);
+            }
             Some(Writes::Completions) => {
                 self.refused(completions, &error, batch.lease.now).await;
             }
@@ -437,6 +450,21 @@ impl Ledger {
             let _ =
                 complete::set_aside(&self.pool, &self.worker, &completion, lane_until, &why).await;
             self.held_back.push((completion, until));
+        }
+    }
+
+    /// The database refuses to change the lanes of one of these pages: fewer are tried until it is alone, and it is left
+    /// alone for a while.
+    fn pages_refused(&mut self, pages: &[PageId], error: &Error) {
+        if pages.len() > 1 {
+            self.at_once = pages.len() / 2;
+            return;
+        }
+        self.at_once = PAGES;
+        let why = error.to_string();
+        for page in pages {
+            self.events.emit(&Event::PageRefused { page, why: &why });
+            self.left_alone.insert(page.clone(), BootInstant::now());
         }
     }
 

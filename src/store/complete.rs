@@ -305,8 +305,14 @@ pub async fn set_aside(
         completion.token.into(),
         why.into(),
     ];
+    // A lost attempt is another worker's.
+    let of = completion.attempt.as_ref().and_then(|a| a.worker.as_ref());
     let mut tx = pool.begin().await?;
-    tx.change(text, &[worker.into(), until.into()], [lane].into_iter())
-        .await?;
+    tx.change(
+        text,
+        &[of.unwrap_or(worker).into(), until.into()],
+        [lane].into_iter(),
+    )
+    .await?;
     tx.commit().await
 }

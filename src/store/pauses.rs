@@ -59,7 +59,8 @@ pub async fn renew(pool: &Pool, scope: &Scope, rule: &str, why: &str) -> Result<
 const PROBE: &str = "-- pause: the right to send a job to see whether it is well
 update send_pauses set probe_at = $2 + case when wait_ms < $3 then wait_ms else $3 end,
     wait_ms = case when wait_ms * 2 < $3 then wait_ms * 2 else $3 end
-where scope = $1 and probe_at <= $2
+where scope {in (}select scope from send_pauses
+    where scope = $1 and (probe_at <= $2 or probe_at > $2 + $3) {skip locked}{in )}
 returning wait_ms, suspect";
 
 /// The right to probe what is paused.

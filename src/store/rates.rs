@@ -1,6 +1,6 @@
 //! The shared budget of a page's rate: drawn in chunks, in a transaction of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Dialect, Pool, Result};
 use crate::clock::Millis;
@@ -13,7 +13,7 @@ on conflict (page_id) do nothing";
 
 const READ_POSTGRES: &str = "-- rate: lock the budgets
 select page_id, next_at, floor(extract(epoch from clock_timestamp()) * 1000000::numeric)::bigint as now
-from send_rates where page_id = any (array(select r.page from {rows: page text})) order by page_id for update";
+from send_rates where page_id = any (array(select r.page from {rows: page text})) order by page_id for update skip locked";
 /// Differs from Postgres in the clock's spelling and that the write lock is held already.
 const READ_SQLITE: &str = "-- rate: read the budgets
 select page_id, next_at, cast(round((julianday('now') - 2440587.5) * 86400000) as integer) * 1000 as now
@@ -57,6 +57,11 @@ pub async fn draw(
         drawn.push((page.clone(), Drawn { granted, wait }));
     }
     tx.change(WRITE, &[], spent.into_iter()).await?;
+    // Somebody holds the others locked: they are asked again in a moment, and no page waits for them.
+    let had: HashSet<PageId> = drawn.iter().map(|(page, _)| page.clone()).collect();
+    let locked = pages.keys().filter(|page| !had.contains(*page));
+    let (granted, wait) = (0, 100);
+    drawn.extend(locked.map(|page| (page.clone(), Drawn { granted, wait })));
     tx.commit().await?;
     Ok(drawn)
 }

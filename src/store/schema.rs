@@ -13,6 +13,7 @@ pub const VERSION: i64 = 1;
 /// migrations were applied. Safe to run twice at once and to repeat after a crash.
 pub async fn migrate(url: &str) -> Result<usize> {
     let pool = Pool::open(url, Use::Write, true).await?;
+    check_encoding(&pool).await?;
     let before = version(&pool).await.unwrap_or(0);
     let mut outcome = apply(&pool).await;
     for _ in 0..10 {
@@ -30,6 +31,26 @@ pub async fn migrate(url: &str) -> Result<usize> {
     let after = version(&pool).await?;
     pool.close().await;
     Ok(usize::try_from(after - before).unwrap_or_default())
+}
+
+const ENCODING: &str = "-- schema: encoding
+select current_setting('server_encoding') as encoding";
+
+/// Refuses a database that cannot hold every text, or holds bytes that are none.
+async fn check_encoding(pool: &Pool) -> Result<()> {
+    if let Pool::Sqlite(..) = pool {
+        return Ok(());
+    }
+    let encoding = super::one(pool.rows(ENCODING, &[]).await?)?.text("encoding")?;
+    match &*encoding {
+        "UTF8" => Ok(()),
+        other => Err(schema_error(
+            pool,
+            &format!(
+                "its encoding is {other}, and messages need UTF8: create a database with encoding 'UTF8'"
+            ),
+        )),
+    }
 }
 
 async fn apply(pool: &Pool) -> Result<()> {

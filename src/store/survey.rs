@@ -83,6 +83,8 @@ pub struct Survey {
     pub timer: Option<Millis>,
     /// The newest job.
     pub newest: JobId,
+    /// There are more new jobs behind this one than were looked at.
+    pub more_behind: Option<JobId>,
     /// The breaker's, drawn before it was read.
     pub ticket: u64,
 }
@@ -115,6 +117,7 @@ pub async fn survey(pool: &Pool, question: &Question) -> Result<Survey> {
         match kind.as_ref() {
             "now" => survey.now = row.int(2)?,
             "timer" => survey.timer = at,
+            "more" => survey.more_behind = at.map(JobId),
             "newest" => survey.newest = JobId(at.unwrap_or_default()),
             // Where one of the walks has come to its end, the other says how far both are.
             "lanes" | "marks" => ends.extend((!name.is_empty()).then(|| PageId::from(&*name))),

@@ -15,16 +15,16 @@ with m as materialized (
     ) as l
     left join lateral (
         select id, state, cancel_requested, ceil(extract(epoch from expires_at) * 1000::numeric)::bigint as expires
-        from send_jobs where id = any (array[r.job]) for no key update skip locked
+        from send_jobs where id = any (array[r.job]) and lane = r.lane for no key update skip locked
     ) as j on true
     -- What a person has locked is written later.
-    where j.id is not null or (select true from send_jobs g where g.id = any (array[r.job])) is null
+    where j.id is not null or (select true from send_jobs g where g.id = any (array[r.job]) and g.lane = r.lane) is null
 ), attempted as (
     insert into send_attempts (job_id, number, started_at, finished_at, outcome, http_status, error, response, rule, worker)
     select job, number, to_timestamp(started::double precision / 1000::double precision),
         to_timestamp(finished::double precision / 1000::double precision), outcome, status, error, response, rule,
         coalesce(worker, $1)
-    from m where outcome is not null order by job
+    from m where outcome is not null and (becomes <> 'gone') is not false order by job
     on conflict (job_id, number) do nothing
 ), moved as (
     update send_jobs set
@@ -43,6 +43,12 @@ with m as materialized (
         ambiguous_attempts = ambiguous_attempts + m.singled_out,
         cancel_requested = false
     from m where send_jobs.id = any (array[m.job]) and m.was = 'queued' and m.becomes is not null
+    returning send_jobs.id
+), kept as (
+    -- A trigger of somebody's that returns null: said as an error, or the job would be sent for ever.
+    select ('an UPDATE of send_jobs changed nothing, is there a trigger that returns null? Not changed: ' || n)::bigint as n
+    from (select (select count(*) from m where was = 'queued' and becomes is not null) - (select count(*) from moved) as n) as missing
+    where n <> 0
 ), planned as materialized (
     -- A lane ends with its last job; not if something was routed into it after this statement had begun, which has
     -- touched it.
@@ -94,7 +100,7 @@ with m as materialized (
         job = case
             when becomes = 'queued' or becomes is null and p.number > 1 then of_job
             when ready <= $3 or attempts > 0 then p.id end,
-        number = case when ready <= $3 then attempts + 1 end,
+        number = case when ready <= $3 then attempts::bigint + 1 end,
         started_at = case when ready <= $3 then $3 end
     from planned p where l.lane = any (array[p.lane]) and not ends
 ), over as (
@@ -103,3 +109,4 @@ with m as materialized (
 select lane, coalesce(ready <= $3, false) as in_hand, not ends and (ready <= $3) is not true as waits,
     id, attempts, failures, ambiguous_attempts, expires, on_ambiguous, recipient, message, tag, delay, since
 from planned
+where (select n from kept) is null

@@ -54,7 +54,7 @@
         case when not may then $3 when id is null then $3 + 100::bigint when ready <= $3 then $4 else ready end,
         case when ready <= $3 then $1 end, $2,
         case when ready <= $3 or attempts > 0 then id end,
-        case when ready <= $3 then attempts + 1 end,
+        case when ready <= $3 then attempts::bigint + 1 end,
         case when ready <= $3 then $3 end
     from planned where not may or head is not null order by lane collate "C"
     on conflict (lane) do nothing

@@ -4,7 +4,7 @@ with m as materialized (
     select r.*, j.id as open_job
     from {rows: lane text, token bigint, worker text, job bigint, number bigint, started bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
     left join lateral (
-        select id from send_jobs where id = any (array[r.job]) and attempts <= r.number
+        select id from send_jobs where id = any (array[r.job]) and lane = r.lane and attempts <= r.number
             and (state = 'queued' or state = 'unknown' or state = 'held')
             -- Not one that is being sent again.
             and (select true from send_lanes b where b.lane = send_jobs.lane and b.worker is not null
@@ -14,7 +14,7 @@ with m as materialized (
     where (select true from send_lanes l where l.lane = r.lane and l.token = r.token and l.worker = coalesce(r.worker, $1)) is null
         -- What a person has locked is written later.
         and (j.id is not null or (r.outcome = 'delivered') is not true or (
-            select true from send_jobs g where g.id = any (array[r.job]) and g.attempts <= r.number
+            select true from send_jobs g where g.id = any (array[r.job]) and g.lane = r.lane and g.attempts <= r.number
                 and (g.state = 'queued' or g.state = 'unknown' or g.state = 'held')
                 and (select true from send_lanes b where b.lane = g.lane and b.worker is not null
                     and b.job = g.id and b.number > r.number) is null) is null)
@@ -23,7 +23,7 @@ with m as materialized (
     select job, number, to_timestamp(started::double precision / 1000::double precision),
         to_timestamp(finished::double precision / 1000::double precision), outcome, status, error, response, rule,
         coalesce(worker, $1)
-    from m where outcome is not null order by job
+    from m where outcome is not null and (select true from send_jobs j where j.id = any (array[m.job]) and j.lane = m.lane) order by job
     on conflict (job_id, number) do update set finished_at = excluded.finished_at, outcome = excluded.outcome,
         http_status = excluded.http_status, error = excluded.error, response = excluded.response, rule = excluded.rule
     where a.worker = excluded.worker and a.outcome = 'ambiguous' and excluded.outcome <> 'ambiguous'

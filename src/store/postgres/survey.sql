@@ -28,6 +28,7 @@ union all select 'pause', scope, null, null, coalesce(probe_at, -1::bigint), fal
     where scope = 'all' or scope = 'endpoint'
 union all select 'timer', '', (select at from send_timers order by at limit 1), null, null, false
 union all select 'newest', '', (select id from send_jobs order by id desc limit 1), null, null, false
+union all select 'more', '', (select id from send_jobs where id > $3 order by id limit 1 offset 499), null, null, false
 union all select 'lanes', coalesce((select page_id from l where n = $2), ''), null, null, null, false
 union all select 'marks', coalesce((select page_id from m where n = $2), ''), null, null, null, false
 union all select 'page', page_id,

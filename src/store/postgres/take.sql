@@ -14,7 +14,7 @@ with m as materialized (
     from m
     cross join lateral (
         select coalesce(
-            (select b.id from send_jobs b where b.id = any (array[m.job])
+            (select b.id from send_jobs b where b.id = any (array[m.job]) and b.lane = m.lane
                 and (m.worker is not null or (b.state = 'queued') is not false)),
             (select u.id from send_jobs u where $5 = 1 and u.lane = any (array[m.lane]) and u.state = 'unknown'
                 order by u.lane, u.id limit 1),
@@ -45,7 +45,7 @@ with m as materialized (
         due_at = case when p.id is null then $3 + 100::bigint when is_lost or ready <= $3 then $4 else ready end,
         worker = case when p.id is null or is_lost then l.worker when ready <= $3 then $1 end,
         job = case when p.id is null or is_lost then l.job when ready <= $3 or attempts > 0 then p.id end,
-        number = case when p.id is null or is_lost then l.number when ready <= $3 then attempts + 1 end,
+        number = case when p.id is null or is_lost then l.number when ready <= $3 then attempts::bigint + 1 end,
         started_at = case when p.id is null or is_lost then l.started_at when ready <= $3 then $3 end
     from planned p where l.lane = any (array[p.lane]) and p.head is not null
 ), over as (

@@ -29,7 +29,7 @@ from (
                     else r.state end as becomes
             from {rows: lane text, at bigint, token bigint, worker text, job bigint, state text, go bool}
             join send_lanes l on l.lane = r.lane and l.token = r.token and l.worker = coalesce(r.worker, $1)
-            left join send_jobs j on j.id = r.job
+            left join send_jobs j on j.id = r.job and j.lane = r.lane
         ) as m
     ) as m
 ) as m

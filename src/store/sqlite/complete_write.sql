@@ -4,7 +4,7 @@
 {batch: lane text, worker text, job bigint, number bigint, started bigint, finished bigint, outcome text, status bigint, error text, response text, rule text, becomes text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint, rest bigint, is_over bool, lane_due bigint, claims bool, next bigint, next_number bigint}insert into send_attempts (job_id, number, started_at, finished_at, outcome, http_status, error, response, rule, worker)
 select r.job, r.number, r.started, r.finished, r.outcome, r.status, r.error, r.response, r.rule, coalesce(r.worker, $1)
 from {rows: lane text, worker text, job bigint, number bigint, started bigint, finished bigint, outcome text, status bigint, error text, response text, rule text}
-where r.outcome is not null
+where r.outcome is not null and (select 1 from send_jobs j where j.id = r.job and j.lane = r.lane)
 on conflict (job_id, number) do nothing;
 update send_jobs set
     state = r.becomes,
@@ -21,7 +21,7 @@ update send_jobs set
     ambiguous_attempts = ambiguous_attempts + r.singled_out,
     cancel_requested = 0
 from {rows: lane text, job bigint, number bigint, finished bigint, outcome text, status bigint, rule text, becomes text, failed bigint, due bigint, reason text, ambiguous bool, singled_out bigint}
-where send_jobs.id = r.job and send_jobs.state = 'queued' and r.becomes is not null;
+where send_jobs.id = r.job and send_jobs.lane = r.lane and send_jobs.state = 'queued' and r.becomes is not null;
 update send_lanes set token = $2, stuck = null, rest_until = r.rest, due_at = r.lane_due,
     worker = case when r.claims then $1 end, job = r.next, number = r.next_number,
     started_at = case when r.claims then $3 end

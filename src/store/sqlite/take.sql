@@ -17,7 +17,7 @@ select m.lane, m.page_id, m.worker, m.number, m.started_at, m.is_lost,
 from (
     select l.*, l.worker is not null and l.head = l.job as is_lost from (
         select lane, page_id, worker, job, number, started_at, coalesce(
-            (select b.id from send_jobs b where b.id = m.job and (m.worker is not null or b.state = 'queued')),
+            (select b.id from send_jobs b where b.id = m.job and b.lane = m.lane and (m.worker is not null or b.state = 'queued')),
             (select u.id from send_jobs u where $5 = 1 and u.lane = m.lane and u.state = 'unknown'
         order by u.lane, u.id limit 1),
     (select q.id from send_jobs q where q.lane = m.lane and q.state = 'queued'
