@@ -46,9 +46,9 @@ with m as materialized (
     returning send_jobs.id
 ), kept as (
     -- A trigger of somebody's that returns null: said as an error, or the job would be sent for ever.
-    select ('an UPDATE of send_jobs changed nothing, is there a trigger that returns null? Not changed: ' || n)::bigint as n
+    select ('an UPDATE of send_jobs changed nothing, is there a trigger that returns null? Not changed: '::text || n::text)::bigint as n
     from (select (select count(*) from m where was = 'queued' and becomes is not null) - (select count(*) from moved) as n) as missing
-    where n <> 0
+    where n <> 0::bigint
 ), planned as materialized (
     -- A lane ends with its last job; not if something was routed into it after this statement had begun, which has
     -- touched it.
