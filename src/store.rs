@@ -1,4 +1,5 @@
-//! Every verb on the database, batch first, written once for both engines.
+//! Every verb on the database, batch first. The hot statements are twin files, `postgres/` and `sqlite/`; the
+//! others are written once and spelled for each engine by [`sql`].
 //!
 //! A verb is one function with its SQL beside it; what the engines spell differently is in
 //! [`sql`]. Nothing here decides anything: rules are in
@@ -62,12 +63,12 @@ pub enum Error {
     #[error("database: {0}")]
     Open(String),
     /// All connections that this process may have are in use.
-    #[error("database: no connection was free within {} s: all that this process may have are in use", .0.as_secs())]
+    #[error("database: no connection became free within {} s: all connections of this process are in use", .0.as_secs())]
     Busy(std::time::Duration),
-    /// A connection or a thread of this process that has ended, since it was given up or the process stops.
+    /// A connection or thread of this process that is gone: it was abandoned, or the process is stopping.
     #[error("database: {0}")]
     Gone(&'static str),
-    /// A call was given up: no answer will come. Nobody knows what became of it.
+    /// A call was abandoned: no answer will come, and its effect is unknown.
     #[error("database: {place}: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
     Silent {
         /// The server.
@@ -79,7 +80,7 @@ pub enum Error {
         /// What the server said of it, or that it says nothing.
         why: String,
     },
-    /// The URL of the database is none of those supported.
+    /// The database URL is not supported.
     #[error("database_url: {0}")]
     Url(String),
     /// The SQLite file is not there.
@@ -137,7 +138,7 @@ impl Error {
         }
     }
 
-    /// What the database itself said, if it is that.
+    /// The database's own error, if it is one.
     pub(crate) fn said(&self) -> Option<&dyn sqlx::error::DatabaseError> {
         match self {
             Self::Database {
@@ -160,14 +161,14 @@ impl Error {
         )
     }
 
-    /// True if it is a row that the database refuses, for whatever it says or means: a constraint, a trigger, a
-    /// value that does not fit. Another row may pass.
+    /// True if the database rejects a row: a constraint, a trigger, a value out of range. Another row may pass.
     pub fn is_refusal(&self) -> bool {
         let Some(error) = self.said() else {
             return false;
         };
-        // Postgres: data (22), constraints (23), raised by a function (P0), row level security (42501 says more
-        // than that). SQLite: constraints (19), with their kind in the upper bytes; an abort is one of them.
+        // Postgres: data (22), constraints (23), raised by a function (P0), 42501 (row level security) is
+        // left out: it concerns more than one row. SQLite: constraints (19), with their kind in the upper
+        // bytes; an abort is one of them.
         match (
             error.code().as_deref(),
             error.try_downcast_ref::<sqlx::sqlite::SqliteError>(),

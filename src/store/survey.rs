@@ -83,7 +83,7 @@ pub struct Survey {
     pub timer: Option<Millis>,
     /// The newest job.
     pub newest: JobId,
-    /// The breaker's, drawn before it was read.
+    /// The breaker's ticket, drawn before the survey was read.
     pub ticket: u64,
 }
 
