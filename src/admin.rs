@@ -56,7 +56,7 @@ pub struct Admin {
 pub struct Rules {
     /// Failures after which a job is dead.
     pub max_attempts: u32,
-    /// What an unknown job does to its line.
+    /// What an unknown job does to its lane.
     pub after_unknown: AfterUnknown,
     /// True if a page can sign, now. Must return at once.
     pub has_secret: Arc<dyn Fn(&str) -> bool + Send + Sync>,

@@ -9,7 +9,7 @@ use crate::clock::{BootInstant, Millis};
 use crate::job::{AttemptNo, Head, JobId, Lane, OnAmbiguous, Outcome, PageId, State, Token};
 use crate::pace::Slot;
 
-/// A lane that a statement has put into this worker's hand, with its job. Only a commit makes it more than that.
+/// A lane leased by a statement, with its head job. Nothing may be sent before the commit.
 #[derive(Debug)]
 pub struct InHand {
     /// The lane.
@@ -20,18 +20,18 @@ pub struct InHand {
     pub token: Token,
     /// The job.
     pub head: Head,
-    /// The attempt of a worker that is gone; none if the job may begin its next one.
+    /// The unfinished attempt of a dead worker; `None` if a new attempt may begin.
     pub lost: Option<Lost>,
 }
 
-/// An attempt that nobody can answer any more.
+/// An attempt whose worker is gone, so its outcome will never be reported.
 #[derive(Debug)]
 pub struct Lost {
     /// Which attempt of the job, from 1.
     pub number: AttemptNo,
     /// When it began.
     pub started: Millis,
-    /// Whose it was.
+    /// The worker that made it.
     pub worker: Arc<str>,
 }
 
@@ -46,7 +46,7 @@ pub struct Claim {
     pub job: JobId,
     /// Which attempt of the job, from 1.
     pub number: AttemptNo,
-    /// The page, whose secret signs.
+    /// The page; its secret signs the request.
     pub page: PageId,
     /// The exact bytes to send.
     pub body: Bytes,
@@ -70,12 +70,12 @@ pub struct Claim {
     pub slot: Slot,
 }
 
-/// How one attempt ended, in the form the tables take.
+/// How one attempt ended, as `send_attempts` stores it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// When it began.
     pub started: Millis,
-    /// Who made it; none for this worker.
+    /// The worker that made it; `None` means this one.
     pub worker: Option<Arc<str>>,
     /// How it ended.
     pub outcome: Outcome,
@@ -89,7 +89,7 @@ pub struct Attempt {
     pub rule: Arc<str>,
     /// It counts towards `max_attempts`.
     pub failed: bool,
-    /// It counts towards `max_ambiguous`.
+    /// It counts towards `max_ambiguous`: other lanes were delivered meanwhile.
     pub singled_out: bool,
 }
 
@@ -99,13 +99,13 @@ pub enum HeldBack {
     /// It has not been tried.
     #[default]
     No,
-    /// Somebody had its rows locked; how long it was waited for last, in milliseconds.
+    /// Its rows were locked by another transaction; the last wait, in milliseconds.
     Locked(Millis),
-    /// The database refused it: it is written by itself.
+    /// The database rejected it; it is retried alone.
     Refused,
 }
 
-/// What is written of a lane that was in hand: how its attempt ended, and where its job goes.
+/// What to write for a leased lane: how the attempt ended and the job's next state.
 #[derive(Debug)]
 pub struct Completion {
     /// The lane.
@@ -122,7 +122,7 @@ pub struct Completion {
     pub attempt: Option<Attempt>,
     /// The state its job goes to; none if it stays as it is and the lane is given back.
     pub state: Option<State>,
-    /// When it was over, on the database's clock.
+    /// When it ended, on the database's clock.
     pub finished: Millis,
     /// When the job, or the lane that is given back, may be tried again.
     pub due: Millis,
@@ -130,7 +130,7 @@ pub struct Completion {
     pub reason: Option<Arc<str>>,
     /// How long the lane rests.
     pub rest: Duration,
-    /// How it was held back when it was to be written.
+    /// Why an earlier write of it failed.
     pub held_back: HeldBack,
     /// The slot of its request, until the ledger has heard of its end.
     pub slot: Option<Slot>,

@@ -1,7 +1,7 @@
 //! When a page or the whole endpoint pauses by itself, and what lets it go on.
 //!
 //! Pure: told of each judgement and the time. A wrong secret, a wrong URL or an endpoint that is
-//! down is no fault of the jobs that meet it: what is paused waits, uses up no attempts, and is
+//! down is not the fault of the jobs that meet it: what is paused waits, uses up no attempts, and is
 //! probed with real jobs until an answer says that it is well.
 //!
 //! * A page pauses by its own history alone: two recipients were refused for its sake, or most of its
@@ -40,7 +40,7 @@ const MOST_WITNESSES: usize = 64;
 const PAGES: usize = 3;
 /// Most pages that the pause of the endpoint names.
 const NAMED: usize = 8;
-/// What was not seen for so long is forgotten, and failures so far apart are no series.
+/// What has not been seen for this long is forgotten; failures this far apart are not a series.
 const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
 /// Most pages without a secret that are named in the log; `stats` shows all.
 const NAMED_SILENT: usize = 20;
@@ -64,7 +64,7 @@ pub struct Settings {
     pub max_probe: Duration,
 }
 
-/// Who may be to blame for a pause, by which it is probed.
+/// What may be to blame for a pause; decides how it is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspect {
     /// The page: its secret, its token, its rate.
@@ -168,8 +168,8 @@ impl Breaker {
         &self.settings
     }
 
-    /// Takes a judgement, and says in it whether the attempt counts towards `max_attempts`. What is
-    /// paused kills no job.
+    /// Takes a judgement, and says in it whether the attempt counts towards `max_attempts`. A paused page
+    /// never ends a job.
     pub fn saw(
         &mut self,
         now: BootInstant,
@@ -189,12 +189,12 @@ impl Breaker {
         }
     }
 
-    /// To be drawn before the pauses are read: what is written after it is newer than they.
+    /// Draw it before reading the pauses: what is written after it is newer.
     pub fn ticket(&mut self) -> u64 {
         self.paused.ticket()
     }
 
-    /// What is paused now, of the pages that were looked at, as the database says to who drew the ticket before.
+    /// What is paused now, of the pages that were looked at, according to the survey that drew `ticket`.
     pub fn set_paused<'s>(
         &mut self,
         now: BootInstant,
@@ -217,7 +217,7 @@ impl Breaker {
         self.sweep(now);
     }
 
-    /// What must become of the pauses in the database; each is told once.
+    /// What must become of the pauses in the database; each is returned once.
     pub fn changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
@@ -277,7 +277,7 @@ impl Breaker {
         self.pages.entry(page.clone()).or_default()
     }
 
-    /// A refusal that asks for a pause. True if others pass, so that the job is judged alone.
+    /// A refusal that asks for a pause. True if other jobs pass, so that only this job is at fault.
     fn refuse(
         &mut self,
         now: BootInstant,
@@ -292,7 +292,7 @@ impl Breaker {
         let Standing { well, refused, .. } = self.standing(page);
         refused.count(now, lane, witnesses);
         if refused.lanes.len() < WITNESSES {
-            // Somebody has passed since it was refused last.
+            // Another job has passed since the last refusal.
             let alone = std::mem::take(well) || others_pass;
             return alone && judgement.outcome != Outcome::Throttled;
         }
@@ -366,7 +366,7 @@ impl Breaker {
 
     /// What failed, whatever it was told: of a page, and of all of them.
     fn watch(&mut self, now: BootInstant, page: &PageId, lane: u64, judgement: &Judgement<'_>) {
-        // What its page is to blame for is none of the endpoint's.
+        // Failures of a page's own do not count against the endpoint.
         let astray = judgement.scope == PauseWanted::Endpoint;
         let failed = astray
             || match judgement.outcome {
@@ -374,7 +374,7 @@ impl Breaker {
                 outcome => outcome == Outcome::NotSent,
             };
         if self.paused.has(page) {
-            // What was on its way when its page paused is no news, unless it says something else.
+            // What was on its way when its page paused tells nothing new, unless it fails differently.
             if failed || judgement.scope != PauseWanted::None {
                 self.renew(page, judgement);
             }

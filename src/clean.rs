@@ -1,4 +1,4 @@
-//! Foreign text made harmless for whoever reads it, in a terminal, a page or a log.
+//! Makes foreign text safe to show in a terminal, a page or a log.
 
 use std::fmt::Write as _;
 
@@ -25,7 +25,7 @@ fn clean(text: &str, lines: bool) -> String {
     safe
 }
 
-/// Control characters, and those that turn the direction of writing around.
+/// Control characters, and characters that change the writing direction.
 pub fn obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -54,7 +54,7 @@ pub use out::Out;
     about,
     long_about = "A durable, ordered delivery worker for JoinChat's send API.\n\n\
         A producer inserts one row into send_jobs; `postlane run` sends it as one signed request, \
-        in the order of its recipient's line, and tries again until it is delivered or refused.",
+        in the order of its recipient's lane, and tries again until it is delivered or refused.",
     after_long_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing matched.\n\n\
         Examples:\n  \
         postlane demo                      see it work, with no configuration at all\n  \

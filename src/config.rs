@@ -65,7 +65,7 @@ pub struct Config {
     pub circuit: breaker::Settings,
     /// Each page that has keys of its own, and `default` for all others.
     pub pages: BTreeMap<String, Page>,
-    /// The lines of jobs.
+    /// The lanes of jobs.
     pub lanes: Lanes,
     /// How long finished jobs stay.
     pub retention: Retention,
@@ -145,7 +145,7 @@ pub enum PageSecret {
     Unread,
 }
 
-/// `[lanes]`: the lines of jobs.
+/// `[lanes]`: the lanes of jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lanes {
     /// What an `unknown` job does to the jobs behind it.
@@ -210,7 +210,7 @@ impl Config {
     ///
     /// # Errors
     /// Names everything that is unknown, of the wrong kind, out of bounds or contradictory.
-    /// Secrets that are named but cannot be read are no error here: see [`Self::require_secrets`].
+    /// Secrets that are named but cannot be read are not an error here: see [`Self::require_secrets`].
     pub fn load<K: Into<OsString>, V: Into<OsString>>(
         overrides: &Overrides,
         environment: impl IntoIterator<Item = (K, V)>,
@@ -253,7 +253,7 @@ impl Config {
     }
 
     /// The same for who only looks at the configuration: what only the service can read (a credential
-    /// of systemd) is no fault of it.
+    /// of systemd) is not an error.
     ///
     /// # Errors
     /// Names each other secret that is missing, and why.

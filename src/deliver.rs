@@ -1,6 +1,5 @@
-//! The product on one screen: a claimed job becomes a request, and its answer an outcome.
-//!
-//! started → sign → send → judge → decide → report. Everything else explains one of its lines.
+//! A claimed job becomes a request, and its answer a completion: sign, send, judge, tell the keyring and the breaker,
+//! decide what comes next.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +30,8 @@ pub struct Wire {
     pub rules: Arc<RuleSet>,
     /// What comes after a failure.
     pub policy: Policy,
-    /// How old a claim may be when its first byte is written. Later, its answer could come after
-    /// the lease, when the lane belongs to somebody else.
+    /// How old a claim may be when its first byte is written. Later, the answer could come after the lease,
+    /// when another worker may own the lane.
     pub send_within: Duration,
     /// True if the receiver waits for `delay` (`api.delay = "api"`): the lane rests that long, and
     /// [`API_DELAY_MARGIN`] more.
@@ -41,7 +40,7 @@ pub struct Wire {
     pub breaker: Arc<Mutex<Breaker>>,
     /// What was delivered lately; shared with the ledger, which judges lost attempts.
     pub deliveries: Arc<Deliveries>,
-    /// Says true when the worker must end at once: what is unanswered then is ambiguous.
+    /// True when the worker must end at once; unanswered requests are then ambiguous.
     pub hurry: watch::Sender<bool>,
     /// Where attempts are counted and logged.
     pub events: Arc<Events>,
@@ -54,13 +53,14 @@ impl Wire {
     }
 }
 
-/// What the receiver may take longer than the delay it was asked for.
+/// How much longer than the requested delay the receiver may take.
 pub const API_DELAY_MARGIN: Duration = Duration::from_secs(1);
 
 /// The rule of an attempt whose answer could not be reported.
 const PANIC: &str = "ledger.panic";
 
-/// Makes one attempt. Never panics and always returns: a slot that is lost is never had again.
+/// Makes one attempt. Never panics and always returns: a claim without a completion blocks its lane until the
+/// lease ends.
 pub async fn deliver(claim: Claim, wire: &Wire) -> Completion {
     let mut hurry = wire.hurry.subscribe();
     let mut signed = None;
@@ -69,7 +69,7 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Completion {
             answer.unwrap_or_else(|_| Answer::lost("phase=unknown: the sender panicked"))
         }
         _ = hurry.wait_for(|now| *now) => {
-            Answer::lost("phase=unknown: the worker stopped before it was answered")
+            Answer::lost("phase=unknown: the worker stopped before an answer came")
         }
     };
     let reported = AssertUnwindSafe(|| report(&claim, &answer, signed, wire));
@@ -81,10 +81,10 @@ pub async fn deliver(claim: Claim, wire: &Wire) -> Completion {
     }
 }
 
-/// What is recorded if an answer could not be reported: sent again, it would fail again, so an operator
-/// decides, unless it is certain that nothing was sent.
+/// What is recorded if an answer could not be reported: retrying would fail the same way, so an operator
+/// decides, unless nothing was sent.
 fn panicked(claim: &Claim, answer: &Answer) -> Completion {
-    let why = "the worker failed on its answer; please report this";
+    let why = "the worker crashed while handling the answer; please report this";
     let (judgement, state, reason) = match answer {
         Answer::NotSent { .. } => (
             Judgement::not_sent(PANIC, why),
@@ -108,7 +108,7 @@ fn panicked(claim: &Claim, answer: &Answer) -> Completion {
     completion(claim, &judgement, next, took, None, None)
 }
 
-/// Says in `with` which secret signed, also when it is dropped half-way.
+/// Sets `with` to the signing secret, even if the future is dropped later.
 async fn send(claim: &Claim, with: &mut Option<SecretId>, wire: &Wire) -> Answer {
     let Some(Signed { signature, secret }) = wire.secrets.sign(&claim.page, &claim.body) else {
         return Answer::not_sent("the page has no secret");
@@ -116,7 +116,7 @@ async fn send(claim: &Claim, with: &mut Option<SecretId>, wire: &Wire) -> Answer
     *with = Some(secret);
     let (claimed, expires_in, send_within) = (claim.claimed, claim.expires_in, wire.send_within);
     let gate = move || too_late(claimed.elapsed(), expires_in, send_within);
-    // Now, since connecting would be in vain, and again right before the first byte.
+    // Checked now, to avoid a useless connection, and again right before the first byte.
     if let Some(why) = gate() {
         return Answer::not_sent(why);
     }
@@ -144,7 +144,7 @@ pub fn report(claim: &Claim, answer: &Answer, signed: Option<SecretId>, wire: &W
     if let Some(secret) = signed {
         heed(&claim.page, secret, &mut judgement, wire);
     }
-    // What this worker decided by itself says nothing of the receiver.
+    // An outcome decided locally says nothing about the receiver.
     let asked = !matches!(
         answer,
         Answer::NotSent { evidence: None, .. } | Answer::Lost { evidence: None, .. }
@@ -180,7 +180,7 @@ pub fn report(claim: &Claim, answer: &Answer, signed: Option<SecretId>, wire: &W
         rest,
         ..completion(claim, &judgement, next, took, status, response)
     };
-    // Expired between the claim and the first byte: the job's time is over, not its attempt's.
+    // It expired between claim and first byte: the job is dead, not only the attempt.
     if matches!(answer, Answer::NotSent { error, .. } if error == EXPIRED) {
         completion.state = Some(State::Dead);
     }
@@ -197,12 +197,11 @@ pub fn report(claim: &Claim, answer: &Answer, signed: Option<SecretId>, wire: &W
     completion
 }
 
-/// Learns from a judgement which secret of the page works. While another one is left to try, its
-/// page need not pause.
+/// Tells the keyring whether the secret worked. While there is another to try, the page does not pause.
 fn heed(page: &str, secret: SecretId, judgement: &mut Judgement<'_>, wire: &Wire) {
     match (judgement.outcome, judgement.scope) {
         (Outcome::Delivered, _) => wire.secrets.accepted(page, secret),
-        // Too fast, or refused for the message's sake: nothing is said of the secret.
+        // Throttled, or refused because of the message: says nothing about the secret.
         (Outcome::Throttled | Outcome::Refused, _) => {}
         (_, PauseWanted::Page) => {
             let refusal = wire.secrets.refused(page, secret);
@@ -261,7 +260,7 @@ fn excerpt(body: &[u8]) -> Option<String> {
         return None;
     }
     let mut text = clean(&String::from_utf8_lossy(&body[..body.len().min(2048)]));
-    // A byte that is no text becomes a sign of three bytes.
+    // An invalid byte becomes U+FFFD, three bytes long.
     text.truncate(text.floor_char_boundary(2048));
     Some(text)
 }

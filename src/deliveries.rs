@@ -1,9 +1,10 @@
 //! Whether others were delivered lately.
 //!
 //! An attempt that may have arrived is held against its job only if the receiver took something of another lane
-//! meanwhile: else it is down, and nobody is singled out. The last deliveries of two lanes are enough to know that of
-//! any lane, so they are all that is kept. One memory for a process: what other workers deliver is not known here, nor
-//! what was before a start; then an attempt is not held against its job, and `retry.max_attempts` is its bound.
+//! meanwhile: otherwise the receiver is down, and no job is to blame. The last deliveries of two lanes are
+//! enough to know that of any lane, so they are all that is kept. One memory for a process: what other
+//! workers deliver is not known here, nor what was before a start; then an attempt is not held against its
+//! job, and `retry.max_attempts` is its bound.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};

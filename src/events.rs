@@ -276,7 +276,7 @@ fn log(event: &Event<'_>, news: bool) {
         ),
         Event::Healed { lanes } => error!(
             lanes,
-            "lanes or timers were missing and have been restored; if nobody has changed the tables by hand \
+            "lanes or timers were missing and have been restored; unless the tables were changed by hand \
              (use requeue, resolve, cancel), please report this"
         ),
         Event::SweepFailed { step, error } if news => {
@@ -294,14 +294,14 @@ fn log(event: &Event<'_>, news: bool) {
         ),
         Event::LogGrows { bytes } => warn!(
             mib = bytes >> 20,
-            "SQLite's log grows: somebody reads an old state of the file, so it cannot be checkpointed; \
+            "SQLite's log grows: another process reads an old state of the file, so it cannot be checkpointed; \
              find who has it open (fuser FILE) and end its transaction"
         ),
         Event::Linked { path, names } => warn!(
             path,
             names,
             "the database's file has several names (hard links): SQLite keeps a log for each of them, and \
-             whoever opens the file by another one damages it; remove the others"
+             a process that opens the file by another one damages it; remove the others"
         ),
         Event::Pruned { jobs } => debug!(jobs, "retention deleted old jobs"),
         Event::WrongToken if news => warn!(

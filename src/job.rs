@@ -134,7 +134,7 @@ pub struct UnknownWord {
     pub(crate) allowed: String,
 }
 
-/// An enum whose values are words: one spelling for tables, files, flags and errors.
+/// An enum spelled the same in tables, files, flags and errors.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -182,7 +182,7 @@ words! {
         Delivered = "delivered",
         /// Refused for good, invalid, expired or out of attempts. Final.
         Dead = "dead",
-        /// It may have arrived and nobody knows; an operator decides.
+        /// It may or may not have arrived; an operator decides.
         Unknown = "unknown",
         /// Set aside by an operator.
         Held = "held",
@@ -217,13 +217,13 @@ words! {
 }
 
 words! {
-    /// How much a judgement asks to be paused, because the fault is not the job's.
+    /// What a judgement asks to pause, because the job is not at fault.
     PauseWanted, "scope", {
         /// Nothing.
         None = "none",
         /// The page: its secret or its token is wrong; after `throttled`, it is too fast.
         Page = "page",
-        /// All pages: the URL is wrong, or nobody is behind it.
+        /// All pages: the URL is wrong, or nothing answers there.
         Endpoint = "endpoint",
     }
 }
@@ -233,7 +233,7 @@ words! {
     OnAmbiguous, "on_ambiguous", {
         /// Send again: at least once.
         Retry = "retry",
-        /// Never send again by itself: the job becomes `unknown`.
+        /// Do not send again automatically: the job becomes `unknown`.
         Hold = "hold",
     }
 }
@@ -241,9 +241,9 @@ words! {
 words! {
     /// What an `unknown` job does to the jobs behind it (`lanes.after_unknown`).
     AfterUnknown, "after_unknown", {
-        /// The line waits until an operator resolves it.
+        /// The lane waits until an operator resolves it.
         Block = "block",
-        /// The line goes on.
+        /// The lane continues.
         Continue = "continue",
     }
 }

@@ -88,7 +88,7 @@ pub fn judge<'r>(rules: &'r RuleSet, answer: &Answer) -> Judgement<'r> {
     judge_aloud(rules, answer, |_| {})
 }
 
-/// [`judge`], telling of each rule that was asked in vain.
+/// [`judge`], telling of each rule that was asked and did not match.
 pub fn judge_aloud<'r>(
     rules: &'r RuleSet,
     answer: &Answer,

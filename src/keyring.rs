@@ -2,8 +2,8 @@
 //! time of a rotation.
 //!
 //! A page signs with its current secret. Once that is refused and there is a previous one, it goes
-//! on with the other; whichever was accepted last stays in use. It reads no file, knows no key of
-//! the configuration and logs nothing; whoever calls it does. Not `Debug`: it is made of secrets.
+//! on with the other; whichever was accepted last stays in use. It reads no file, knows no configuration key
+//! and logs nothing; its callers do. Not `Debug`: it is made of secrets.
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +18,8 @@ use crate::secrets::{Refusal, SecretId, Secrets, Signed, Slot, sign_with};
 /// The section that holds for every page without one of its own.
 pub const DEFAULT_PAGE: &str = "default";
 
-/// What the configuration says of one page, or of `default`. A page whose `current` is none signs
-/// nothing, and not with the secret of `default` either.
+/// What the configuration says of one page, or of `default`. A page with `current: None` signs nothing; it
+/// does not fall back to `default`.
 #[derive(Clone, Default)]
 pub struct Pair {
     /// The one that signs.
@@ -28,11 +28,11 @@ pub struct Pair {
     pub previous: Option<SecretString>,
 }
 
-/// See the module. Shared by senders (reading) and whoever reloads (writing).
+/// See the module. Shared by senders (reading) and the reloader (writing).
 #[derive(Default)]
 pub struct Keyring {
     state: RwLock<State>,
-    /// Sections whose secret changed since somebody asked.
+    /// Sections changed since the last [`Secrets::take_changed`].
     changed: Mutex<BTreeSet<String>>,
 }
 
@@ -246,7 +246,7 @@ impl State {
         Arc::new(Key { id, secret })
     }
 
-    /// Pages whose keys are others than in `old` begin with their current one again.
+    /// Pages whose keys differ from `old` start again with the current one.
     fn forget_turns(&mut self, old: &HashMap<String, Keys>) {
         let Self {
             sections, turns, ..
@@ -275,7 +275,7 @@ fn keys_in<'a>(sections: &'a HashMap<String, Keys>, page: &str) -> Option<&'a Ke
     sections.get(page).or_else(|| sections.get(DEFAULT_PAGE))
 }
 
-/// What tells keys apart: a previous secret that is the current one is none.
+/// The ids of a section; a previous secret equal to the current one counts as absent.
 fn ids(keys: Option<&Keys>) -> [Option<SecretId>; 2] {
     let id = |slot| keys.and_then(|keys| keys.at(slot)).map(|key| key.id);
     let (current, previous) = (id(Slot::Current), id(Slot::Previous));

@@ -2,8 +2,9 @@
 //!
 //! A cycle reads the clock and which pages have work (`admission`), then runs three statements (`batch`): lanes that are
 //! due come into hand, what ended is completed and its lanes go on, marks become lanes. On Postgres each is a
-//! transaction of its own, on SQLite they share one. What is in hand then is judged (`decide`): it leaves as a claim, or
-//! its end is the next cycle's. The ledger never waits, sends or judges answers; [`crate::worker`] does.
+//! transaction of its own, on SQLite they share one. Leased jobs are then checked (`decide`): each leaves as
+//! a claim, or its end is written by the next cycle. The ledger never waits, sends or judges answers;
+//! [`crate::worker`] does.
 
 mod admission;
 mod agenda;
@@ -77,7 +78,7 @@ pub struct Doors {
     pub send: Box<dyn Fn(Claim) + Send + Sync>,
 }
 
-/// What a cycle did.
+/// What a cycle did, and when the next one is needed.
 #[derive(Debug, Default)]
 pub struct Step {
     /// Claims that left.
@@ -90,11 +91,11 @@ pub struct Step {
     pub has_open: bool,
     /// How long until the next lane or timer is due, as far as is known.
     pub next_in: Option<Duration>,
-    /// How long until something that this ledger has to write is tried again.
+    /// How long until held-back completions are retried.
     pub again_in: Option<Duration>,
 }
 
-/// Most tokens that one cycle uses: one for each statement, and one for each page that is probed.
+/// The tokens one cycle can use: one for each statement, and one for each probed page.
 const TOKENS_A_CYCLE: i64 = 3 + admission::PAGES as i64;
 
 /// The one writer of a process.
@@ -105,31 +106,31 @@ pub struct Ledger {
     events: Arc<Events>,
     doors: Doors,
     slots: Slots,
-    /// How many of them the metric shows as taken.
+    /// How many slots the in-flight gauge currently counts.
     shown: i64,
     /// Claims that left in this cycle.
     claimed: usize,
     /// What is to be written next.
     pending: Vec<Completion>,
-    /// What is to be written after this time: somebody holds its rows locked, or the database refuses it.
+    /// Completions to retry after this time: their rows were locked, or the database rejected them.
     held_back: Vec<(Completion, Millis)>,
-    /// Most completions of one statement: fewer while the database refuses one of them.
+    /// Limit on completions per statement; lowered while the database rejects one of them.
     bite: usize,
-    /// How many completions a running statement has in hand.
+    /// Completions in the statement that is running.
     recording: usize,
-    /// Claims whose commit nobody confirmed: never sent.
+    /// Claims whose commit was not confirmed; they were not sent.
     unconfirmed: Vec<Unconfirmed>,
     /// Lease tokens drawn and not yet used.
     tokens: Range<i64>,
     /// What the last survey saw.
     view: Option<View>,
-    /// Pages that had marks, and when last.
+    /// Pages that had marks recently, and when.
     recent: HashMap<PageId, BootInstant>,
-    /// Of the lanes whose jobs ended lately, how many of a thousand went on at once.
+    /// Moving average, per mille: completed lanes that continued with their next job at once.
     going_on: usize,
     /// The last intake left marks.
     is_behind: bool,
-    /// Marks to take next time: more while few of them make a lane.
+    /// How many marks to take next; doubled while most marks belong to existing lanes.
     appetite: usize,
     /// Pages to serve at once: fewer while the database refuses to change lanes of one of them.
     at_once: usize,
@@ -185,7 +186,7 @@ impl Ledger {
         }
     }
 
-    /// Waits for the end of an attempt, and takes it. May be left at any time.
+    /// Waits for an attempt to end and takes its completion. Cancel-safe.
     pub async fn ended(&mut self) {
         if let Some(completion) = self.doors.completions.recv().await {
             self.note(completion);
@@ -193,7 +194,7 @@ impl Ledger {
         self.collect();
     }
 
-    /// Takes what has ended meanwhile; it is kept until it is written.
+    /// Takes all completions that are ready; they are kept until written.
     fn collect(&mut self) {
         while let Ok(completion) = self.doors.completions.try_recv() {
             self.note(completion);
@@ -226,7 +227,7 @@ impl Ledger {
         self.slots.taken()
     }
 
-    /// What has ended and can be written, but is not.
+    /// Completions that can be written but are not yet.
     pub fn unwritten(&self) -> usize {
         let held_back = self
             .held_back
@@ -250,15 +251,14 @@ impl Ledger {
         self.pool.renew();
     }
 
-    /// True if jobs wait for the ends of attempts: lanes go on with their next by them, or there are more marks than
-    /// slots.
+    /// True if jobs are waiting for attempts to end: most lanes continue at once, or marks were left for lack of slots.
     pub fn is_pressed(&self) -> bool {
         self.going_on > 250 || self.is_behind
     }
 
     /// One cycle. After an error nothing is lost: what ended stays in hand for the next one.
     pub async fn cycle(&mut self, woken: Woken) -> Result<Step> {
-        // Before the database's clock is read, so our view of a lease ends before its own.
+        // Taken before the database's clock, so that our lease ends before the database's.
         let claimed = BootInstant::now();
         self.collect();
         if let Some((now, pages, next_in)) = self.seen_lately(woken) {
@@ -269,7 +269,7 @@ impl Ledger {
             };
             let mut step = self.cycle_on(now, pages, claimed, step).await?;
             if woken == Woken::Marks && !step.found_marks {
-                // They are of another page.
+                // The marks belong to a page that the cached survey does not know.
                 self.view = None;
                 step.more = true;
             }
@@ -288,7 +288,7 @@ impl Ledger {
     }
 
     async fn survey(&mut self, now: Option<Millis>) -> Result<Survey> {
-        // Drawn before: what is written to the pauses meanwhile is newer than what is read.
+        // Drawn first: a pause written after this is newer than the survey.
         let ticket = self.breaker().ticket();
         let question = self.question();
         let began = BootInstant::now();
@@ -342,7 +342,7 @@ impl Ledger {
         Ok(step)
     }
 
-    /// All that a cycle writes. What waits for a slot goes before what has just had one.
+    /// Everything a cycle writes. Due lanes come before lanes that have just been served.
     async fn write(&mut self, batch: &mut Batch, pages: &Pages, step: &mut Step) -> Result<()> {
         let now = batch.lease.now;
         let lease = millis(self.settings.lease);
@@ -351,7 +351,7 @@ impl Ledger {
             attempt.is_some_and(|a| a.worker.is_none() && a.started + lease <= now)
         };
         if self.pending.iter().any(is_overdue) {
-            // Their lanes are due, and would be taken for lost.
+            // Their leases have run out: `take` would treat them as lost.
             self.complete(batch, &Pages::default(), step).await?;
             step.more = true;
             self.take(batch, pages, step).await?;
@@ -365,7 +365,7 @@ impl Ledger {
         self.take_in(batch, pages, step).await
     }
 
-    /// A token that nobody has had: whoever's stands in a lane's row is its newest owner.
+    /// A token never used before: the one in a lane's row identifies its latest owner.
     fn token(&mut self) -> Token {
         assert!(
             !self.tokens.is_empty(),
@@ -393,8 +393,8 @@ impl Ledger {
         })
     }
 
-    /// Gives back what may have been claimed by a commit that nobody confirmed, before anything is claimed again. True
-    /// if there was any.
+    /// Releases lanes that an unconfirmed commit may have leased, before anything new is leased. True if
+    /// there were any.
     async fn release_unconfirmed(&mut self, now: Millis) -> Result<bool> {
         let any = !self.unconfirmed.is_empty();
         while let Some(claims) = self.unconfirmed.first() {

@@ -3,12 +3,11 @@
 //! The path of a job, each step a module:
 //!
 //! 1. a producer inserts a row into `send_jobs` ([`job`], and [`postlane_message`] for one in Rust);
-//! 2. the ledger takes the mark of that row in, takes the job's lane in hand, which records the attempt,
-//!    in one commit ([`ledger`], [`store`]), and the rules judge it
-//!    ([`postlane_message::validate`]);
+//! 2. the ledger takes that row's mark and leases the lane for the job; the lane's row, committed, records
+//!    the attempt ([`ledger`], [`store`]); the rules then check the job ([`postlane_message::validate`]);
 //! 3. a sender signs and sends it ([`deliver`], [`sign`], [`http`]);
 //! 4. the answer is judged and the next step decided ([`judge`], [`retry`]);
-//! 5. the ledger records that in its next commit, and the lane goes on ([`ledger`]).
+//! 5. the ledger records that in its next commit, and the lane continues ([`ledger`]).
 //!
 //! [`worker`] starts and stops all of that; [`sweep`] prunes and heals; [`events`] is the only
 //! place where what happens becomes a log line or a metric. [`cli`] and [`admin`] are the faces.
@@ -19,7 +18,7 @@ pub mod clock;
 pub mod job;
 pub mod scope;
 
-// rules: pure, synchronous, no logging
+// rules: synchronous, no I/O, no logging
 pub mod breaker;
 pub mod judge;
 pub mod pace;

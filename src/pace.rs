@@ -1,24 +1,25 @@
 //! How much of the worker a page may take: its share of the slots, and its rate.
 //!
-//! Pure. A page takes a further slot only while it has fewer than [`GREED`] times the slots that
-//! are free, or more than sixteen are: so some are always left for a page that comes later. (The
-//! rule is known from shared buffers of switches.)
+//! No I/O and no clock. ([`Slots`] is shared: it locks, and a slot gives itself back when dropped.) A page
+//! takes a further slot only while it has fewer than [`GREED`] times the slots that are free, or more than
+//! sixteen are: so some are always left for a page that comes later. (A dynamic threshold, Choudhury and
+//! Hahne 1998, with α = 16.)
 //!
-//! While another page has work, too, a page takes only as many slots as its answers have earned: it
-//! begins with a few, has one more for each answer, and loses half when an answer does not come. (That
-//! is known from TCP's slow start.) What hangs gives nothing back until its time is up, and earns
-//! nothing meanwhile. And it takes no more than half of all, or than the others have not earned.
+//! While another page has work, too, a page takes only as many slots as its answers have earned: its quota
+//! begins small, grows by one for each answer, and halves when an answer does not come (AIMD). What hangs
+//! gives nothing back until its time is up, and earns nothing meanwhile. And it takes no more than half of
+//! all, or than the others have not earned.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::job::PageId;
 
-/// How many times the free slots a page may hold: with 256 slots a page by itself gets 241 of them.
+/// How many times the free slots a page may hold: with 256 slots a page alone gets 241 of them.
 pub const GREED: usize = 16;
-/// More free slots than these need not be kept for a page that comes later.
+/// Free slots to keep for pages that come later.
 const RESERVE: usize = 16;
-/// The part of the slots that a page has before its first answer, while another has work.
+/// A page's first quota is one slot in this many.
 const FIRST: usize = 16;
 
 /// Slots of this worker; each that is taken gives itself back.
@@ -39,12 +40,12 @@ impl Slots {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Slots nobody holds.
+    /// Free slots.
     pub fn free(&self) -> usize {
         self.shares().free()
     }
 
-    /// Slots somebody holds.
+    /// Slots in use.
     pub fn taken(&self) -> usize {
         self.shares().taken
     }
@@ -103,7 +104,7 @@ impl Drop for Slot {
     }
 }
 
-/// Who holds how many slots.
+/// How many slots each page holds.
 #[derive(Debug)]
 struct Shares {
     total: usize,
@@ -134,7 +135,7 @@ impl Shares {
         }
     }
 
-    /// Slots nobody holds.
+    /// Free slots.
     fn free(&self) -> usize {
         self.total - self.taken
     }
@@ -157,7 +158,7 @@ impl Shares {
         self.pages.get(page).copied().unwrap_or(self.stranger())
     }
 
-    /// A page that was not heard of.
+    /// A page not seen before.
     fn stranger(&self) -> Page {
         Page {
             held: 0,
@@ -238,8 +239,7 @@ pub fn allowance(rate: f64, next_at: i64, now: i64, wanted: usize) -> (usize, i6
         reason = "saturating; a rate of 1e-7 is bounded by the configuration"
     )]
     let gap = ((1e6 / rate) as i64).max(1);
-    // What was not used in the last second is lost. A time that is further ahead than one request was written
-    // before the clock was set back.
+    // At most one second's worth is saved up. A time more than one gap ahead was written before the clock was set back.
     let from = next_at.min(now + gap).max(now - (SECOND - gap).max(0));
     let allowed = if from > now {
         0

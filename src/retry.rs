@@ -1,4 +1,4 @@
-//! Outcome, attempts and policy become what happens next.
+//! From outcome, attempts and policy: what happens next.
 //!
 //! Pure: jitter is drawn from the job and the attempt, so every run can be replayed. Nothing here
 //! knows the time: it says how long to wait, not until when.
@@ -79,7 +79,7 @@ pub fn next(policy: &Policy, attempted: Attempted, judgement: &Judgement<'_>) ->
             State::Unknown,
             Some(format!("it may have arrived: {}", judgement.reason)),
         ),
-        // At least once has its bound: whoever is meant would get each of them.
+        // At-least-once is bounded: the recipient may have received every one of them.
         Outcome::Ambiguous if singled_out && ambiguous >= i64::from(policy.max_ambiguous) => {
             let reason = match ambiguous {
                 1 => format!("1 attempt may have arrived: {}", judgement.reason),
@@ -315,7 +315,7 @@ mod tests {
         // An outage uses up nothing.
         let down = after(4, false, &ambiguous);
         assert_eq!((down.state, down.singled_out), (State::Queued, false));
-        // A page that is paused is no excuse for another copy.
+        // A paused page does not allow another copy.
         let paused = judged(Outcome::Ambiguous, false);
         assert_eq!(after(4, true, &paused).state, State::Unknown);
         for outcome in [Outcome::Retryable, Outcome::Throttled, Outcome::NotSent] {

@@ -11,7 +11,7 @@ use crate::job::{Lane, PageId, UnknownWord};
 pub enum Scope {
     /// Everything.
     All,
-    /// All pages; a worker pauses it when its URL is wrong, or nobody is behind it.
+    /// All pages; a worker pauses it when its URL is wrong, or nothing answers there.
     Endpoint,
     /// A page.
     Page(PageId),

@@ -2,7 +2,7 @@
 
 use crate::sign::signature;
 
-/// Tells the secrets of a process apart; says nothing about them.
+/// Identifies a secret within this process without revealing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretId(pub u64);
 
@@ -51,7 +51,7 @@ pub enum Refusal {
     Switched(Slot),
     /// The page goes on with its other one, but that was refused before it: probably neither works.
     Both(Slot),
-    /// The page uses another one by now.
+    /// The page has already switched.
     Late,
 }
 
@@ -67,8 +67,8 @@ pub trait Secrets: Send + Sync {
     }
     /// The receiver took what this secret signed for the page.
     fn accepted(&self, _page: &str, _secret: SecretId) {}
-    /// Pages whose secret changed since the last call; `default` stands for all that have none of
-    /// their own (see [`Self::has_own`]).
+    /// Pages whose secret changed since the last call; `default` stands for all pages without their own (see
+    /// [`Self::has_own`]).
     fn take_changed(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,7 +1,7 @@
 //! A configured worker: what `run`, `demo` and the benchmark start.
 //!
 //! Turns a [`Config`] into connections, a client and settings, and starts the worker, the sweeper
-//! and whoever keeps the secrets up to date. It refuses to parse, to print and to catch signals.
+//! and the task that keeps secrets up to date. It never parses, prints or catches signals.
 
 mod refresh;
 
@@ -45,7 +45,7 @@ pub enum Error {
 pub struct Service {
     /// What is counted.
     pub events: Arc<Events>,
-    /// A few connections for whoever looks.
+    /// A few connections for readers.
     pub readers: Pool,
     /// The secrets of the pages, as they are now.
     pub secrets: Arc<Keyring>,
@@ -58,7 +58,7 @@ pub struct Service {
     refresher: JoinHandle<()>,
 }
 
-/// A ledger that has its connection and waits to be let go; dropped before, it ends.
+/// A connected ledger waiting for its start signal; dropped, it ends.
 struct Waiting {
     go: oneshot::Sender<()>,
     thread: LedgerThread,
@@ -73,11 +73,11 @@ struct LedgerThread {
     closed: oneshot::Receiver<()>,
 }
 
-/// How long after its `shutdown_timeout` a service has ended, whatever its database does.
+/// The most a stop may take beyond `shutdown_timeout`, whatever the database does.
 const END: Duration = Duration::from_millis(1800);
 
 impl Config {
-    /// The secrets of the pages, which decide who may send, and sign.
+    /// The pages' secrets: they sign, and a page without one may not send.
     fn pairs(&self) -> impl Iterator<Item = (String, Pair)> {
         let known = |secret: &PageSecret| match secret {
             PageSecret::Known(secret) => Some(secret.clone()),
@@ -270,7 +270,7 @@ impl Service {
 
     /// Takes the secrets of the pages from another configuration, and nothing else.
     pub async fn reload(&self, config: Config) {
-        // It fails only while the service stops, and then nobody signs any more.
+        // Fails only while the service stops, when no secret is needed.
         let _ = self.reloads.send(config).await;
     }
 
@@ -287,9 +287,9 @@ impl Service {
             unrecorded =
                 unrecorded.saturating_add(match timeout_at(limit, &mut ledger.unrecorded).await {
                     Ok(Ok(count)) => count,
-                    // It has lost what it had in hand; whoever comes next finds it.
+                    // Its claims are lost; the next worker will find them.
                     Ok(Err(_)) => usize::MAX,
-                    // Its thread itself hangs, in a file system, it may be.
+                    // The thread itself hangs, perhaps in a file system.
                     Err(_) => in_flight.max(1),
                 });
         }
@@ -338,7 +338,7 @@ impl Service {
 }
 
 const NO_THREAD: store::Error =
-    store::Error::Gone("the system gives no thread for a ledger (too many processes?)");
+    store::Error::Gone("cannot start a thread for a ledger (too many processes?)");
 
 /// Gives the ledger a thread and a connection of its own: among hundreds of senders it would wait
 /// for its turn after every statement. It connects, and waits.
@@ -378,7 +378,7 @@ async fn ledger_thread(url: String, worker: Worker, stop: Stop) -> Result<Waitin
     Ok(Waiting { go, thread })
 }
 
-/// The worker's run, its long calls told.
+/// Runs the worker, reporting slow calls.
 async fn work(worker: Worker, pool: Pool, stop: Stop) -> usize {
     let (name, events) = (worker.settings.worker.clone(), Arc::clone(&worker.events));
     let pulse = events.pulse(&name);
@@ -389,7 +389,7 @@ async fn work(worker: Worker, pool: Pool, stop: Stop) -> usize {
     .await
 }
 
-/// Tells of the long calls of a ledger or the sweeper.
+/// Reports slow calls of a ledger or the sweeper.
 fn teller(worker: String, events: Arc<Events>, pulse: Option<Arc<Pulse>>) -> Tell {
     Arc::new(move |news| match *news {
         News::Waits {

@@ -1,4 +1,5 @@
-//! Every verb on the database, batch first, written once for both engines.
+//! Every verb on the database, batch first. The hot statements are twin files, `postgres/` and `sqlite/`; the
+//! others are written once and spelled for each engine by [`sql`].
 //!
 //! A verb is one function with its SQL beside it; what the engines spell differently is in
 //! [`sql`]. Nothing here decides anything: rules are in
@@ -63,12 +64,12 @@ pub enum Error {
     #[error("database: {0}")]
     Open(String),
     /// All connections that this process may have are in use.
-    #[error("database: no connection was free within {} s: all that this process may have are in use", .0.as_secs())]
+    #[error("database: no connection became free within {} s: all connections of this process are in use", .0.as_secs())]
     Busy(std::time::Duration),
-    /// A connection or a thread of this process that has ended, since it was given up or the process stops.
+    /// A connection or thread of this process that is gone: it was abandoned, or the process is stopping.
     #[error("database: {0}")]
     Gone(&'static str),
-    /// A call was given up: no answer will come. Nobody knows what became of it.
+    /// A call was abandoned: no answer will come, and its effect is unknown.
     #[error("database: {place}: no answer to `{verb}` in {} s: {why}", .waited.as_secs())]
     Silent {
         /// The server.
@@ -80,7 +81,7 @@ pub enum Error {
         /// What the server said of it, or that it says nothing.
         why: String,
     },
-    /// The URL of the database is none of those supported.
+    /// The database URL is not supported.
     #[error("database_url: {0}")]
     Url(String),
     /// The SQLite file is not there.
@@ -152,7 +153,7 @@ impl Error {
         }
     }
 
-    /// What the database itself said, if it is that.
+    /// The database's own error, if it is one.
     pub(crate) fn said(&self) -> Option<&dyn sqlx::error::DatabaseError> {
         match self {
             Self::Database {
@@ -175,15 +176,14 @@ impl Error {
         )
     }
 
-    /// True if it is a row that the database refuses, for whatever it says or means: a constraint, a trigger, a
-    /// value that does not fit. Another row may pass.
+    /// True if the database rejects a row: a constraint, a trigger, a value out of range. Another row may pass.
     pub fn is_refusal(&self) -> bool {
         let Some(error) = self.said() else {
             return false;
         };
         // Postgres: all but what is the server's own: connections (08), the transaction's state (25), deadlocks (40),
-        // resources (53), locks (55), an end from outside (57), its disk (58) and rights (42501). What a trigger of
-        // somebody's may say has any code. SQLite: constraints (19), and what a trigger may meet: an error (1), what is
+        // resources (53), locks (55), an end from outside (57), its disk (58) and rights (42501). What a trigger of the
+        // user's raises has any code. SQLite: constraints (19), and what a trigger may meet: an error (1), what is
         // too big (18), a type that does not fit (20). The kind stands in the upper bytes.
         match (
             error.code().as_deref(),

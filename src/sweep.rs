@@ -1,4 +1,4 @@
-//! The sweeper: retention in small bites, and the search for lanes that should be there.
+//! The sweeper: retention in small batches, and repair of missing lanes.
 //!
 //! Runs beside the ledger on a connection of its own, rarely and slowly: it must never be noticed.
 //! What it heals is counted; the count must stay 0.
@@ -35,7 +35,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(3600);
 /// A log of SQLite's that is this large is worth a word: a checkpoint comes at an eighth of it.
 const LARGE_LOG: u64 = 256 << 20;
 
-/// Sweeps until told to stop. `longest` is the longest wait that any rule gives.
+/// Sweeps until told to stop. `longest` is the longest wait any rule can set.
 pub async fn sweep(
     pool: Pool,
     retention: Retention,
@@ -85,7 +85,7 @@ pub async fn sweep(
 /// What a sweep had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
-    /// Nothing, and no job waits that could turn out to be forgotten.
+    /// Nothing, and no job is waiting that could have been missed.
     Nothing,
     Some,
     /// More than it bites off at once.
@@ -130,7 +130,7 @@ struct Sweeper {
 #[derive(Debug, Clone, Copy, Default)]
 struct Pass {
     after: Place,
-    /// For how long the jobs that it comes to should have been gone: the least that was seen, and now.
+    /// How overdue the jobs being pruned are: the smallest value seen, and the current one.
     behind: Option<(Millis, Millis)>,
     /// Jobs that were refused are asked for again only after a while: there may be very many.
     refused: Option<BootInstant>,
@@ -144,7 +144,7 @@ impl Pass {
     }
 
     /// True if it falls further behind. What was there when it began (a shorter retention, a worker that did
-    /// not run) is no reason to hurry.
+    /// not run) does not make it hurry.
     fn falls_behind(&self) -> bool {
         self.behind
             .is_some_and(|(least, now)| now > least.saturating_add(BEHIND))
@@ -160,7 +160,7 @@ impl Sweeper {
         }
     }
 
-    /// Heals first: a retention that fails must not keep it from that.
+    /// Heals first, so that failing retention does not prevent it.
     async fn once(&mut self) -> Found {
         if std::mem::take(&mut self.renew) {
             self.pool.renew();
@@ -216,7 +216,7 @@ impl Sweeper {
         );
         match (bite.next, pass.refused) {
             (Some(next), _) => pass.after = next,
-            // Who was refused stays behind until it is asked again.
+            // Rejected jobs are skipped until they are retried.
             (None, Some(_)) => pass.after = bite.last.unwrap_or(pass.after),
             (None, None) => pass.after = Place::default(),
         }

@@ -1,13 +1,13 @@
-//! What becomes of a job in hand: it goes out, or it ends without an attempt.
+//! Whether a leased job is sent or ends without an attempt.
 //!
-//! Pure. When a job comes into hand is the database's matter ([`crate::store::lanes`]).
+//! Pure. The SQL of [`crate::store::lanes`] decides when a job is leased.
 
 use postlane_message::validate::{self, Limits, Request};
 
 use crate::clock::Millis;
 use crate::job::Head;
 
-/// What to do with a job in hand.
+/// What to do with a leased job.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
     /// It must not be sent: it ends with this reason, and its lane goes on.
@@ -39,7 +39,8 @@ pub fn turn(page: &str, head: &Head, now: Millis, limits: &Limits, delay_on_wire
         Ok(Ok(body)) => Turn::Send(body),
         Ok(Err(refusal)) => Turn::End(format!("invalid: {refusal}")),
         Err(_) => Turn::End(
-            "invalid: panic: message: the rules failed on it; please report this".to_owned(),
+            "invalid: panic: message: a validation rule crashed on it; please report this"
+                .to_owned(),
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! What an unfinished job waits for, in words, the most important first: for `show` and for its page.
 //!
-//! The words hold texts of producers and receivers as they are; whoever shows them makes them safe.
+//! The words hold texts of producers and receivers as they are; callers must escape them.
 
 use crate::clock::Millis;
 use crate::job::AfterUnknown;
@@ -13,7 +13,7 @@ const SOON: Millis = 10 * 60 * 1_000;
 pub struct Known<'a> {
     /// Failures after which a job is dead.
     pub max_attempts: u32,
-    /// What an unknown job does to its line.
+    /// What an unknown job does to its lane.
     pub after_unknown: AfterUnknown,
     /// What is known of the secret of the job's page.
     pub secret: Secret,
@@ -28,11 +28,11 @@ pub struct Known<'a> {
 /// What is known of a page's secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secret {
-    /// There is one, or whoever asks cannot tell.
+    /// There is one, or it cannot be told from here.
     There,
     /// The worker has none.
     Missing,
-    /// The configuration of whoever asks names none; the worker's may be another.
+    /// This configuration has none; the worker's may differ.
     NotHere,
 }
 
@@ -69,8 +69,8 @@ pub fn reasons(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     words
 }
 
-/// What else to know of a job that did not end as delivered although an answer to one of its attempts said so: the
-/// answer came when another attempt had begun.
+/// A note for a job that did not end as delivered although one attempt was accepted: that answer came after
+/// the next attempt had begun.
 pub fn late(job: &Job, attempts: &[Attempt]) -> Option<String> {
     let ended_otherwise = job.state != "delivered";
     let accepted = attempts
@@ -108,7 +108,7 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
     match job.send_at {
         Some(join) if join > now => words.push(format!("for its send_at: {}", at(join))),
         Some(_) if job.is_scheduled => words.push(
-            "to join its line: its send_at has passed, and a worker lets it in; within two minutes if its row in \
+            "to join its lane: its send_at has passed, and a worker lets it in; within two minutes if its row in \
              send_timers is missing"
                 .to_owned(),
         ),
@@ -131,13 +131,13 @@ fn queued(job: &Job, ahead: &Ahead, known: &Known<'_>) -> Vec<String> {
         let passes = state == "unknown" && known.after_unknown == AfterUnknown::Continue;
         if !passes {
             words.push(format!(
-                "for {} {jobs} before it in its line; {head} is {state}{reason}",
+                "for {} {jobs} ahead of it in its lane; {head} is {state}{reason}",
                 ahead.jobs
             ));
         }
     }
     if words.is_empty() && known.worker != Some(false) {
-        words.push("for nothing: it goes with the worker's next look".to_owned());
+        words.push("for nothing: the next cycle sends it".to_owned());
     }
     if known.secret == Secret::NotHere {
         words.push(format!(

@@ -1,7 +1,7 @@
 //! A worker: one ledger, as many senders as there are slots, and what wakes and stops them.
 //!
-//! Beside the ledger's calls nothing is awaited but the end of the time that a stop leaves it: channels
-//! and timers take turns with them.
+//! While the ledger runs a call, only the shutdown deadline is awaited beside it; channels and timers wait
+//! for the call to end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct Worker {
     pub senders: Handle,
 }
 
-/// How a worker is told to stop: by true, or by nobody being left who could say it.
+/// Signals a worker to stop: true, or the sender dropped.
 pub type Stop = watch::Receiver<bool>;
 
 /// True once it was told to stop.
@@ -42,7 +42,7 @@ pub fn is_stopped(stop: &Stop) -> bool {
 
 /// Completes when it is told to stop.
 pub async fn stopped(stop: &mut Stop) {
-    // An error means that nobody is left.
+    // An error means that the sender is gone.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -50,16 +50,16 @@ pub async fn stopped(stop: &mut Stop) {
 pub const LAST_WRITES: Duration = Duration::from_millis(1500);
 
 impl Worker {
-    /// Works on the ledger's own connection, leaving its signs of life, until it is stopped, then finishes what is in flight.
-    /// Returns how many attempts could not be recorded (they are found as lost by whoever comes next),
-    /// at the latest [`LAST_WRITES`] after the `shutdown_timeout`, whatever the database does.
+    /// Runs on the ledger's own connection and reports progress to `pulse` until it is stopped, then finishes
+    /// what is in flight. Returns how many attempts could not be recorded (the next worker finds them as
+    /// lost), at the latest [`LAST_WRITES`] after the `shutdown_timeout`, whatever the database does.
     pub async fn run(self, pool: Pool, stop: Stop, pulse: Arc<Pulse>) -> usize {
         let (ended, completions) = mpsc::unbounded_channel();
         let (wire, senders) = (Arc::clone(&self.wire), self.senders.clone());
         let send = move |claim| {
             let (wire, ended) = (Arc::clone(&wire), ended.clone());
             senders.spawn(async move {
-                // The receiver lives as long as the ledger; after that nobody needs it.
+                // The receiver lives as long as the ledger; afterwards the completion is not needed.
                 let _ = ended.send(deliver(claim, &wire).await);
             });
         };
@@ -88,14 +88,14 @@ impl Worker {
         let no_time_left = async {
             stopped(&mut told).await;
             tokio::time::sleep(timeout).await;
-            // What is unanswered now reports itself: dropping a sender would lose its claim.
+            // Aborted requests still report themselves; a dropped sender would lose its claim.
             wire.hurry();
             tokio::time::sleep(LAST_WRITES).await;
         };
         tokio::select! {
             biased;
             () = motion.run() => {}
-            // In the middle of a call, it may be: its connection goes with it.
+            // Possibly in the middle of a call; the connection is dropped with it.
             () = no_time_left => {}
         }
         motion.ledger.unrecorded()
@@ -121,27 +121,27 @@ struct Motion {
     due: Option<BootInstant>,
     /// Some work is left, as far as is known.
     has_open: bool,
-    /// When something of this ledger's own is written again.
+    /// When a held-back completion is retried.
     again: Option<BootInstant>,
 }
 
 /// While cycles follow each other, marks and ends gather for so long: fewer commits for the same work.
 const RHYTHM: Duration = Duration::from_millis(3);
-/// The same while more waits than can be in hand.
+/// The same while more jobs wait than there are slots.
 const FAST_RHYTHM: Duration = Duration::from_millis(1);
 
-/// How long a worker that stops may take to say that nobody needs to wake it.
+/// How long a stopping worker may take to unsubscribe from wake-ups.
 const LEAVE: Duration = Duration::from_millis(300);
 
-/// How long conflicts are nobody's business: two workers that meet are done in milliseconds, a lock
-/// that is held for longer stops the sending.
+/// How long conflicts are not reported: two workers that meet are done in milliseconds; a lock held longer
+/// stops sending.
 const QUIET: Duration = Duration::from_secs(5);
 
 impl Motion {
     async fn run(&mut self) {
         self.work().await;
         self.finish().await;
-        // The row of a sleeper runs out by itself, too.
+        // The subscription row also expires by itself.
         let leave = self.worker.waker.leave(self.ledger.pool());
         let _ = tokio::time::timeout(LEAVE, leave).await;
     }
@@ -166,7 +166,7 @@ impl Motion {
 
     /// One cycle, and the sending of what it claimed. Returns how long to wait, if at all.
     async fn step(&mut self) -> Option<Duration> {
-        // Not right after the failure: the connection was not yet back in its pool then.
+        // Done here, not right after the failure: the connection was not back in the pool yet.
         if std::mem::take(&mut self.renew) {
             self.ledger.renew();
         }
@@ -174,7 +174,7 @@ impl Motion {
         if is_hint && !self.ledger.has_ended() && !(self.has_open && self.began.elapsed() >= POLL) {
             match self.worker.waker.has_news(self.ledger.pool()).await {
                 Ok(Some(false)) => return self.rest_until_due().await,
-                // Told once: somebody's marks are there now.
+                // Reported once: another connection has committed.
                 Ok(Some(true)) => self.woken = Woken::Marks,
                 // What fails here fails in the cycle, too, and is told then.
                 Ok(None) | Err(_) => {}
@@ -299,7 +299,7 @@ impl Motion {
         }
     }
 
-    /// Waits after a failure: producers and answers must not hurry a database that is away.
+    /// Waits after a failure: marks and answers must not press a database that is down.
     async fn rest(&mut self, wait: Duration) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -307,8 +307,8 @@ impl Motion {
         }
     }
 
-    /// Stops taking work, waits for what is in flight, and writes how it ended. Whoever calls it knows
-    /// how long that may take.
+    /// Stops taking work, waits for what is in flight, and writes how it ended. The caller bounds how long
+    /// that may take.
     async fn finish(&mut self) {
         self.ledger.drain();
         while self.ledger.in_flight() > 0 {
@@ -321,7 +321,7 @@ impl Motion {
         while self.ledger.unwritten() > 0 {
             match self.write().await {
                 Ok(step) if step.more => {}
-                // Somebody holds rows locked.
+                // Rows are locked by another transaction.
                 Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(_) => {
                     self.ledger.renew();

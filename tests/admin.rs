@@ -352,7 +352,7 @@ both! {
         db.run("insert into send_pauses (scope, who, why) values ('lane:1/id:a', 'ann', 'asked to')", &[]).await;
         let server = Server::of(&db).await;
         let (_, page) = server.get(&format!("/jobs/{second}")).await;
-        assert!(page.contains("1 job before it in its line") && page.contains(&format!("/jobs/{first}")), "{page}");
+        assert!(page.contains("1 job ahead of it in its lane") && page.contains(&format!("/jobs/{first}")), "{page}");
         assert!(page.contains("asked to"), "{page}");
     }
 

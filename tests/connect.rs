@@ -252,7 +252,7 @@ async fn a_file_that_cannot_be_had_is_named_with_what_is_wrong() {
             "file/new.db",
             "migrate",
             format!(
-                "database: {} cannot be opened: {} is no folder",
+                "database: {} cannot be opened: {} is not a folder",
                 place("file/new.db"),
                 place("file")
             ),
@@ -269,7 +269,7 @@ async fn a_file_that_cannot_be_had_is_named_with_what_is_wrong() {
             "text.db",
             "list",
             format!(
-                "database: {} cannot be opened: it is no SQLite database, or is encrypted",
+                "database: {} cannot be opened: it is not a SQLite database, or it is encrypted",
                 place("text.db")
             ),
         ),
@@ -549,7 +549,7 @@ async fn a_login_that_is_refused_says_where_a_password_was_looked_for() {
     assert_eq!(
         ask(with_file.clone(), folder.path()).await,
         format!(
-            "{refused}; the password file {shown}: no line of it fits this host, port, database and user"
+            "{refused}; the password file {shown}: no line matches this host, port, database and user"
         )
     );
     mode(&file, 0o644);

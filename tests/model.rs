@@ -147,7 +147,7 @@ impl World<'_> {
             job.hold = true;
             more.push(("on_ambiguous", "'hold'".to_owned()));
         }
-        // Two kinds of recipient share a line by its key.
+        // Two kinds of recipient share a lane by its key.
         let recipient = if lane == 2 {
             more.push(("ordering_key", "'k'".to_owned()));
             format!("x{}", self.chance.below(3))
@@ -199,7 +199,7 @@ impl World<'_> {
         }
     }
 
-    /// A head that is no longer in the line is none.
+    /// A head that is no longer in the lane is none.
     fn forget_heads(&mut self, rows: &BTreeMap<JobId, Row>) {
         self.heads.retain(|_, job| {
             rows.get(job)

@@ -64,7 +64,7 @@ both! {
         assert_eq!(db.int(open).await, 1);
         let leased = format!("select count(*) from send_lanes where worker = 'w1' and token = {}", claim.token);
         assert_eq!(db.int(&leased).await, 1);
-        // It ends badly, and for good: the line goes on.
+        // It ends badly, and for good: the lane continues.
         worker.answer(claim, 400);
         let claim = worker.claims().await.remove(0);
         assert_eq!(claim.job, third);

@@ -1,4 +1,4 @@
-//! Order and time: one line per lane, in the order of ids, never early. Stepped by hand.
+//! Order and time: each lane in the order of ids, never early. Stepped by hand.
 
 mod support;
 
@@ -280,7 +280,7 @@ both! {
         assert_eq!(db.state(job).await, "unknown");
         db.insert("a", "3").await;
         worker.pass(Duration::from_secs(10_000));
-        assert!(worker.claimed().await.is_empty(), "the line waits for an operator");
+        assert!(worker.claimed().await.is_empty(), "the lane waits for an operator");
         assert_eq!(db.state(second).await, "queued");
     }
 

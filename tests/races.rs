@@ -236,9 +236,9 @@ both! {
             assert_eq!((db.state(job).await.as_str(), outcome(&db, job, 1).await.as_str()), (state, attempt), "{policy} {answer}");
             let next = worker.claims().await;
             if answer == 200 {
-                assert!(next.iter().any(|c| c.job == second), "the line goes on after {policy} {answer}");
+                assert!(next.iter().any(|c| c.job == second), "the lane continues after {policy} {answer}");
             } else {
-                assert!(!next.iter().any(|c| c.job == second), "the line waits after {policy} {answer}");
+                assert!(!next.iter().any(|c| c.job == second), "the lane waits after {policy} {answer}");
             }
             db.run("delete from send_lanes", &[]).await;
             db.run("delete from send_jobs", &[]).await;
@@ -378,7 +378,7 @@ both! {
         let claim = one(worker.claims().await);
         assert_eq!(claim.job, second);
         assert!(verb(&db, Verb::Release, first).await);
-        assert!(worker.claims().await.is_empty(), "another one of the line has begun");
+        assert!(worker.claims().await.is_empty(), "another one of the lane has begun");
         worker.answer(claim, 503);
         assert!(worker.claims().await.is_empty());
         assert!(verb(&db, Verb::Hold, first).await);
@@ -436,7 +436,7 @@ both! {
         worker.answer_with(claim, &lost());
         worker.claims().await;
         worker.pass(Duration::from_secs(10));
-        assert!(worker.claims().await.is_empty(), "the line is blocked, also for lower ids");
+        assert!(worker.claims().await.is_empty(), "the lane is blocked, also for lower ids");
         assert!(verb(&db, Verb::ResolveResend, job).await);
         let claim = one(worker.claims().await);
         assert_eq!(claim.job, job);

@@ -1,11 +1,11 @@
 -- The queue: what producers insert, the lanes workers lease, the history of attempts.
 -- Producers insert into send_jobs alone; the triggers below only append, so an INSERT
--- waits for nobody and locks nothing that another producer or a worker holds.
+-- never waits and locks nothing that another producer or a worker holds.
 -- Names that are looked up by the thousand are compared byte by byte (collate "C"), not by the
 -- rules of a language.
 
 -- What a row must be, in one function: Postgres parses each CHECK of a table anew for every statement that writes it. It
--- says which rule is broken as a CHECK of that name would. What an INSERT has passed cannot change under the worker: once
+-- says which rule is broken as a CHECK of that name would. What an INSERT has passed cannot change later: once
 -- attempts have begun, the expensive rules are skipped.
 create function send_jobs_check(
     page_id text, recipient json, message json, tag text, delay integer, send_at timestamptz, expires_at timestamptz,
@@ -50,7 +50,7 @@ begin
     return true;
 end
 $$;
--- Also where functions are nobody's by default.
+-- Also where functions are not granted to public by default.
 grant execute on function send_jobs_check to public;
 
 create table send_jobs (
@@ -89,7 +89,7 @@ create table send_jobs (
     last_rule text,
     created_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
-    -- when a job with send_at joined its line
+    -- when a job with send_at joined its lane
     joined_at timestamptz,
     -- when an operator held it; null while it is not held
     held_at timestamptz,
@@ -112,7 +112,7 @@ create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency
 -- The next job of a lane is its lowest entry here; so is the one that it has in hand.
 create index send_jobs_lane on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
--- Jobs that have not joined their lines yet: each has a row in send_timers.
+-- Jobs that have not joined their lanes yet: each has a row in send_timers.
 create index send_jobs_scheduled on send_jobs (send_at, id)
     where state = 'queued' and send_at is not null and joined_at is null;
 create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
@@ -149,8 +149,9 @@ create table send_attempts (
 );
 
 -- One row for each lane with undelivered work. While worker is set, job is in hand: attempt number of it may be on
--- the wire. This row is the record of that attempt, committed before its first byte. due_at says when anybody may next
--- touch the lane (unix ms): when its head is due, when the worker's lease ends, or null while it is blocked.
+-- the wire. This row is the record of that attempt, committed before its first byte. due_at says when the
+-- lane may next be touched (unix ms): when its head is due, when the worker's lease ends, or null while it is
+-- blocked.
 create table send_lanes (
     lane text collate "C" primary key,
     page_id text collate "C" not null,
@@ -184,12 +185,12 @@ create table send_inbox (
     page_id text collate "C" not null,
     id bigint generated always as identity,
     lane text collate "C" not null,
-    -- wake the lane even while it waits: its line changed other than at its end
+    -- wake the lane even while it waits: the lane changed other than by a new job
     look boolean not null default false,
     primary key (page_id, id)
 );
 
--- Jobs with send_at, until they join their lines (unix ms).
+-- Jobs with send_at, until they join their lanes (unix ms).
 create table send_timers (
     at bigint not null,
     job_id bigint not null,
@@ -198,7 +199,7 @@ create table send_timers (
 
 -- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at (unix ms) a
 -- worker paused it: then a job is sent to see whether it is well, and next after wait_ms more. rule judged
--- the last answer; pages are the first that failed, if it is the endpoint; suspect says who may be to blame.
+-- the last answer; pages are the first that failed, if it is the endpoint; suspect: what may be to blame.
 create table send_pauses (
     scope text collate "C" primary key,
     since timestamptz not null default clock_timestamp(),
@@ -230,7 +231,7 @@ create table send_audit (
     why text
 );
 
--- Workers that sleep and want to be woken; a row that has run out wakes nobody.
+-- Workers that sleep and want to be woken; an expired row wakes no worker.
 create table send_sleepers (
     worker text primary key,
     until timestamptz not null
@@ -264,8 +265,8 @@ create trigger send_jobs_due before insert on send_jobs for each row
     execute function send_jobs_due();
 
 -- Runs with its owner's rights: a producer needs INSERT on send_jobs and nothing else. Its search_path is the
--- schema of its tables, pinned below. Its operators take exactly the types that they are given: none that
--- somebody has put into that schema can fit better.
+-- schema of its tables, pinned below. Its operators take exactly the types that they are given: no operator
+-- created in that schema can match better.
 create function send_jobs_mark() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp as $$
 begin

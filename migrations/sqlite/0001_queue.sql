@@ -1,6 +1,6 @@
 -- The queue: what producers insert, the lanes workers lease, the history of attempts.
 -- Differs from Postgres in that times are unix milliseconds, JSON is text, flags are 0 and 1,
--- and nobody needs waking by the database. Triggers, checks and defaults run inside the
+-- and the database wakes no worker. Triggers, checks and defaults run inside the
 -- producer's library: they use nothing that SQLite 3.40 lacks. No check or predicate says `in` to
 -- more than two words: SQLite would build a table of them for each row that is written.
 
@@ -41,7 +41,7 @@ create table send_jobs (
     last_rule text,
     created_at integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),
     finished_at integer,
-    -- when a job with send_at joined its line
+    -- when a job with send_at joined its lane
     joined_at integer,
     -- when an operator held it; null while it is not held
     held_at integer,
@@ -118,7 +118,7 @@ create unique index send_jobs_idempotency_key on send_jobs (page_id, idempotency
 -- The next job of a lane is its lowest entry here; so is the one that it has in hand.
 create index send_jobs_lane on send_jobs (lane, id)
     where state = 'queued' and (send_at is null or joined_at is not null);
--- Jobs that have not joined their lines yet: each has a row in send_timers.
+-- Jobs that have not joined their lanes yet: each has a row in send_timers.
 create index send_jobs_scheduled on send_jobs (send_at, id)
     where state = 'queued' and send_at is not null and joined_at is null;
 create index send_jobs_unknown on send_jobs (lane, id) where state = 'unknown';
@@ -151,8 +151,8 @@ create table send_attempts (
 ) strict, without rowid;
 
 -- One row for each lane with undelivered work. While worker is set, job is in hand: attempt number of it may be on
--- the wire. This row is the record of that attempt, committed before its first byte. due_at says when anybody may next
--- touch the lane: when its head is due, when the worker's lease ends, or null while it is blocked.
+-- the wire. This row is the record of that attempt, committed before its first byte. due_at says when the
+-- lane may next be touched: when its head is due, when the worker's lease ends, or null while it is blocked.
 create table send_lanes (
     lane text not null primary key,
     page_id text not null,
@@ -186,12 +186,12 @@ create table send_inbox (
     id integer primary key autoincrement,
     page_id text not null,
     lane text not null,
-    -- wake the lane even while it waits: its line changed other than at its end
+    -- wake the lane even while it waits: the lane changed other than by a new job
     look integer not null default 0
 ) strict;
 create index send_inbox_page on send_inbox (page_id, id);
 
--- Jobs with send_at, until they join their lines.
+-- Jobs with send_at, until they join their lanes.
 create table send_timers (
     at integer not null,
     job_id integer not null,
@@ -200,7 +200,7 @@ create table send_timers (
 
 -- What must not be sent now: 'all', 'endpoint', 'page:ID' or 'lane:LANE'. With probe_at a worker paused
 -- it: then a job is sent to see whether it is well, and next after wait_ms more. rule judged the last
--- answer; pages are the first that failed, if it is the endpoint; suspect says who may be to blame.
+-- answer; pages are the first that failed, if it is the endpoint; suspect: what may be to blame.
 create table send_pauses (
     scope text not null primary key,
     since integer not null default (cast(round((julianday('now') - 2440587.5) * 86400000) as integer)),

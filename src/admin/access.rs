@@ -67,7 +67,7 @@ impl Access {
 
     fn token_is_right(&self, headers: &HeaderMap) -> Token {
         let Some(token) = &self.token else {
-            // Nobody but this machine, if there is no token.
+            // Only this machine, if there is no token.
             return if self.loopback.is_some() {
                 Token::Right
             } else {

@@ -1,9 +1,9 @@
 //! The accept loop, and how long a client may take.
 //!
 //! A loop of our own, because a server without a timer waits for ever for a slow client: at most
-//! [`CONNECTIONS`] at a time, an end for the request's head, for the answer, for an answer that nobody
-//! reads, and for the connection as a whole. A further one takes the place of the oldest that nobody needs:
-//! the probes come through however many connections lie there and say nothing.
+//! [`CONNECTIONS`] at a time, an end for the request's head, for the answer, for an answer that is not read,
+//! and for the connection as a whole. A further one takes the place of the oldest idle one: the
+//! probes come through however many connections lie there and say nothing.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -42,7 +42,7 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// A connection as the accept loop knows it.
 pub(super) struct Connection {
-    /// Nobody needs it: it has sent no head yet, waits for the next, or presented a wrong token.
+    /// Idle: it has sent no head yet, waits for the next, or presented a wrong token.
     spare: AtomicBool,
     /// Its place is needed.
     close: Notify,
@@ -56,7 +56,7 @@ impl Connection {
         })
     }
 
-    /// Says whether somebody needs it.
+    /// Says whether it is in use.
     pub(super) fn set_spare(&self, spare: bool) {
         self.spare.store(spare, Ordering::Relaxed);
     }
@@ -72,7 +72,7 @@ impl Open {
         self.0.push_back(Arc::downgrade(connection));
     }
 
-    /// Tells the oldest that nobody needs to go.
+    /// Tells the oldest idle one to go.
     fn close_a_spare_one(&mut self) {
         let spare = |open: &Weak<Connection>| {
             let open = open.upgrade();
@@ -121,7 +121,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router, mut stop: watc
     };
     tokio::select! {
         () = accepting => {}
-        // Also if whoever could say it is gone.
+        // Also if the sender is gone.
         _ = stop.wait_for(|stop| *stop) => {}
     }
     drop(listener);

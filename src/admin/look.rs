@@ -144,7 +144,7 @@ impl Look {
             .await
     }
 
-    /// Anything else, in its turn. `look` runs to its end even if nobody waits for it any more.
+    /// Anything else, in its turn. `look` runs to its end even if its caller is gone.
     pub(super) async fn page<T, F>(&self, look: impl FnOnce(Pool) -> F) -> Seen<T>
     where
         T: Send + 'static,

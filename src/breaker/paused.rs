@@ -1,4 +1,4 @@
-//! What is paused, by whomever: the scopes of `send_pauses` that a breaker asks about.
+//! What is paused, by workers or operators: the scopes of `send_pauses` that a breaker asks about.
 //!
 //! Kept by page, so that asking needs no scope to be written out: it is asked for each delivery. The
 //! database is read before it is written, and by two ledgers: what this process has decided counts until a
@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::job::PageId;
 use crate::scope::Scope;
 
-/// See the module. Paused lanes are nothing that a breaker minds.
+/// See the module. Paused lanes are ignored.
 #[derive(Debug, Default)]
 pub(super) struct Paused {
     now: Scopes,

@@ -437,7 +437,7 @@ impl World {
             .spell
             .filter(|spell| spell.lasts(self.now))?;
         let is_hit = match spell.ill {
-            // Every lane but each third is of somebody who is gone.
+            // Every lane but each third is of a recipient who is gone.
             Ill::Gone | Ill::Forbidden => !lane.is_multiple_of(3),
             Ill::SomeErrors => self.chance.between(0, 10) < 3,
             _ => true,
@@ -699,13 +699,13 @@ impl World {
         self.costs_little(page);
     }
 
-    /// The promise: nobody waits for another's fault.
+    /// The promise: no page waits for another's fault.
     fn has_waited(&mut self, page: usize, lane: usize, ready: u64) {
         let (from, to) = (ready, self.now);
         let meets = |spell: &Spell| from < spell.to + CONVALESCENCE && to > spell.from;
         let is_down = self.outage.is_some_and(|spell| meets(&spell));
         let spell = self.pages[page].spell.filter(meets);
-        // People's refusals are no sickness of the page, if the rules say so.
+        // People's refusals are not the page's fault, if the rules say so.
         let is_sick = spell.is_some_and(|spell| spell.ill != Ill::Gone);
         if is_down || is_sick {
             return;
@@ -742,7 +742,7 @@ impl World {
                 self.now
             );
         } else if state.lanes.len() >= 5 {
-            // Each worker counts for itself, and what is on its way ends; a few lanes are no witnesses.
+            // Each worker counts for itself, and what is on its way ends; a few lanes are not enough.
             let most = self.workers.len() * (20 + 16) * 2;
             assert!(
                 state.unpaused <= most,

@@ -6,7 +6,7 @@ use crate::clock::BootInstant;
 use crate::job::PageId;
 use std::time::Duration;
 
-/// What failed in a row, over whom.
+/// Failures in a row, and their recipients.
 #[derive(Debug, Default)]
 pub(super) struct Series {
     pub(super) attempts: usize,
@@ -30,7 +30,7 @@ impl Series {
         anew
     }
 
-    /// Somebody passed.
+    /// A job passed.
     pub(super) fn clear(&mut self) {
         self.attempts = 0;
         self.lanes.clear();
@@ -42,7 +42,7 @@ impl Series {
     }
 }
 
-/// True if nobody has passed for as long as the circuit looks back.
+/// True if no job has passed for as long as the circuit looks back.
 fn nobody_passes(passed: Option<BootInstant>, now: BootInstant, window: Duration) -> bool {
     passed.is_none_or(|passed| now.since(passed) >= window)
 }
@@ -89,7 +89,7 @@ impl Standing {
         self.failed.is_enough(settings) && nobody_passes(self.passed, now, settings.window)
     }
 
-    /// Somebody else has ended its pause.
+    /// Another worker or an operator has ended its pause.
     pub(super) fn begin_anew(&mut self) {
         self.refused.clear();
         self.failed.clear();
@@ -102,10 +102,10 @@ impl Standing {
     }
 }
 
-/// All pages together, but what those failed that are paused themselves.
+/// All pages together, except failures of pages that are paused themselves.
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
-    /// It has answered well since somebody was last told that the URL is wrong.
+    /// It has answered since a page last met a wrong URL.
     pub(super) well: bool,
     passed: Option<BootInstant>,
     failed: Series,

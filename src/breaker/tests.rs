@@ -247,7 +247,7 @@ fn a_page_pauses_at_the_figures_of_the_circuit_and_not_before() {
         "seldom, and nobody passes for 20 minutes"
     );
     assert!(!run(200, 5, 10, 600), "somebody passes now and then");
-    assert!(!run(200, 5, 0, 16 * 60_000), "so far apart is no series");
+    assert!(!run(200, 5, 0, 16 * 60_000), "so far apart is not a series");
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn a_page_without_a_pause_tries_a_job_at_once_while_the_endpoint_is_paused() {
         (&["9".into()][..], &["2".into()][..])
     );
     assert_eq!(tries.next_in, Some(4900));
-    // What hangs keeps nobody: the next job follows after a wait that doubles.
+    // What hangs delays nothing else: the next job follows after a wait that doubles.
     let mut times = Vec::new();
     for ms in 101..40_000 {
         if !tried(&mut breaker, ms, &[("endpoint", 0)], &["9"])

@@ -1,9 +1,9 @@
 //! Which pages may try a job although something is paused.
 //!
-//! Pure. A page with a pause of its own is probed when that says so. While the endpoint is paused, a
-//! page without one is evidence that nobody has yet: it tries a job at once, and, as long as that is not
-//! answered, another after each of its growing waits. All of that together is bounded, so that many pages do
-//! not press an endpoint that is down.
+//! Pure. A page with a pause of its own is probed when that says so. While the endpoint is paused, of a page
+//! without one nothing is known yet: it tries a job at once, and, as long as that is not answered, another
+//! after each of its growing waits. All of that together is bounded, so that many pages do not press an
+//! endpoint that is down.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const TRIES: u32 = 32;
 pub struct Tries {
     /// Pages without a pause of their own that send one job through the paused endpoint.
     pub trials: Vec<PageId>,
-    /// Paused pages whose probe is due: whoever takes the right to it in the database sends it.
+    /// Paused pages whose probe is due: the worker that takes the right in the database sends it.
     pub probes: Vec<PageId>,
     /// How long until there is more to try, in milliseconds.
     pub next_in: Option<Millis>,
@@ -113,7 +113,7 @@ impl Breaker {
                 None => {}
             }
         }
-        // First who has nothing against him, then who has waited longest.
+        // Pages without failures first, then the longest waiting.
         trials.sort_unstable();
         probes.sort_unstable();
         let most = match endpoint {
@@ -149,8 +149,7 @@ impl Breaker {
 }
 
 /// The order in which a probe asks the lanes of a page, of which some are the newest (newest first) and some
-/// the oldest (oldest first): never who has failed while there is one who has not, and of those who have,
-/// who waits longest.
+/// the oldest (oldest first): untried lanes first; among tried ones, the longest waiting first.
 pub fn probe_order<L>(newest: Vec<L>, oldest: Vec<L>, is_tried: impl Fn(&L) -> bool) -> Vec<L> {
     let (tried, mut order): (Vec<L>, Vec<L>) = newest.into_iter().partition(&is_tried);
     let (tried_before, untried): (Vec<L>, Vec<L>) = oldest.into_iter().partition(&is_tried);
@@ -160,8 +159,7 @@ pub fn probe_order<L>(newest: Vec<L>, oldest: Vec<L>, is_tried: impl Fn(&L) -> b
     order
 }
 
-/// How many lanes the next probe asks: one, or, where people may be to blame and not their page, as many as
-/// waits have been doubled.
+/// How many lanes the next probe asks: one, or, if recipients may be to blame, the factor by which the wait has grown.
 pub fn breadth(people: bool, wait: Duration, first: Duration) -> usize {
     let grown = wait.as_millis() / first.as_millis().max(1);
     match people {

@@ -176,7 +176,7 @@ impl Bench {
     }
 }
 
-/// The settings of a worker that reads no file and nobody's environment: as many requests in flight as
+/// The settings of a worker that reads no file and no environment: as many requests in flight as
 /// are configured, everything else at its default.
 fn configure(config: &Config, database: &str, api: &str) -> Result<Config, Failure> {
     let overrides = Overrides {

@@ -39,7 +39,7 @@ pub struct Change {
     pub asking: Asking,
 }
 
-/// Who asks, and why: for the audit table.
+/// The operator and the reason, for the audit table.
 #[derive(Debug, Args)]
 pub struct Asking {
     /// Why, for the audit table
@@ -165,8 +165,8 @@ impl Change {
         Batches::new(pool, ids, selector).await
     }
 
-    /// Makes sure that somebody who changes more than the ids that were named means it: on a terminal it
-    /// shows what would be changed and asks, `--all` wants the word typed; a script says `--yes`.
+    /// Confirms a change of more than the ids that were named: on a terminal it shows what would be changed
+    /// and asks, `--all` wants the word typed; a script says `--yes`.
     pub async fn confirm(
         &self,
         pool: &Pool,
@@ -304,7 +304,7 @@ impl Change {
     }
 }
 
-/// Says what would be done, and goes on only if `word` is typed. Where nobody can be asked it refuses.
+/// Says what would be done, and goes on only if `word` is typed. Without a terminal it refuses.
 pub fn ask(what: &str, word: &str, out: &mut Out) -> Result<(), Failure> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Err(Failure::Usage(format!(

@@ -155,7 +155,7 @@ impl Choice {
     }
 }
 
-/// Refuses what is no page's id.
+/// Refuses what is not a page's id.
 pub fn check_page(page: &str) -> Result<(), Failure> {
     match is_page(page) {
         true => Ok(()),
@@ -163,7 +163,7 @@ pub fn check_page(page: &str) -> Result<(), Failure> {
     }
 }
 
-/// Refuses what is no lane.
+/// Refuses what is not a lane.
 pub fn check_lane(lane: &str) -> Result<(), Failure> {
     match lane.split_once('/') {
         Some((page, key)) if is_page(page) && key.contains(':') => Ok(()),

@@ -217,7 +217,7 @@ impl Folder {
         let name = format!("postlane-demo-{}-{number:x}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let failed = |error| Failure::Failed(format!("{}: {error}", folder.display()));
-        // Fails if somebody else has made it: nothing of theirs is used.
+        // Fails if it exists already: what is in it is not used.
         DirBuilder::new()
             .mode(0o700)
             .create(&folder)

@@ -7,7 +7,7 @@ use super::{Failure, Globals, Out};
 use crate::job::State;
 use crate::store::operate::Verb;
 
-/// Set queued jobs aside; their lines go on without them
+/// Set queued jobs aside; their lanes continue without them
 ///
 /// A job that is being sent is refused: it can't be held while it is on the wire. `release` puts
 /// a held job back into its old place.

@@ -1,6 +1,6 @@
 //! Where log lines go: to standard error, by a thread of its own.
 //!
-//! Lossy on purpose: a pipe that nobody reads must never stall a worker.
+//! Lossy on purpose: a pipe that is not read must never stall a worker.
 
 use std::io::{self, IsTerminal as _};
 
@@ -12,7 +12,7 @@ use crate::config::LogFormat;
 /// Starts logging. What is still queued is written when the guard is dropped.
 ///
 /// # Errors
-/// If `filter` is no filter.
+/// If `filter` is not a filter.
 pub fn start(format: LogFormat, filter: &str) -> Result<WorkerGuard, String> {
     let filter = EnvFilter::builder()
         .parse(filter)

@@ -8,7 +8,7 @@ use crate::store::{Error, Pool, Use, schema};
 /// Create the tables, or bring them up to date
 ///
 /// Safe to repeat, and safe to run twice at once. Migrations only add: an older worker goes on
-/// working while the new one is rolled out. The SQLite file is created if need be.
+/// working while the new one is rolled out. The SQLite file is created if needed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane migrate\n  \

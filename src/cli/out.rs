@@ -1,6 +1,6 @@
 //! Where verbs write: standard output, with dead pipes and foreign text taken care of.
 //!
-//! A reader that has gone (`| head`) is no error: what is written after that is dropped, and a
+//! A reader that has gone (`| head`) is not an error: what is written after that is dropped, and a
 //! verb that changes jobs still finishes its work. Control characters never reach a terminal.
 
 use std::fmt::{Display, Write as _};
@@ -49,7 +49,7 @@ impl Out {
         }
     }
 
-    /// True once nobody reads any more: a listing may stop.
+    /// True once the reader is gone: a listing may stop.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
@@ -107,7 +107,7 @@ impl Out {
     /// Says something on standard error, after all that was written before.
     pub fn note(&mut self, text: impl Display) {
         let _ = self.flush();
-        // Nobody is left to be told when this fails.
+        // If this fails, there is no reader left to tell.
         let _ = writeln!(io::stderr(), "{text}");
     }
 
@@ -149,7 +149,7 @@ impl Write for Out {
     }
 }
 
-/// A bar on standard error, or none where that is no terminal.
+/// A bar on standard error, or none where that is not a terminal.
 pub fn progress(length: u64, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

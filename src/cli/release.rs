@@ -9,7 +9,7 @@ use crate::store::operate::Verb;
 
 /// Put held jobs back into their old places
 ///
-/// A released job goes before those of its line that were enqueued after it.
+/// A released job goes before those of its lane that were enqueued after it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane release 12\n  \

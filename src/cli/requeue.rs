@@ -1,4 +1,4 @@
-//! `requeue`: sends finished jobs again, as new rows at the ends of their lines.
+//! `requeue`: sends finished jobs again, as new rows at the ends of their lanes.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::store::{Pool, Use};
 
 /// Send dead, cancelled or delivered jobs again
 ///
-/// Each becomes a new job at the end of its line, with fresh attempts and without delay, send_at,
+/// Each becomes a new job at the end of its lane, with fresh attempts and without delay, send_at,
 /// expires_at and idempotency_key; the old one stays as it ended. Delivered jobs go only by id or
 /// with --state delivered. Jobs that were requeued before are skipped without --again.
 #[derive(Debug, Args)]

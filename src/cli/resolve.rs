@@ -1,4 +1,4 @@
-//! `resolve`: decides jobs of which nobody knows whether they arrived.
+//! `resolve`: decides jobs of which it is unknown whether they arrived.
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use crate::store::operate::Verb;
 /// Decide what became of unknown jobs
 ///
 /// An unknown job may have arrived: its last attempt ended without an answer, or with one that
-/// does not say. Its line waits for the decision (lanes.after_unknown = "block").
+/// does not say. Its lane waits for the decision (lanes.after_unknown = "block").
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     postlane resolve 12 --delivered --why 'the customer has it'\n  \

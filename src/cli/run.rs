@@ -153,7 +153,7 @@ impl Run {
     }
 }
 
-/// Starts the admin server. An address that somebody set and that cannot be had ends the start; without
+/// Starts the admin server. A configured address that cannot be bound ends the start; without
 /// the default one, which a second worker on a machine finds taken, the worker runs without a server.
 async fn serve_admin(
     config: &Config,
@@ -192,7 +192,7 @@ async fn serve_admin(
         worker: admin::Rules {
             max_attempts: config.retry.max_attempts,
             after_unknown: config.lanes.after_unknown,
-            // Until the worker has started nobody has been found to lack one.
+            // Until the worker has started no page has been found to lack one.
             has_secret: Arc::new(move |page| {
                 let secrets = secrets.get();
                 secrets.is_none_or(|secrets: &Arc<Keyring>| secrets.has(page))
@@ -277,7 +277,7 @@ async fn stop(
 /// How long a ledger may stand still before the watchdog is left hungry.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 
-/// False once a ledger hangs and nobody knows why: starting the worker again may help. What the server
+/// False once a ledger hangs for an unknown reason: starting the worker again may help. What the server
 /// says that it works on would only begin anew.
 fn may_feed(events: &Events) -> bool {
     events

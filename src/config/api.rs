@@ -145,7 +145,7 @@ impl Reader {
     }
 }
 
-/// The receiver's URL: https, or http where nobody can listen in or somebody said it may be.
+/// The receiver's URL: https, or http where the connection is local or the configuration allows it.
 fn receiver(url: &str, allow_http: bool) -> Result<Url, String> {
     let url = Url::parse(url).map_err(|error| format!("not a URL: {error}"))?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);

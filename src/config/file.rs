@@ -14,7 +14,7 @@ pub(super) fn shown(path: &Path) -> String {
     line(path.display().to_string())
 }
 
-/// Opens a file to read it. What is no regular file is refused, and never waited for.
+/// Opens a file to read it. What is not a regular file is refused, and never waited for.
 ///
 /// # Errors
 /// The path, and why not.

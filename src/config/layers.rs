@@ -227,7 +227,7 @@ impl Layers {
         }
     }
 
-    /// Lays under what is there what nobody has set but `version` presets.
+    /// Adds what `version` presets below what is set.
     pub(super) fn preset(&mut self, version: &str, values: &[(&str, &str)]) {
         for (path, text) in values {
             self.settings

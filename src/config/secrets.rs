@@ -147,7 +147,7 @@ pub(super) fn from_file(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(line))
 }
 
-/// Refuses what an editor adds and nobody means: with it every request would be refused.
+/// Refuses what an editor adds unasked: with it every request would be refused.
 fn one_line(secret: &str) -> Result<(), &'static str> {
     match secret {
         _ if secret.starts_with('\u{feff}') => {

@@ -338,12 +338,12 @@ impl Reader {
                 &[("human", LogFormat::Human), ("json", LogFormat::Json)],
             ),
             level: self.value("log.level", Form::Text, |level| {
-                // The parser panics at some texts that are no ASCII.
+                // The parser panics at some texts that are not ASCII.
                 let filter = level.is_ascii()
                     && tracing_subscriber::EnvFilter::builder()
                         .parse(level)
                         .is_ok();
-                // The parser takes any lone word for a module; nobody means that by "verbose".
+                // The parser takes any lone word for a module; "verbose" is not meant as one.
                 let lone = |part: &&str| !part.contains(['=', '[']);
                 let mut words = level.split(',').filter(lone);
                 if !level.is_empty()

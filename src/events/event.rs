@@ -193,12 +193,12 @@ pub enum Event<'a> {
         /// What it said of one of them.
         error: &'a str,
     },
-    /// SQLite's log has grown far beyond what a checkpoint leaves: somebody reads an old state of the file.
+    /// SQLite's log has grown far beyond what a checkpoint leaves: another process reads an old state of the file.
     LogGrows {
         /// Bytes in the log.
         bytes: u64,
     },
-    /// The SQLite file has several names: whoever opens it by another one damages it.
+    /// The SQLite file has several names: a process that opens it by another one damages it.
     Linked {
         /// Its path.
         path: &'a str,
@@ -210,7 +210,7 @@ pub enum Event<'a> {
         /// How many.
         jobs: u64,
     },
-    /// Somebody presented a wrong token to the admin server.
+    /// A client presented a wrong token to the admin server.
     WrongToken,
     /// A bug that was caught by an assertion.
     Bug {

@@ -66,7 +66,7 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("postlane");
         let mut labelled = |name: &str, help: &str, label, known: &[&'static str]| {
-            // What is first seen when it counts 1 has not grown for whoever compares.
+            // What is first seen when it counts 1 has not grown for a scraper that compares.
             let counters = Labelled::new(label);
             for value in known {
                 drop(counters.of(value));
@@ -89,7 +89,7 @@ impl Metrics {
         );
         let jobs = labelled(
             "jobs_ended",
-            "Jobs that left the line, by the state they went to",
+            "Jobs that left the lane, by the state they went to",
             "state",
             &ENDS,
         );
@@ -404,7 +404,7 @@ impl Labelled {
     }
 }
 
-/// The states in which jobs leave their lines.
+/// The states in which jobs leave their lanes.
 const ENDS: [&str; 3] = [
     State::Delivered.as_str(),
     State::Dead.as_str(),

@@ -1,5 +1,5 @@
 //! Whether the ledgers move: when each last finished a cycle, until when it may rest, and what call of
-//! the database it waits for. A ledger that hangs says nothing itself, so whoever asks does the sum.
+//! the database it waits for. A ledger that hangs says nothing itself, so the caller works it out.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

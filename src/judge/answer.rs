@@ -25,7 +25,7 @@ pub enum Answer {
     Lost {
         /// Why, without secrets.
         error: String,
-        /// How far it came; none if nobody saw it.
+        /// How far it came; `None` if unknown.
         evidence: Option<Evidence>,
     },
     /// A status line came back.
@@ -101,7 +101,7 @@ impl Answer {
         }
     }
 
-    /// An attempt whose end nobody saw.
+    /// An attempt whose end is unknown.
     pub fn lost(error: impl Into<String>) -> Self {
         Self::Lost {
             error: error.into(),

@@ -1,4 +1,4 @@
-//! Whether every rule can be reached, every answer is taken, and nobody promises too much.
+//! Whether every rule can be reached, every answer is taken, and no rule promises too much.
 //!
 //! What every attempt shows is one of finitely many cases: they are simply all asked. Of codes,
 //! fields and texts only whole rules are compared.

@@ -80,7 +80,7 @@ pub(super) enum Seen {
     },
 }
 
-/// All that rules may ask of an attempt; what is dear is read once, when it is first asked for.
+/// All that rules may ask of an attempt; what is expensive is read once, when it is first asked for.
 pub(super) struct Facts<'a> {
     pub(super) seen: Seen,
     pub(super) said: Option<Said<'a>>,

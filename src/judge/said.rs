@@ -331,7 +331,7 @@ fn equal(wanted: &toml::Value, found: &Value) -> bool {
     }
 }
 
-/// Empty as the vendor's language, PHP, sees it (`"error": false` is no error), also in words.
+/// Empty as the vendor's language, PHP, sees it (`"error": false` is not an error), also in words.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -1,7 +1,7 @@
-//! Which pages have work and may send, and how much of their rates is in hand.
+//! Which pages have work and may send, and how much of each rate is left.
 //!
 //! The first part of a cycle: what the survey saw, less what is paused, has no secret, has no slot
-//! or no rate left. It refuses to touch lanes and jobs.
+//! or no rate left. It never touches lanes or jobs.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -17,11 +17,11 @@ use crate::store::survey::{self, Question, Survey};
 use crate::store::wake::Woken;
 use crate::store::{Result, pauses, rates};
 
-/// Most pages that one cycle takes lanes or marks of; the pages take turns.
+/// The most pages one cycle serves; pages are served round-robin.
 pub(super) const PAGES: usize = 64;
 /// Most lanes taken in hand to find the jobs of a probe.
 const PROBED: usize = 64;
-/// How long what a rate allowed may be kept: what piles up would go out beside what it allows then.
+/// How long a drawn allowance may be used; older ones would add to the new allowance and exceed the rate.
 const ALLOWED_FOR: Duration = Duration::from_secs(1);
 
 /// How long a page is left alone whose lanes the database refuses to change.
@@ -29,7 +29,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(60);
 /// When a page that waits for all or for the endpoint is looked at again, in milliseconds.
 const STOPPED: Millis = 5000;
 
-/// Allowances after which those that have run out are forgotten.
+/// Above this many, expired allowances are dropped.
 const KNOWN_ALLOWANCES: usize = 1000;
 
 /// Pages as one cycle sees them.
@@ -42,7 +42,8 @@ pub(super) struct Pages {
     /// Of those, the ones with marks.
     pub marks: Vec<PageId>,
     pub timers_due: bool,
-    /// Nothing is paused, and no lane or timer is due: until the first is, only marks and ends can change that.
+    /// Nothing is paused and nothing is due: until then only marks and completions bring work, so the survey
+    /// may be reused.
     pub is_calm: bool,
 }
 
@@ -52,10 +53,10 @@ pub(super) struct Allowance {
     drawn: BootInstant,
 }
 
-/// How long the right to try a job is kept: its page's first heads may be expired or invalid.
+/// How long a probe grant is kept, since the first heads may turn out expired or invalid.
 const PROBE_FOR: Duration = Duration::from_secs(1);
 
-/// How many jobs may be sent of what is paused, to see whether it is well.
+/// How many jobs each paused page may send as probes.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     pages: HashMap<PageId, Probe>,
@@ -88,12 +89,12 @@ impl Probes {
     }
 }
 
-/// How long what a survey saw is good for.
+/// How long a survey may be reused.
 const FRESH: Duration = Duration::from_millis(20);
 /// How long a page that had marks is asked for more without a survey.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// What the last survey saw: while it is fresh, cycles that only write ends or take marks need none of their own.
+/// What the last survey saw: while it is fresh, cycles that only write completions or take marks do without their own.
 pub(super) struct View {
     eligible: Arc<HashSet<PageId>>,
     /// The database's clock, and this machine's after it: what is added since never runs ahead of the database's.
@@ -119,8 +120,7 @@ impl Ledger {
         });
     }
 
-    /// The clock and the pages without a survey, if the last one is good enough for what has woken the ledger; and how
-    /// long until it no longer is.
+    /// The clock and the pages from the cached survey, if it suffices for this wake-up, and how long it remains valid.
     pub(super) fn seen_lately(
         &mut self,
         woken: Woken,
@@ -143,7 +143,7 @@ impl Ledger {
         self.recent
             .retain(|page, at| at.elapsed() < RECENT && secrets.has(page));
         let mut marks = Vec::new();
-        // Where the last intake left some, an end has made room for more.
+        // The last intake left marks, and a completion has freed a slot.
         if woken != Woken::Ended || self.is_behind {
             marks.extend(self.recent.keys().take(PAGES).cloned());
         }
@@ -194,7 +194,8 @@ impl Ledger {
                 _ => self.agenda.touch(&page.into()),
             }
         }
-        // An operator's pause of the endpoint is none that an answer ends, or that says anything of a page.
+        // An operator's pause of the endpoint is not ended by an answer and says nothing about a page; the
+        // breaker treats it as `all`.
         let scopes = survey
             .pauses
             .iter()
@@ -212,7 +213,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// True if more has changed than the survey can be told.
+    /// True if the survey must be repeated.
     async fn write_pause(&self, change: &Change, survey: &mut Survey) -> Result<bool> {
         let (pool, now) = (&self.pool, survey.now);
         match change {
@@ -264,7 +265,7 @@ impl Ledger {
         }
     }
 
-    /// Grants a job or more to pages that may try although something is paused. Returns how long until
+    /// Grants probe jobs to paused pages. Returns how long until
     /// there is more to try.
     async fn probe(&mut self, survey: &Survey) -> Result<Option<Millis>> {
         let pauses = &survey.pauses;
@@ -370,12 +371,12 @@ impl Ledger {
                 .all(|page| !survey.pauses.contains_key(&Scope::Page(page.clone())));
         let with_marks = marks.len();
         pages.due = self.choose(due, now);
-        // Marks of a page without a slot can wait; lanes made of them would only lie there.
+        // Marks of a page without a slot are left; their lanes could not start anyway.
         pages.marks = self.choose(marks, now);
         pages.is_calm &= pages.marks.len() == with_marks;
         let drawn = self.draw(&pages).await?;
         pages.due.retain(|page| !drawn.contains_key(page));
-        // A new probe goes to who has just come, not to who has failed before.
+        // A new probe takes a new job from the marks, not a lane that failed before.
         let (marks, probes) = (&pages.marks, &self.probes.pages);
         pages.due.retain(|page| {
             let is_new = probes.get(page).is_some_and(|probe| probe.is_new);
@@ -504,8 +505,8 @@ impl Ledger {
         self.by_rate(page).min(by_probe.unwrap_or(usize::MAX))
     }
 
-    /// How many lanes of a page that is probed to put into hand for so many slots: some more, since the first
-    /// heads may be expired or invalid.
+    /// How many lanes of a probed page to lease for so many slots; more than slots, since some heads may be
+    /// expired or invalid.
     pub(super) fn reach(&self, page: &str, slots: usize) -> usize {
         self.by_rate(page).saturating_add(slots).min(PROBED)
     }

@@ -17,8 +17,8 @@ use crate::store::survey::{From, Page, Question, Survey, WALK};
 const ASKED: usize = 128;
 /// How long a walk over all pages takes if nothing hurries it.
 const ROUND: Duration = Duration::from_secs(15);
-/// Walks that all take longer than this take at most a twentieth of the time: somebody keeps what was deleted from being
-/// forgotten.
+/// Walks that all take longer than this take at most a twentieth of the time: an old snapshot keeps what was
+/// deleted from being forgotten.
 const SLOW: Duration = Duration::from_millis(10);
 /// By so many of them this is judged.
 const STEPS: usize = 8;

@@ -1,7 +1,7 @@
 //! What one cycle writes, statement by statement, until it is confirmed.
 //!
-//! A statement takes slots for all the lanes that it may put into hand; those that it does not need give themselves
-//! back. Nothing leaves before its commit is confirmed.
+//! A statement reserves slots for all lanes it may lease; unused slots are released. Nothing leaves before
+//! its commit is confirmed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::store::{Error, Pool, Result};
 
 /// Most marks taken in one statement, of one page.
 const MARKS: usize = 20_000;
-/// The fewest, so that what stands behind a deep lane is seen.
+/// The minimum, so that marks behind a deep lane are reached.
 const FEWEST_MARKS: usize = 64;
-/// When rows that somebody holds locked are tried again: at first, and at most.
+/// First and longest wait before locked rows are retried.
 const LOCKED: [Millis; 2] = [4, 256];
 /// Most timers taken at once.
 pub(super) const TIMERS: i64 = 1000;
 /// When what the database refuses is tried again.
 const REFUSED: Millis = 60_000;
 
-/// What may be refused for a row of somebody's.
+/// What may be refused for a row of the user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Writes {
     Completions,
@@ -93,7 +93,7 @@ impl Ledger {
         let (mut asked, mut wanted) = (Vec::new(), 0);
         for (at, page) in pages.due.iter().enumerate() {
             if self.is_probed(page) && self.pending.iter().any(|c| c.page == *page) {
-                // Who has just failed must be in the queue again before the next is chosen.
+                // A failed probe must be written back before the next lane is chosen.
                 step.more = true;
                 continue;
             }
@@ -126,7 +126,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes what has ended, and lets its lanes go on where a slot is left.
+    /// Writes completions and continues their lanes where slots are free.
     pub(super) async fn complete(
         &mut self,
         batch: &mut Batch,
@@ -168,13 +168,13 @@ impl Ledger {
         }
     }
 
-    /// Lanes wait by what was just written: when the first of them is due, the next survey says.
+    /// What was just written left lanes waiting; the next survey says until when.
     fn look_again(&mut self, step: &mut Step) {
         self.view = None;
         step.more = true;
     }
 
-    /// Those that did not have their lanes any more, or whose rows somebody holds locked.
+    /// Completions whose lane has a new owner, or whose rows are locked.
     async fn complete_late(
         &mut self,
         batch: &mut Batch,
@@ -214,7 +214,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The completions of the next statement: at most one a lane; one that was refused before by itself.
+    /// The completions of the next statement: at most one per lane; one that was rejected before goes alone.
     fn next_completions(&mut self) -> Vec<Completion> {
         if let Some(at) = self
             .pending
@@ -269,7 +269,7 @@ impl Ledger {
         let marks: usize = taken.marks.values().map(|(marks, _)| marks).sum();
         let of = |ask: &Ask| taken.marks.get(&ask.page).copied().unwrap_or_default();
         let is_full = |ask: &Ask| of(ask).0 >= ask.marks;
-        // Many marks and few new lanes: those of deep lanes are in front. Take bigger bites.
+        // Many marks and few new lanes: deep lanes are in front, so take more marks next time.
         let is_deep = asks.iter().all(is_full) && taken.born < marks / 2;
         let most = asks.iter().map(|ask| ask.marks).max().unwrap_or_default();
         self.appetite = if is_deep { most * 2 } else { 0 };
@@ -314,7 +314,7 @@ impl Ledger {
         slots
     }
 
-    /// A statement begins, with a token of its own: by it its claims are found if nobody confirms them.
+    /// Starts a statement with its own token, by which its claims can be released if the commit is not confirmed.
     fn begin(&mut self, batch: &mut Batch) {
         batch.lease.token = self.token();
         batch.tokens.push(batch.lease.token);
@@ -339,7 +339,7 @@ impl Ledger {
         }
     }
 
-    /// It is committed: what came into hand is judged, and what was to be written is.
+    /// The commit is confirmed: completions are done, leased jobs are checked.
     fn confirm(&mut self, batch: &mut Batch) {
         self.recording = 0;
         let (ended, hands) = (batch.completions.len(), std::mem::take(&mut batch.hands));
@@ -362,7 +362,7 @@ impl Ledger {
         }
     }
 
-    /// The cycle ends: with a commit, where there is one, or with an error after which nothing is lost.
+    /// Ends the cycle: commits, or keeps everything for the next cycle after an error.
     pub(super) async fn end(
         &mut self,
         mut batch: Batch,
@@ -428,7 +428,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The database refuses one of these: they are tried in smaller bites until it is alone, and set aside then.
+    /// The database rejected one of these: retry in halves until it is alone, then set it aside.
     async fn refused(&mut self, mut completions: Vec<Completion>, error: &Error, now: Millis) {
         if completions.len() > 1 {
             self.bite = completions.len() / 2;
@@ -444,7 +444,7 @@ impl Ledger {
                 self.events.emit(&Event::Refused { job, why: &why });
             }
             let until = now + REFUSED;
-            // So that operators see it, and nobody takes the lane before it is tried again. If this fails, too, its
+            // Shows it to operators and keeps the lane until the retry. If this write fails as well, the
             // lease runs out.
             let lane_until = until + millis(self.settings.lease);
             let _ =

@@ -1,4 +1,4 @@
-//! What becomes of jobs in hand: each leaves as a claim, ends without an attempt, is found lost, or is given back.
+//! What happens to leased jobs: each is sent as a claim, ends without an attempt, is recorded as lost, or is released.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::pace::Slot;
 use crate::retry::{self, Attempted};
 use crate::turn::{Turn, turn};
 
-/// Places that lanes keep among those that were not chosen for a probe, a millisecond each.
+/// How many lanes not chosen for a probe keep their order, one millisecond apart.
 const MOST_PLACES: usize = 128;
 
 impl Ledger {
@@ -55,7 +55,7 @@ impl Ledger {
                         (self.doors.send)(claim(hand, body, slot, batch));
                     }
                     None => {
-                        // Who has been tried waits behind those who have not, in this order: each probe is another's.
+                        // Lanes already tried go behind untried ones, in this order, so each probe takes another lane.
                         surplus += 1;
                         let place = match hand.head.attempts > 0 {
                             true => surplus.min(MOST_PLACES),

@@ -1,4 +1,4 @@
-//! Connections to a Postgres server, each a backend of it, lent by value.
+//! Connections to a Postgres server, each lent by value.
 //!
 //! Only a connection whose last call ended, and whose transaction was committed or rolled back, is given
 //! back; any other is dropped and closed, so a call may be left at any point and no transaction is ever
@@ -24,13 +24,13 @@ use crate::clock::BootInstant;
 
 /// How long connecting may take, all hosts and what follows included.
 const CONNECT: Duration = Duration::from_secs(8);
-/// How long it is waited for a connection that somebody else has.
+/// How long to wait for a connection in use.
 const LEND: Duration = Duration::from_secs(3);
-/// After so long without use it is asked whether a connection is still there, and for so long.
+/// Connections idle longer than this are pinged, with this time limit.
 const IDLE: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(2);
-/// How long it is waited for a session that was left to end, and for how long it is remembered: one whose
-/// process stands still never ends.
+/// How long to wait for an abandoned session to end, and how long to remember it: one whose process stands
+/// still never ends.
 const END: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// How long closing may take.
@@ -110,7 +110,11 @@ impl Backends {
     pub async fn lend(&self) -> Result<Backend> {
         let slot = match timeout(LEND, Arc::clone(&self.0.slots).acquire_owned()).await {
             Ok(Ok(slot)) => slot,
-            Ok(Err(_)) => return Err(Error::Gone("its connections are closed: the worker stops")),
+            Ok(Err(_)) => {
+                return Err(Error::Gone(
+                    "its connections are closed: the worker is stopping",
+                ));
+            }
             Err(_) => return Err(Error::Busy(LEND)),
         };
         let session = loop {
@@ -170,7 +174,7 @@ impl Shared {
                 place: self.target.to_string(),
                 verb: "connect".to_owned(),
                 waited: CONNECT,
-                why: "nobody answers".to_owned(),
+                why: "no answer".to_owned(),
             });
         };
         let Found {
@@ -212,7 +216,7 @@ impl Shared {
         };
         match timeout(END, ending).await {
             Ok(Ok(())) => {}
-            // It may not, where somebody has forbidden that: then it is left to the server's time-outs.
+            // Not permitted here: the server's time-outs end it.
             Ok(Err(sqlx::Error::Database(_))) => {}
             Ok(Err(error)) => return Err(Error::from(error).at(place)),
             Err(_) => {
@@ -316,7 +320,7 @@ impl Backend {
         }
     }
 
-    /// Leaves the connection unless the server itself said what is wrong, and goes on.
+    /// Abandons the connection unless the error came from the server and the session survives.
     fn keep_if_usable<T>(&mut self, done: Result<T>) -> Result<T> {
         let goes_on = |error: &sqlx::Error| match error {
             sqlx::Error::Database(error) => error

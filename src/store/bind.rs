@@ -1,7 +1,7 @@
 //! Values for a statement's parameters, and how each engine takes them.
 //!
-//! Postgres takes a batch as one array a column, SQLite row by row. Texts are shared with whoever
-//! bound them: a batch has thousands, and copying them was most of what the ledger did.
+//! Postgres takes a batch as one array a column, SQLite row by row. Texts are shared with the caller: a batch
+//! has thousands, and copying them was most of what the ledger did.
 
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ impl<const N: usize, I: ExactSizeIterator<Item = [Bind; N]>> Batch<N> for I {}
 pub(super) type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 pub(super) type LiteQuery = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
-/// Rows of one statement: SQLite takes 32,766 parameters, and the widest batch has 18 columns.
+/// Rows of one statement: SQLite takes 32,766 parameters a statement; the widest statement reads 13 columns a row.
 pub const SQLITE_BATCH: usize = 512;
 
 /// A statement on Postgres.
@@ -211,8 +211,8 @@ pub(super) fn sqlite_batches<const N: usize>(
     Ok(queries)
 }
 
-/// The values of a statement on SQLite in the order of its `?`: the numbered ones are cloned, a
-/// batch's asked for by their places, and where the batch ends there are nulls.
+/// The values of a statement on SQLite in the order of its `?`: the numbered ones are cloned, a batch's are
+/// fetched by index, and where the batch ends there are nulls.
 pub(super) fn to_sqlite(
     order: &[usize],
     binds: &[Bind],

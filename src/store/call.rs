@@ -1,8 +1,8 @@
-//! A call of the database that takes long: told, watched, and left when its answer will never come.
+//! Slow database calls: reported, watched, and abandoned when no answer will come.
 //!
 //! A server that works on a call is waited for as long as it takes (a lock, a disk, a commit whose
-//! standby is away): its own time-outs bound that. A server that has gone without a word is not: what
-//! it does is asked over a connection made for that. SQLite's calls can only be told.
+//! standby is away): its own time-outs bound that. A server that has vanished is not waited for: a second
+//! connection asks what it is doing. SQLite's calls can only be reported.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ pub const TOLD_AFTER: Duration = Duration::from_secs(5);
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// Between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(4);
-/// The longest look, connecting included. A call is left after two looks that found nobody at work.
+/// The longest look, connecting included. A call is abandoned after two looks that found no activity.
 const LOOK: Duration = Duration::from_secs(3);
-/// Looks that a server refused (it has no connection left) until the call is left all the same.
+/// Refused looks (no connection left) after which the call is abandoned anyway.
 const REFUSALS: u32 = 4;
 
 /// What is told of a call that takes long.
@@ -44,7 +44,7 @@ pub enum News<'a> {
     Over,
 }
 
-/// Who is told of calls that take long.
+/// Receives reports of slow calls.
 pub type Tell = Arc<dyn Fn(&News<'_>) + Send + Sync>;
 
 tokio::task_local! {
@@ -57,7 +57,7 @@ pub fn told<F: Future>(tell: Tell, task: F) -> TaskLocalFuture<Tell, F> {
 }
 
 fn tell(news: &News<'_>) {
-    // Calls of tasks that told nobody to listen are not told.
+    // Without a reporter, slow calls are not reported.
     let _ = TELL.try_with(|tell| tell(news));
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn patient<T>(verb: &str, call: impl Future<Output = T>) -> T {
     call.await
 }
 
-/// A wait that was told is over, also when nobody waits any more.
+/// Reports the end of a reported wait, even if the future is dropped.
 struct Over;
 
 impl Drop for Over {
@@ -92,8 +92,8 @@ impl Drop for Over {
     }
 }
 
-/// Waits for a call of the session of that name. After [`Error::Silent`] nobody knows what became of
-/// the call: its connection must not be used again.
+/// Waits for a call of the session of that name. After [`Error::Silent`] the outcome of
+/// the call is unknown: its connection must not be used again.
 pub(super) async fn watched<T, E>(
     verb: &str,
     place: &str,
@@ -158,7 +158,7 @@ where
 enum Seen {
     /// The server is at work on its call.
     Works(String),
-    /// Nobody is: the call never came, its answer never will, or nobody answers.
+    /// It is not: the call never arrived, the answer was lost, or the server does not respond.
     Silent(String),
     /// The server answers, but not this.
     Refused(String),
@@ -196,7 +196,7 @@ async fn look(session: &str, options: &PgConnectOptions) -> Seen {
         Err(_) => Seen::Silent("the server does not answer a new connection either".to_owned()),
         Ok(Ok(Some(seen))) => seen,
         Ok(Ok(None)) => {
-            Seen::Silent("the server that answers there does not know this session".to_owned())
+            Seen::Silent("the server at that address does not know this session".to_owned())
         }
         // Starting, stopping: the session is gone or soon will be.
         Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() != Some("57P03") => {

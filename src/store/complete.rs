@@ -1,7 +1,7 @@
 //! Complete: attempts end, their jobs move on, and their lanes go on with their next heads.
 //!
-//! Only a lane that still has the token of its claim is written. Whoever has been superseded records its own attempt
-//! ([`late`]), and a success closes its job then, too.
+//! Only a lane that still has the token of its claim is written. A superseded worker records its attempt
+//! through [`late`]; a late success still closes the job.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::job::{AttemptNo, Outcome, State};
 /// What came of completions.
 #[derive(Debug, Default)]
 pub struct Completed {
-    /// Their places, of those that are written.
+    /// Indexes of the completions that were written.
     pub written: Vec<usize>,
-    /// Some of their lanes wait now: for a slot, a time, or a mark.
+    /// Some lanes are now waiting for a slot, a time or a mark.
     pub waits: bool,
     /// Lanes whose next jobs are in hand.
     pub hands: Vec<InHand>,
 }
 
-/// Writes completions, at most one a lane; `go` says which lanes may go on at once. What is not written has lost its
-/// lane, or somebody holds its rows locked.
+/// Writes completions, at most one a lane; `go` says which lanes may continue at once. What is not written
+/// has lost its lane, or its rows are locked.
 pub async fn complete(
     work: &mut Work,
     completions: &[Completion],
@@ -175,7 +175,7 @@ async fn complete_sqlite(
             error,
             response,
             rule,
-            // What somebody has moved meanwhile stays where it is.
+            // A job moved by an operator meanwhile stays as it is.
             becomes.filter(|_| moves).into(),
             failed,
             c.due.into(),
@@ -235,14 +235,14 @@ fn ended(c: &Completion) -> [Bind; 8] {
 /// What came of late completions.
 #[derive(Debug, Default)]
 pub struct Late {
-    /// Of each, whether it is written. Those that are not still have their lanes, and somebody holds their rows locked.
+    /// Of each, whether it is written. Those that are not still have their lanes, and their rows are locked.
     pub written: Vec<bool>,
     /// How many of them closed their jobs.
     pub closed: usize,
 }
 
-/// Writes the attempts of completions whose lanes belong to somebody else by now. Whoever ends or gives back a job
-/// without an attempt has nothing to say then.
+/// Writes the attempts of completions whose lanes belong to another worker by now. Completions without an
+/// attempt have nothing to record.
 pub async fn late(work: &mut Work, worker: &Arc<str>, completions: &[Completion]) -> Result<Late> {
     let mut late = Late {
         written: vec![!work.commits_each(); completions.len()],
@@ -288,7 +288,7 @@ fn places(completions: &[Completion]) -> HashMap<&str, usize> {
     places.map(|(at, c)| (&*c.lane, at)).collect()
 }
 
-/// Says in the lane's row why what ended there cannot be recorded, and keeps the lane until then.
+/// Writes into the lane's row why its outcome cannot be recorded, and keeps the lane until `until`.
 pub async fn set_aside(
     pool: &Pool,
     worker: &Arc<str>,

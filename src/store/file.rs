@@ -2,8 +2,8 @@
 //!
 //! SQLite keeps its log beside the file that a link leads to, so a name is followed once, after opening.
 //! A file that is replaced or removed while it is open stays open without its name: what is written goes
-//! nowhere, and SQLite's last close would delete the log of whatever has the name by then. So whoever
-//! finds that neither writes nor closes; it is for the process to end and begin anew.
+//! nowhere, and SQLite's last close would delete the log of whatever has the name by then. A process that
+//! finds this neither writes nor closes; it must restart.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -39,7 +39,7 @@ impl DatabaseFile {
         };
         let (path, database) = known().map_err(|error: std::io::Error| {
             Error::Url(format!(
-                "{} was opened, but is no file that can be found again: {error}",
+                "{} was opened, but cannot be found again: {error}",
                 name.display()
             ))
         })?;
@@ -91,8 +91,8 @@ impl DatabaseFile {
     }
 }
 
-/// Which files they are, and their sizes and times. Equal ones: nothing was committed between, but for
-/// what falls into the same tick of the file system's clock.
+/// Which files they are, and their sizes and times. Equal ones: nothing was committed between, except within
+/// one tick of the file system's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp([Option<(Id, u64, SystemTime)>; 2]);
 

@@ -1,8 +1,8 @@
-//! Healing: what the triggers and the ledgers promise each other, looked after from outside, in small bites.
+//! Healing: checks in small batches what triggers and ledgers should keep true.
 //!
-//! A job has a lane or a mark, or a timer before its `send_at`; a lane without a time is blocked by somebody; no
-//! lane waits for longer than any rule says. Triggers do not fire for rows that replication applies, people change
-//! tables by hand, clocks are set back: what is missing is put there again, and counted.
+//! A job has a lane or a mark, or a timer before its `send_at`; a lane without a due time has a cause for it;
+//! no lane waits longer than a rule allows. Triggers do not fire for rows that replication applies, people
+//! change tables by hand, clocks are set back: what is missing is restored and counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use super::{Pool, Result, Row, Tx, intake};
 use crate::clock::{Millis, millis};
 use crate::job::{JobId, Lane, PageId};
 
-// A job that waited for a minute without a lane and without a mark was forgotten by somebody. Not asked of a page
-// that has many marks: there lanes are missing for a good reason. No `not exists`: that would be a join, and Postgres
-// could read all lanes for each job.
+// A job that waited for a minute without a lane and without a mark was missed. Pages with many marks are left
+// out: their lanes are still to come. No `not exists`: that would be a join, and Postgres could read all
+// lanes for each job.
 const LANES: &str = "-- heal: jobs whose lanes are missing
 select lane, page_id, missing from (
     select j.lane, j.page_id,
@@ -38,7 +38,7 @@ const TIMER: &str = "-- heal: a timer
 insert into send_timers (at, job_id) select r.at, r.job from {rows: at bigint, job bigint} where true
 on conflict do nothing";
 
-// What their trigger did not do either.
+// The trigger that failed to write the timer did not set this either.
 const DUE_POSTGRES: &str = "-- heal: a job with a timer is due at its time
 update send_jobs set due_at = send_at + delay::double precision * interval '1 second' from {rows: job bigint}
 where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
@@ -47,7 +47,7 @@ const DUE_SQLITE: &str = "-- heal: a job with a timer is due at its time
 update send_jobs set due_at = send_at + delay * 1000 from {rows: job bigint}
 where {key: send_jobs.id = r.job} and attempts = 0 and due_at < send_at";
 
-// In order of the lane, or the index of what ended badly would have the unknown one, too.
+// Ordered by lane, so that the planner does not choose the index of jobs that ended badly.
 const BLOCKED: &str = "-- heal: blocked lanes that nothing blocks
 select lane, page_id,
     (select 1 from send_jobs u where {key: u.lane = bite.lane} and u.state = 'unknown'
@@ -60,7 +60,7 @@ from (
     order by page_id, lane limit $3
 ) bite";
 
-// Nobody has them in hand, and no rule lets a lane wait for so long: the clock has been set back.
+// Not leased, and due later than any rule allows: the clock was set back.
 const LATE: &str = "-- heal: lanes that wait for longer than any rule says
 select l.lane, l.page_id from {rows: page text} join send_lanes l on {key: l.page_id = r.page}
 where l.due_at > $1 and l.worker is null
@@ -68,7 +68,7 @@ where l.due_at > $1 and l.worker is null
     and (select 1 from send_inbox i where i.page_id = l.page_id and i.lane = l.lane limit 1) is null
 limit 0 + $2";
 
-/// Where it goes on.
+/// Cursors: where the next batch starts.
 #[derive(Debug, Default)]
 pub struct Healer {
     lane: Lane,
@@ -88,7 +88,7 @@ impl Healer {
     }
 
     /// Looks at up to `bite` jobs and lanes of each kind, and puts there what is missing. Returns how many were
-    /// mended. `longest` is the longest wait that any rule gives.
+    /// mended. `longest` is the longest wait any rule can set.
     pub async fn heal(
         &mut self,
         pool: &Pool,

@@ -1,8 +1,8 @@
 //! Intake: marks become lanes.
 //!
 //! Producers append marks and share nothing else with workers. Marks are taken oldest first; lanes are
-//! created in lane order, and those that are there are touched only while nobody else has them in hand, so
-//! two workers never wait for each other in a circle.
+//! created in lane order, existing lanes are touched only if they are not locked, so two workers never
+//! deadlock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,7 @@ pub struct TakenIn {
     pub marks: HashMap<PageId, (usize, i64)>,
     /// How many lanes are new.
     pub born: usize,
-    /// How many lanes that were there are to be looked at.
+    /// How many existing lanes were woken.
     pub woken: usize,
 }
 
@@ -48,7 +48,7 @@ impl TakenIn {
 }
 
 /// Takes the oldest marks of pages, gives each lane that is new its row, with its head in hand where it may begin,
-/// and touches the others. A lane that somebody else has in hand at this moment keeps its mark.
+/// and touches the others. A lane locked by another transaction keeps its mark.
 pub async fn intake(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<TakenIn> {
     if work.commits_each() {
         return intake_postgres(work, asks, lease).await;
@@ -81,7 +81,7 @@ async fn intake_postgres(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result
             heads.insert(row.str(0)?, row);
         }
     }
-    // Its head is in hand only if the lane's row is this statement's.
+    // The head is leased only if this statement inserted the lane.
     for born in &rows {
         if born.flag(2)?
             && let Some(row) = heads.get(&born.str(0)?)
@@ -126,7 +126,7 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
         };
         let (look, is_there, may) = (row.flag(2)?, row.flag(5)?, row.flag(6)?);
         let plan = match head(row, 7)? {
-            // All that it was marked for has ended meanwhile.
+            // Every job it was marked for has ended.
             None if may => continue,
             None => Plan::wait(Some(lease.now)),
             Some(head) => {
@@ -170,12 +170,12 @@ async fn intake_sqlite(tx: &mut Tx, asks: &[Ask], lease: &Lease) -> Result<Taken
     Ok(taken)
 }
 
-// Those that have joined their line are found by its index; the others leave a mark when they join.
-const GARBLED: &str = "-- intake: jobs of a lane whose name is no UTF-8
+// Only jobs that have joined the lane; the others leave a mark when they join.
+const GARBLED: &str = "-- intake: jobs of a lane whose name is not UTF-8
 update send_jobs set state = 'dead', reason = 'invalid: json.utf8: recipient or ordering_key: is not valid UTF-8', finished_at = {at: $2}
 where lane = cast($1 as text) and state = 'queued' and (send_at is null or joined_at is not null)";
 
-/// Ends the jobs of lanes that cannot be named.
+/// Ends the jobs of lanes whose names are not UTF-8.
 async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()> {
     for lane in lanes {
         tx.run(GARBLED, &[Bind::Bytes(lane), now.into()]).await?;
@@ -186,13 +186,13 @@ async fn end_garbled(tx: &mut Tx, lanes: Vec<Vec<u8>>, now: Millis) -> Result<()
 const LOOK_AGAIN: &str = "-- mark: look at a lane again
 insert into send_inbox (page_id, lane, look) values ($1, $2, true)";
 
-/// Leaves a mark that makes the lane look again, whatever it waits for.
+/// Leaves a mark that wakes the lane, whatever it waits for.
 pub async fn look_again(tx: &mut Tx, page: &PageId, lane: &Lane) -> Result<()> {
     tx.run(LOOK_AGAIN, &[page.into(), lane.into()]).await?;
     Ok(())
 }
 
-// From the job, not by name: a lane's name that is no UTF-8 must stay what it is.
+// From the job, not by name: a lane's name that is not UTF-8 must stay what it is.
 const LOOK_AGAIN_FOR: &str = "-- mark: look again at the lanes of jobs
 insert into send_inbox (page_id, lane, look)
 select j.page_id, j.lane, true from {rows: job bigint} join send_jobs j on {key: j.id = r.job}";

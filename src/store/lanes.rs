@@ -1,7 +1,7 @@
-//! Lanes: what is written of a lane that is in hand, and how its head is read.
+//! Lanes: what is written to a leased lane, and how its head is read.
 //!
-//! Three statements put lanes into hand: [`super::intake`], [`super::take`], [`super::complete`]. Each locks the head that
-//! it chooses, never waiting, and looks at the locked row: what was moved meanwhile does not begin.
+//! Three statements put lanes into hand: [`super::intake`], [`super::take`], [`super::complete`]. Each locks
+//! its chosen head without waiting and re-checks the locked row, so a job moved meanwhile does not start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub async fn tokens(pool: &Pool) -> Result<i64> {
     Ok(first)
 }
 
-/// What a statement that puts lanes into hand writes, and by which rules it chooses.
+/// The lease a statement writes, and the settings its choice depends on.
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// The worker's name, unique to its process.
@@ -64,7 +64,7 @@ impl Lease {
     }
 }
 
-/// What SQLite's statements write of a lane, by what its head may do; Postgres decides it in the statement.
+/// What SQLite's statements write to a lane, depending on its head; Postgres decides it in the statement.
 pub(super) struct Plan {
     /// When the lane is due again; none if it is blocked.
     pub due: Option<Millis>,
@@ -99,7 +99,7 @@ impl Plan {
     }
 }
 
-/// The head in the columns of a row from `first` on; none if there is none.
+/// Reads a head from the columns starting at `first`; `None` if they are null.
 pub(super) fn head(row: &Row, first: usize) -> Result<Option<Head>> {
     if row.is_null(first)? {
         return Ok(None);
@@ -144,7 +144,7 @@ pub struct Unconfirmed {
     pub lease: Lease,
 }
 
-/// Gives back the lanes of claims that were never sent, if they were committed at all. Their session has ended.
+/// Releases lanes of unsent claims, if the commit happened. Their session has ended, so it cannot happen later.
 pub async fn release(pool: &Pool, claims: &Unconfirmed, now: Millis) -> Result<()> {
     let Unconfirmed { pages, lease } = claims;
     let binds = [

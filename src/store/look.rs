@@ -11,14 +11,14 @@ use crate::job::{JobId, State};
 /// How many ids one filtered page looks through at most.
 pub const WINDOW: i64 = 100_000;
 
-/// One line of a listing: no message, no recipient other than in the lane's name.
+/// One row of a listing: no message, no recipient other than in the lane's name.
 #[derive(Debug, Clone)]
 pub struct Line {
     /// The job.
     pub id: JobId,
     /// Its page.
     pub page_id: String,
-    /// Its line.
+    /// Its lane.
     pub lane: String,
     /// Where it is in its life.
     pub state: String,
@@ -123,7 +123,7 @@ pub async fn lines(
 pub struct Waiting {
     /// Lanes with undelivered work.
     pub lanes: i64,
-    /// Of them, those somebody holds.
+    /// Of them, those that are leased.
     pub leased: i64,
     /// Marks not yet taken in.
     pub inbox: i64,

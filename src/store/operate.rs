@@ -1,5 +1,5 @@
 //! Operators' verbs: each moves jobs under a guard on their state, leaves a mark that makes their
-//! lanes look again, and writes who did it. None touches a lane: only ledgers do.
+//! lanes look again, and is audited. None changes a lane: only ledgers do.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Pool, Result, Tx, in_hand};
 use crate::job::JobId;
 use crate::scope::Scope;
 
-/// Who asks, and why: for the audit table.
+/// The operator and the reason, for the audit table.
 #[derive(Debug, Clone)]
 pub struct Operator {
     /// The user and host, or the admin client.
@@ -61,7 +61,7 @@ impl Verb {
     }
 }
 
-// A ledger locks a job before it puts it into hand, and a statement that began before does not see that: so a verb locks
+// A ledger locks a job before it leases it, and a statement that began before does not see that: so a verb locks
 // its jobs first, and asks in a second statement whether they are in hand.
 const HOLD: &str = concat!(
     "-- hold
@@ -110,7 +110,7 @@ pub async fn apply(
     persist(|| apply_once(pool, verb, jobs, operator)).await
 }
 
-/// Does a verb that changes several jobs, again if it met a ledger in a deadlock.
+/// Retries a verb that deadlocked with a ledger.
 async fn persist<T, F: Future<Output = Result<T>>>(once: impl Fn() -> F) -> Result<T> {
     for wait in CONFLICT_WAITS {
         match once().await {
@@ -167,8 +167,8 @@ const LOCK: &str = "-- operate: lock the jobs
 select send_jobs.id from {rows: job bigint} join send_jobs on {key: send_jobs.id = r.job}
 order by r.job {lock send_jobs}";
 
-// A finished job is never reopened: the copy goes to the end of its line, with fresh attempts, no
-// delay, no times and no idempotency key; with what the user has added to the table, or it could be refused.
+// A finished job is never reopened: the copy goes to the end of its lane, without attempts, delay, times or
+// idempotency key, but with the user's own columns, which may be required.
 /// The columns of `send_jobs` that are not the user's own.
 pub const COLUMNS: [&str; 29] = [
     "id",

@@ -68,11 +68,11 @@ returning wait_ms, suspect";
 pub struct Right {
     /// People may be to blame, and not their page.
     pub people: bool,
-    /// How long the next but one probe will wait.
+    /// The wait after the next probe.
     pub wait: Duration,
 }
 
-/// Takes the right to probe a paused scope; none has it again before the next wait, which is twice as
+/// Takes the right to probe a paused scope; no worker gets it again before the next wait, which is twice as
 /// long, up to `longest`. None if another worker was faster.
 pub async fn probe(
     pool: &Pool,
@@ -96,7 +96,7 @@ pub async fn probe(
 
 const CLOSE: &str = "-- pause: a scope is well again
 delete from send_pauses where scope = $1 and probe_at is not null";
-const PROBE_ALL: &str = "-- pause: the endpoint goes on, and who waited with it is probed
+const PROBE_ALL: &str = "-- pause: the endpoint goes on, and pages paused with it are probed
 update send_pauses set probe_at = $1 where suspect = 'endpoint' and probe_at > $1";
 
 /// Ends the pause that a worker set. False if there is none. With the endpoint's, the pages that failed

@@ -52,8 +52,7 @@ const WRITING: Settings = &[
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("jit", "off"),
-    // Tables that were empty when they were last analysed must not be scanned for that, and a batch is
-    // planned once.
+    // A table analysed while empty must not be scanned later; a batch statement is planned once.
     ("enable_seqscan", "off"),
     // What it reads is in memory: a probe for each row of a batch is always cheaper than a walk through a
     // table, also one that was small when the plan was made.
@@ -86,7 +85,7 @@ impl Pool {
     async fn open_sqlite(url: &str, purpose: Use, create: bool) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| Error::Url(format!("not a SQLite URL: {}", words::of(&error))))?;
-        // Whoever reads an error may be in another folder.
+        // Absolute, because the error may be read from another directory.
         let path = std::path::absolute(options.get_filename())
             .unwrap_or_else(|_| options.get_filename().to_path_buf());
         let cannot =
@@ -120,8 +119,8 @@ impl Pool {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
-            // A full disk makes SQLite roll back by itself; sqlx then takes its own rollback for
-            // failed and believes for ever that the transaction is open.
+            // A full disk makes SQLite roll back by itself; sqlx then sees its rollback fail and believes the
+            // transaction is still open.
             .before_acquire(|connection, _| {
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
@@ -198,8 +197,8 @@ impl Pool {
     }
 
     /// Runs a text that is a transaction of its own, over a batch of rows, and returns its rows: one
-    /// statement on Postgres, on SQLite one that reads, or several from `begin` to `commit`. After an
-    /// error nobody knows whether it was committed, unless it [is a conflict](Error::is_conflict).
+    /// statement on Postgres, on SQLite one that reads, or several from `begin` to `commit`. After an error
+    /// the outcome is unknown, unless it [is a conflict](Error::is_conflict).
     pub async fn batch<const N: usize>(
         &self,
         template: &'static str,
@@ -249,8 +248,8 @@ impl Pool {
         }
     }
 
-    /// After a failure: the next statement gets a new connection. A session may be the cause: one
-    /// that began while the database was read-only stays so for its life. An idle one only.
+    /// After a failure: the next statement gets a new connection. The session may be the cause: one opened
+    /// while the database was read-only stays read-only. Only idle connections are dropped.
     pub fn renew(&self) {
         if let Self::Postgres(backends) = self {
             backends.renew();
@@ -383,7 +382,7 @@ impl Tx {
         }
     }
 
-    /// Commits. After an error nobody knows whether it did.
+    /// Commits. After an error the outcome is unknown.
     pub async fn commit(self) -> Result<()> {
         match self {
             Self::Postgres(tx) => end(tx, "commit").await,

@@ -1,7 +1,7 @@
 //! Retention: finished jobs are deleted with their attempts, in small bites, the oldest first.
 //!
-//! A row that the database refuses to give up (a foreign key of the user's own, a trigger) is passed
-//! over: it must not keep the others.
+//! A row that the database refuses to delete (a foreign key of the user's own, a trigger) is skipped, so that
+//! it does not block the others.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ macro_rules! old {
 macro_rules! find {
     ($states:literal) => {
         old!(
-            "-- prune: finished jobs that retention gives up\nselect id, {ms: finished_at} as finished from ",
+            "-- prune: finished jobs past their retention\nselect id, {ms: finished_at} as finished from ",
             $states,
             " and (finished_at, id) > ({at: $3}, $4) order by finished_at, id limit $2 {skip locked}"
         )
@@ -68,7 +68,7 @@ delete from send_jobs where id {in (}select r.job from {rows: job bigint}{in )}"
 const PRUNE_ATTEMPTS: &str = "-- prune: their attempts
 delete from send_attempts where job_id {in (}select r.job from {rows: job bigint}{in )}";
 
-/// A place in the order in which jobs of a kind ended: when, and which. Whoever begins takes the default.
+/// A cursor over finished jobs: finish time and id. The default is the start.
 pub type Place = (Millis, JobId);
 
 /// What came of a bite.
@@ -87,7 +87,7 @@ pub struct Bite {
 /// Deletes up to `limit` jobs of a kind behind `after` that finished before `now - age`, with their attempts.
 ///
 /// # Errors
-/// The database is away or busy. What it refuses of single jobs is no error: see [`Bite`].
+/// The database is away or busy. What it refuses of single jobs is not an error: see [`Bite`].
 pub async fn prune(
     pool: &Pool,
     kind: Kind,
@@ -123,7 +123,7 @@ pub async fn prune(
     match delete(tx, &old).await {
         Ok(()) => bite.pruned = u64::try_from(old.len()).unwrap_or_default(),
         Err(error) if !error.is_refusal() => return Err(error),
-        // Some of them: each by itself.
+        // Some were rejected: delete one by one.
         Err(_) => {
             for one in &old {
                 match delete(pool.begin().await?, &[*one]).await {

@@ -25,11 +25,11 @@ pub struct Job {
     pub tag: Option<String>,
     /// Seconds.
     pub delay: i64,
-    /// When it joins its line.
+    /// When it joins its lane.
     pub send_at: Option<Millis>,
     /// When it may no longer be sent.
     pub expires_at: Option<Millis>,
-    /// The producer's own line.
+    /// The producer's own lane.
     pub ordering_key: Option<String>,
     /// The producer's key.
     pub idempotency_key: Option<String>,
@@ -37,7 +37,7 @@ pub struct Job {
     pub on_ambiguous: Option<String>,
     /// The producer's own JSON.
     pub metadata: Option<String>,
-    /// Its line.
+    /// Its lane.
     pub lane: String,
     /// Where it is in its life.
     pub state: String,
@@ -61,7 +61,7 @@ pub struct Job {
     pub created_at: Millis,
     /// When it ended.
     pub finished_at: Option<Millis>,
-    /// Its `send_at` keeps it out of its line.
+    /// Its `send_at` keeps it out of its lane.
     pub is_scheduled: bool,
 }
 
@@ -186,7 +186,7 @@ pub async fn attempts(pool: &Pool, id: JobId, limit: i64) -> Result<Vec<Attempt>
 /// What a waiting job waits for.
 #[derive(Debug, Clone, Default)]
 pub struct Ahead {
-    /// How many jobs of its line are before it.
+    /// How many jobs are ahead of it in its lane.
     pub jobs: i64,
     /// The first of them, its state and its reason.
     pub head: Option<(JobId, String, Option<String>)>,
@@ -198,7 +198,7 @@ pub struct Ahead {
     pub stuck: Option<String>,
 }
 
-const AHEAD: &str = "-- show: who is before it in the line
+const AHEAD: &str = "-- show: what is ahead of it in the lane
 select count(*) as jobs, min(id) as head from send_jobs
 where lane = $1 and id <> $2 and ((state = 'queued' and id < $2 and (send_at is null or joined_at is not null))
     or state = 'unknown')";
@@ -206,7 +206,7 @@ const PAUSED: &str = "-- show: what is paused
 select scope, {ms: since} as since, who, why, rule, pages, probe_at from send_pauses
 where scope in ('all', 'endpoint', $1, $2) order by scope";
 const LANE: &str =
-    "-- show: who has the lane\nselect worker, stuck from send_lanes where lane = $1";
+    "-- show: the lane's worker\nselect worker, stuck from send_lanes where lane = $1";
 
 /// What a job waits for.
 pub async fn ahead(pool: &Pool, job: &Job) -> Result<Ahead> {
@@ -308,7 +308,7 @@ impl Pause {
 
 /// The most jobs that are counted for a pause.
 pub const COUNTED: i64 = 10_000;
-/// The most pauses that are counted for, the rest waits uncounted.
+/// The most pauses that are counted for, the rest are not counted.
 const COUNTED_PAUSES: usize = 100;
 
 const COUNTS: &str = concat!(
@@ -388,7 +388,7 @@ fn pause(row: &Row) -> Result<Pause> {
     })
 }
 
-/// JSON text as it stands, or as a string if it is none.
+/// JSON text as it stands, or as a string if it is not JSON.
 pub fn raw(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned())
         .or_else(|_| serde_json::value::to_raw_value(text))

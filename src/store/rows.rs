@@ -1,7 +1,7 @@
 //! A row of either engine, read by column name, or by place where a look-up for each value of each
 //! row would cost too much.
 //!
-//! Text is read as bytes where SQLite may hold some that is no UTF-8: a producer's garbled row
+//! Text is read as bytes where SQLite may hold some that is not UTF-8: a producer's malformed row
 //! must end that one job, not the ledger's cycle.
 
 use std::borrow::Cow;
@@ -59,7 +59,7 @@ impl Row {
         }
     }
 
-    /// Text, or its bytes if they are no UTF-8.
+    /// Text, or its bytes if they are not UTF-8.
     pub fn utf8(&self, column: impl Place) -> sqlx::Result<Result<&str, &[u8]>> {
         match self {
             Self::Postgres(row) => row.try_get_unchecked(column).map(Ok),
@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    /// Text; what is no UTF-8 becomes U+FFFD.
+    /// Text; what is not UTF-8 becomes U+FFFD.
     pub fn text(&self, column: impl Place) -> sqlx::Result<String> {
         self.str(column).map(Cow::into_owned)
     }

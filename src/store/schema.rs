@@ -9,7 +9,7 @@ use super::{Error, Pool, Result, Use};
 /// The schema this binary was written for.
 pub const VERSION: i64 = 1;
 
-/// Brings the database to [`VERSION`]; creates the SQLite file if need be. Returns how many
+/// Brings the database to [`VERSION`]; creates the SQLite file if needed. Returns how many
 /// migrations were applied. Safe to run twice at once and to repeat after a crash.
 pub async fn migrate(url: &str) -> Result<usize> {
     let pool = Pool::open(url, Use::Write, true).await?;
@@ -174,7 +174,7 @@ fn schema_error(pool: &Pool, why: &str) -> Error {
 const UNRELEASED: &str = "its tables are those of a version before 0.1.0 that was never released, and are not \
     brought over: drop them (send_*, _sqlx_migrations) or use another database, then run `postlane migrate`";
 
-// None of the versions before had it.
+// No earlier version had these columns.
 const SHAPE: &str = "-- schema: its shape\nselect started_at, stuck from send_lanes limit 0";
 
 /// Refuses a schema that this binary cannot work on, naming what to do.

@@ -12,7 +12,7 @@ use crate::clock::BootInstant;
 const SCHEMA: &str = "-- scratch: where tables are made
 select current_schema()::text as schema";
 
-/// Tables that nobody else uses; gone with [`Scratch::remove`].
+/// Tables of this process alone; gone with [`Scratch::remove`].
 pub struct Scratch {
     url: String,
     place: Place,
@@ -61,7 +61,7 @@ impl Scratch {
         }
     }
 
-    /// Makes its tables, where nobody else has any.
+    /// Creates its tables; refuses if they would land in another schema.
     async fn fill(&self) -> Result<()> {
         if let Place::Schema { name, .. } = &self.place {
             let found = super::one(on(&self.url, SCHEMA.to_owned()).await?)?.text_opt("schema")?;

@@ -88,7 +88,7 @@ impl Selector {
     }
 
     /// True if a state's own clock is asked: then its index says which jobs are meant, and they are put
-    /// into the order of ids afterwards. Else a walk through all ids could be taken for cheaper.
+    /// into the order of ids afterwards. Otherwise the planner may prefer a walk over all ids.
     pub(super) fn is_by_clock(&self) -> bool {
         (self.since.is_some() || self.until.is_some()) && !self.states.is_empty()
     }

@@ -1,8 +1,7 @@
 //! One SQL text for two engines.
 //!
-//! A statement is written once. What Postgres and SQLite spell differently stands in braces and
-//! is expanded here; there is no other difference between the engines in this folder, except in
-//! statements whose comment begins "Differs from Postgres in that".
+//! For the statements that are not twin files. What Postgres and SQLite spell differently stands in braces
+//! and is expanded here. A text written for one engine only says "Differs from Postgres in that …".
 //!
 //! | written | Postgres | SQLite |
 //! |---|---|---|

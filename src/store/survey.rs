@@ -85,7 +85,7 @@ pub struct Survey {
     pub newest: JobId,
     /// There are more new jobs behind this one than were looked at.
     pub more_behind: Option<JobId>,
-    /// The breaker's, drawn before it was read.
+    /// The breaker's ticket, drawn before the survey was read.
     pub ticket: u64,
 }
 

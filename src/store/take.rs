@@ -1,4 +1,4 @@
-//! Take: lanes that are due come into hand. Their backoff or delay is over, they waited for a slot, or the lease of
+//! Take: leases due lanes. Their backoff or delay is over, they waited for a slot, or the lease of
 //! their worker has run out: then its attempt is lost, and stays in the lane's row until it is recorded.
 
 use std::collections::HashMap;
@@ -47,7 +47,7 @@ impl Ask {
     }
 }
 
-/// Takes up to so many due lanes of each page, the oldest first; those that another transaction holds are passed over.
+/// Takes up to so many due lanes of each page, the oldest first; locked lanes are skipped.
 pub async fn take(work: &mut Work, asks: &[Ask], lease: &Lease) -> Result<Vec<InHand>> {
     take_from(work, asks, lease, From::Oldest).await
 }

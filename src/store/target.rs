@@ -129,7 +129,7 @@ const NEEDED: Settings = &[
     (WITNESS, "1"),
 ];
 
-/// Nobody but this program sets it: where it is missing, all that was asked for at the start was dropped.
+/// Only this program sets it: where it is missing, all that was asked for at the start was dropped.
 const WITNESS: &str = "postlane.session";
 
 /// Those of them that `postlane migrate --role` sets for good, for a pooler that keeps no settings.
@@ -347,7 +347,7 @@ fn takes_no_settings(error: &dyn DatabaseError) -> bool {
     matches!(error.code().as_deref(), Some("08P01" | "0A000"))
 }
 
-/// True if a pooler gives each transaction another session: while somebody else holds the one that this
+/// True if a pooler gives each transaction another session: while another client holds the session that this
 /// connection has just had, it gets another, or none.
 async fn is_shared(
     options: &PgConnectOptions,
@@ -382,7 +382,7 @@ const SHARED: Duration = Duration::from_millis(1500);
 const POOL_IS_FULL: &str = "a pooler in front of the server drops the settings that a worker needs, and has no second \
      session for it (PgBouncer: pool_mode must be session, and default_pool_size at least 8 for each worker)";
 
-/// A literal of SQL, whatever the session takes a backslash for.
+/// A literal of SQL, whatever a backslash means in the session.
 fn quoted(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -395,7 +395,7 @@ const TRANSACTION_MODE: &str = "a pooler in front of the server gives each trans
 #[derive(Debug)]
 struct Refused {
     why: String,
-    /// Before there was a session: by TLS, or by whoever answers there.
+    /// Before there was a session: by TLS, or by the process that answers.
     at_the_door: bool,
 }
 

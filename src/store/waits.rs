@@ -1,7 +1,7 @@
-//! For how long jobs have been waiting, told apart by why: what an alert can be built on.
+//! How long jobs have been waiting, by cause: the basis for alerts.
 //!
 //! Reads lanes, marks and open jobs by their indexes, each up to a bound, and never what is finished.
-//! The oldest of a lane is its first job: nobody behind it can go before it.
+//! The oldest of a lane is its first job: no later job can overtake it.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +19,15 @@ pub enum Cause {
     Paused,
     /// The receiver asked for less, and named or left open until when.
     Throttled,
-    /// After a failure, or for the delay of their line's first job.
+    /// After a failure, or for the delay of the lane's first job.
     Backoff,
-    /// Nobody knows whether the job arrived, and its line waits for a decision.
+    /// It is unknown whether the job arrived, and its lane waits for a decision.
     Unknown,
     /// Their page has no secret.
     NoSecret,
     /// An operator holds them.
     Held,
-    /// Their `send_at` has passed and they have not joined their lines.
+    /// Their `send_at` has passed and they have not joined their lanes.
     Scheduled,
 }
 
@@ -100,9 +100,9 @@ impl Waits {
     }
 }
 
-// The first in line of each lane that nobody has in hand, and of the first mark of each page whose marks
-// are not taken in: those of pages that may not send stay there.
-const LANES: &str = "-- waits: the first of each line
+// The head of each lane that is not leased, and the first mark of each page: marks of pages that may not send
+// stay in the inbox.
+const LANES: &str = "-- waits: the head of each lane
 with recursive m (page_id) as (
     select (select page_id from send_inbox order by page_id limit 1)
     union all
@@ -162,7 +162,7 @@ pub async fn waits(pool: &Pool, has_secret: impl Fn(&str) -> bool) -> Result<Wai
             _ => (State::Queued.as_str(), None),
         };
         waits.jobs.push((state, jobs));
-        // What is still to come has not been waiting.
+        // A time in the future is not a wait.
         let waited = row.int_opt("waited")?.filter(|waited| *waited >= 0);
         if let (Some(cause), Some(waited)) = (cause, waited) {
             waits.add(cause, waited);
@@ -188,7 +188,7 @@ pub async fn waits(pool: &Pool, has_secret: impl Fn(&str) -> bool) -> Result<Wai
 /// How it goes, in one line, for the top of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// False if somebody has to do something.
+    /// False if an operator must act.
     pub is_well: bool,
     /// What is wrong, the worst first, or that nothing is.
     pub line: String,

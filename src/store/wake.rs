@@ -1,9 +1,9 @@
-//! What wakes a worker that sleeps: a hint, never the truth; the truth is the next poll.
+//! What wakes a sleeping worker: only hints; the next poll finds what no hint announced.
 //!
 //! On Postgres a row in `send_sleepers` asks the insert trigger to notify. A producer that
-//! inserted before that row was there and commits after wakes nobody, so until the transactions
-//! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched. A
-//! relief, the second ledger of a process, is woken by the first one alone.
+//! inserted before that row was there and commits after wakes no worker, so until the transactions
+//! that were open then have ended, the poll is fast. On SQLite the write-ahead log is watched. The standby,
+//! the second ledger of a process, is woken by the first one alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::watch::Watch;
 use super::{Error, Pool, Result, Tx, one};
 use crate::clock::BootInstant;
 
-/// The poll of a worker that producers need not wake, since it claims so much anyway.
+/// The poll while busy, when producers need not wake the worker.
 const BUSY_POLL: Duration = Duration::from_millis(3);
 /// Claims a second from which producers need not wake it any more, and below which they must again.
 const BUSY: f64 = 150.0;
@@ -38,15 +38,15 @@ const LOOKS_AT_ONCE: u32 = 8;
 /// The first of the looks after those, each twice as far as the one before. A commit can be seen once its
 /// log is synced, which nothing tells: however long the disk takes, it is seen in twice that time.
 const FIRST_LOOK: Duration = Duration::from_micros(500);
-/// The shortest sleep of a worker that found work it could not take (another holds the lanes).
+/// The shortest sleep of a worker that found work it could not take (another worker holds the lanes).
 const SHORTEST: Duration = Duration::from_millis(5);
-/// How long a sleeper asks to be woken before it has to ask again.
+/// How long a subscription lasts before it must be renewed.
 const ARMED_FOR: Duration = Duration::from_secs(60);
-/// Busy steps in a row after which producers need not notify any more, and a relief is called.
+/// Busy steps in a row after which producers need not notify any more, and the standby is called.
 const BUSY_STEPS: u32 = 16;
-/// Jobs that a step must claim for a relief to find some, too.
+/// Jobs that a step must claim for the standby to find some, too.
 const WORTH_A_RELIEF: usize = 16;
-/// The sleep of a relief that nobody calls.
+/// The sleep of a standby that is not called.
 const OFF_DUTY: Duration = Duration::from_secs(3600);
 
 /// What has woken a ledger.
@@ -143,7 +143,7 @@ struct Fast {
 
 struct Armed {
     since: BootInstant,
-    /// Transactions below this one may still commit what they inserted unseen.
+    /// Transactions older than this one may still commit rows without a notification.
     horizon: Option<i64>,
     fast: Duration,
 }
@@ -224,7 +224,7 @@ impl Waker {
         }
     }
 
-    /// What it means that a sleep has lasted as long as it was to: where producers do not wake, a look for marks.
+    /// What a completed sleep means: where producers do not wake, a look for marks.
     pub fn time_is_up(&self) -> Woken {
         match &self.kind {
             Kind::Postgres { armed: None, .. } | Kind::Sqlite { .. } if self.looks => Woken::Poll,
@@ -232,8 +232,8 @@ impl Waker {
         }
     }
 
-    /// Whether somebody else has committed something since the last call; none where that cannot be told for less
-    /// than a survey.
+    /// Whether another connection has committed something since the last call; `None` where finding out costs as
+    /// much as a survey.
     pub async fn has_news(&mut self, pool: &Pool) -> Result<Option<bool>> {
         let Kind::Sqlite { version, .. } = &mut self.kind else {
             return Ok(None);
@@ -251,7 +251,7 @@ impl Waker {
         }
     }
 
-    /// True if something has rung meanwhile; it is heard by that.
+    /// True if there was a notification; consumes it.
     pub fn take_ring(&mut self) -> bool {
         let rings = self.bell.notified().now_or_never().is_some();
         if rings {
@@ -345,8 +345,7 @@ impl Waker {
         }
     }
 
-    /// The worker found work: after a while of that, producers are spared the notifications, and a
-    /// relief comes.
+    /// The worker found work: after a while of that, producers need not notify, and the standby ledger is called.
     pub async fn busy(&mut self, pool: &Pool, claimed: usize) -> Result<()> {
         self.busy_steps += 1;
         let is_busy = self.load.add(claimed);
@@ -373,7 +372,7 @@ impl Waker {
         Ok(())
     }
 
-    /// The worker stops: nobody needs to wake it.
+    /// The worker stops: it need not be woken.
     pub async fn leave(&mut self, pool: &Pool) {
         if let Kind::Postgres { worker, .. } = &self.kind {
             // The row runs out by itself if this fails.
@@ -490,8 +489,8 @@ async fn listener(server: &Backends) -> Result<PgListener> {
 /// Rings for every notification and for every new connection: what came meanwhile was missed. A
 /// connection that says nothing is tried, and replaced if it does not answer.
 ///
-/// Any role may notify, as often as it likes: more than [`RINGS`] a second are drawn together. They are
-/// received all the same, for the server keeps what is not.
+/// Any role may notify, as often as it likes: more than [`RINGS`] a second are merged. They are still
+/// received, because the server keeps unread ones.
 async fn listen(mut listener: PgListener, server: Backends, bell: Arc<Notify>) {
     let (mut rings, mut owed) = (Rings::new(), false);
     loop {

@@ -10,7 +10,7 @@ use std::path::Path;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-/// Who says it, before what it says.
+/// A prefix that names the server or file.
 pub(super) fn before(place: Option<&str>) -> String {
     place.map_or_else(String::new, |place| format!("{place}: "))
 }
@@ -26,12 +26,13 @@ pub(super) fn of(error: &sqlx::Error) -> String {
         }
         // SQLite's alone: its pool is the driver's.
         sqlx::Error::PoolTimedOut => {
-            "no connection was free in time: all that this process may have are in use".to_owned()
+            "no connection became free in time: all connections of this process are in use"
+                .to_owned()
         }
-        sqlx::Error::PoolClosed => "its connections are closed: the worker stops".to_owned(),
+        sqlx::Error::PoolClosed => "its connections are closed: the worker is stopping".to_owned(),
         sqlx::Error::WorkerCrashed => "the thread of a connection has ended".to_owned(),
         sqlx::Error::Configuration(error) => error.to_string(),
-        sqlx::Error::RowNotFound => "no row where there must be one".to_owned(),
+        sqlx::Error::RowNotFound => "a row was expected and none came".to_owned(),
         sqlx::Error::ColumnDecode { index, source } => {
             format!("the value of column {index} cannot be read: {source}")
         }
@@ -75,7 +76,7 @@ fn of_database(error: &dyn DatabaseError) -> String {
 
 fn of_certificate(why: &str) -> &str {
     match why {
-        "UnknownIssuer" => "no authority that is known has signed it (sslrootcert names one)",
+        "UnknownIssuer" => "no known authority has signed it (sslrootcert names one)",
         why if why.contains("CaUsedAsEndEntity") => {
             "it is an authority's own, not a server's (made with CA:TRUE)"
         }
@@ -135,7 +136,7 @@ pub(super) fn of_place(path: &Path) -> Option<String> {
             Some(format!("its folder {shown} does not exist"))
         }
         (Err(error), _) => Some(format!("its folder {shown}: {}", of_io(&error))),
-        (Ok(about), _) if !about.is_dir() => Some(format!("{shown} is no folder")),
+        (Ok(about), _) if !about.is_dir() => Some(format!("{shown} is not a folder")),
         (_, Ok(about)) if about.is_dir() => Some("it is a folder".to_owned()),
         (_, Err(error)) if error.kind() == ErrorKind::PermissionDenied => Some(format!(
             "the user of this process may not look into its folder {shown}"
@@ -150,7 +151,7 @@ pub(super) fn of_opening(path: &Path, error: &sqlx::Error) -> String {
         let said = of(error);
         match said.as_str() {
             said if said.contains("file is not a database") => {
-                "it is no SQLite database, or is encrypted".to_owned()
+                "it is not a SQLite database, or it is encrypted".to_owned()
             }
             said if said.contains("unable to open") => format!(
                 "{said}: the user of this process must be able to read and write the file and its folder {} \

@@ -26,7 +26,7 @@ impl Work {
     /// Runs a statement over a batch of rows.
     ///
     /// # Errors
-    /// After a conflict or a refusal nothing of it has happened; after anything else nobody knows.
+    /// After a conflict or a refusal nothing of it has happened; after anything else the outcome is unknown.
     pub async fn batch<const N: usize>(
         &mut self,
         template: &'static str,
@@ -55,7 +55,7 @@ impl Work {
     /// Commits what is not committed yet.
     ///
     /// # Errors
-    /// Nobody knows whether it was.
+    /// The outcome is unknown.
     pub async fn commit(self) -> Result<()> {
         match self.tx {
             Some(tx) => tx.commit().await,

@@ -20,7 +20,7 @@ pub struct Presence(
     #[expect(dead_code, reason = "the lock is held by the open file")] Option<File>,
 );
 
-/// Lets others see that a worker runs here. A folder that cannot be written makes them blind, no more.
+/// Lets others see that a worker runs here. If the folder is not writable, the worker is not seen; nothing else.
 pub fn announce(pool: &Pool) -> Presence {
     let lock = |path: PathBuf| {
         let mut options = File::options();
@@ -42,7 +42,7 @@ const SESSIONS: &str = "-- workers: is one connected
 select count(*) as sessions from pg_stat_activity
 where datname = current_database() and application_name like 'postlane % worker %'";
 
-/// True if a worker is seen on the database, false if none is, none if that cannot be told. Behind a
+/// True if a worker is seen on the database, false if none is, `None` if unknown. Behind a
 /// pooler, whose sessions have other names, one may run unseen.
 ///
 /// # Errors

@@ -61,7 +61,7 @@ both! {
         assert_eq!(keys(log), ["number", "started_at", "finished_at", "outcome", "http_status", "error", "response", "rule", "worker"]);
         assert_eq!((&log["number"], &log["http_status"], &log["outcome"]), (&1.into(), &503.into(), &"retryable".into()));
         let waits = jobs[1]["waits_for"].to_string();
-        assert!(waits.contains("for a worker: none is seen on this database") && waits.contains("if the worker has none for page 1 either") && waits.contains("its delay") && waits.contains(&format!("1 job before it in its line; {first} is queued: HTTP 503")), "{waits}");
+        assert!(waits.contains("for a worker: none is seen on this database") && waits.contains("if the worker has none for page 1 either") && waits.contains("its delay") && waits.contains(&format!("1 job ahead of it in its lane; {first} is queued: HTTP 503")), "{waits}");
         on(&db, &["pause", "--page", "1", "--why", "token"]).ends(0);
         let out = on(&db, &["show", &id(second)]).ends(0).out;
         assert!(out.contains("page:1 is paused (token; 2 jobs wait)") && out.contains("hidden"), "{out}");

@@ -135,7 +135,7 @@ impl Backlog {
         }
     }
 
-    /// What comes behind them: marks of other recipients, or jobs in the same lines whose marks are
+    /// What comes behind them: marks of other recipients, or jobs in the same lanes whose marks are
     /// taken already.
     pub async fn behind(self, db: &Db, shape: Shape) {
         if self != Self::Queued {

@@ -34,7 +34,7 @@ const CYCLES: usize = 4;
 enum Shape {
     /// Each is alone in its lane: it is born of its mark and ends with it.
     Alone,
-    /// As many lanes as can be in hand, with a line in each.
+    /// As many lanes as can be in hand, with jobs waiting in each.
     Lines,
 }
 
@@ -68,7 +68,7 @@ impl Shape {
     }
 }
 
-/// Most rows that a delivery may read on Postgres: (table, alone, in a line).
+/// Most rows that a delivery may read on Postgres: (table, alone, in a lane).
 const ROWS: [(&str, i64, i64); 5] = [
     ("send_jobs", 6, 6),
     ("send_lanes", 4, 3),
@@ -177,7 +177,7 @@ async fn deliver(db: &Db, shape: Shape, backlog: Backlog) -> (Seen, Reads) {
             assert!(worker.cycle().await.claims.is_empty(), "all are in hand");
         }
     }
-    // The first of a line were each born alone.
+    // The first of a lane were each created alone.
     claims = batch(&mut worker, claims).await;
     backlog.behind(db, shape).await;
     // What was read ahead before that is a second old by now.

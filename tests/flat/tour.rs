@@ -69,7 +69,7 @@ const UNSEEN: [(Option<Engine>, &str, &str); 4] = [
     ),
     (
         Some(Engine::Postgres),
-        "intake: jobs of a lane whose name is no UTF-8",
+        "intake: jobs of a lane whose name is not UTF-8",
         "text is UTF-8",
     ),
 ];

@@ -1,7 +1,7 @@
 //! What goes over the wire, and what any answer on it may do: the configured service against a
 //! receiver that misbehaves by script, over real HTTP.
 //!
-//! Each test says what an answer does to a job, its attempts and its line; what the rules make of
+//! Each test says what an answer does to a job, its attempts and its lane; what the rules make of
 //! an answer is tested beside them. Only the proxy needs the binary: variables are a process's.
 
 #[path = "../rig/mod.rs"]

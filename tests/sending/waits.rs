@@ -1,4 +1,4 @@
-//! Who waits, for what and for how long: a line, a page that hangs, an answer that asks for it.
+//! Who waits, for what and for how long: a lane, a page that hangs, an answer that asks for it.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ both! {
         stage.db.insert("1", "B #2").await;
         let other = stage.db.insert("2", "C #1").await;
         assert_eq!(stage.attempt(other, 1).await.outcome, "delivered");
-        assert!(began.elapsed() < Duration::from_secs(2), "another line waits for nobody");
+        assert!(began.elapsed() < Duration::from_secs(2), "another lane is not delayed");
         stage.sql.finished(LONG).await;
         // By this process's clock as well as by the database's.
         let took = began.elapsed();

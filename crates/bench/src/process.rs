@@ -128,7 +128,7 @@ pub fn task<T: DeserializeOwned>() -> Result<T> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut line = String::new();
-    // Byte by byte: what follows is for whoever reads next, also after an exec.
+    // Byte by byte: what follows is for the next reader, also after an exec.
     for byte in std::io::stdin().lock().bytes() {
         match byte? {
             b'\n' => break,

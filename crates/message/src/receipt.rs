@@ -9,7 +9,7 @@ use serde_json::Number;
 pub struct Receipt {
     /// Who ordered.
     pub recipient_name: String,
-    /// Must be unique; nobody but the API can check that.
+    /// Must be unique; only the API can check that.
     pub order_number: String,
     /// The currency of all amounts, for example `USD`.
     pub currency: String,

@@ -10,7 +10,7 @@ macro_rules! tags {
         /// Why a message may be sent outside the conversation window.
         ///
         /// The first 17 are those of the vendor's page; Meta has since replaced nearly all of
-        /// them, and whether JoinChat maps them is not known. A tag that somebody has added to
+        /// them, and whether JoinChat maps them is not known. A tag that a user has added to
         /// `message.tags` is none of these: it goes into the column `tag` as text.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Tag { $($(#[$doc])* #[serde(rename = $word)] $variant,)+ }
@@ -42,7 +42,7 @@ tags! {
     ConfirmedEventReminder = "CONFIRMED_EVENT_REMINDER", true;
     /// Subscriptions that do not advertise; only registered news pages still may.
     NonPromotionalSubscription = "NON_PROMOTIONAL_SUBSCRIPTION", false;
-    /// A match between the user and somebody else.
+    /// A match between the user and another person.
     PairingUpdate = "PAIRING_UPDATE", true;
     /// An application the user made.
     ApplicationUpdate = "APPLICATION_UPDATE", true;

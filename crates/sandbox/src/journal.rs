@@ -36,7 +36,7 @@ impl Journal {
         self.write(&json!({"event": "head", "request": request, "at_ns": at_ns, "peer": peer}))
     }
 
-    /// `order` is `None` for what is no send request at all.
+    /// `order` is `None` for what is not a send request at all.
     pub fn body(
         &self,
         seen: Seen,

@@ -13,7 +13,7 @@ use sha2::Sha256;
 /// A signature as sent: the 32 bytes of an HMAC-SHA256.
 pub(crate) type Signature = [u8; 32];
 
-/// Decodes a signature header; `None` if it is no standard base64 of 32 bytes.
+/// Decodes a signature header; `None` if it is not standard base64 of 32 bytes.
 pub(crate) fn decode(header: &[u8]) -> Option<Signature> {
     let mut room = [0; 48];
     let length = STANDARD.decode_slice(header.trim_ascii(), &mut room).ok()?;

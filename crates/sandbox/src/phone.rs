@@ -54,7 +54,7 @@ pub(crate) fn chat(board: &Board, lane: &str, follow: bool) -> Option<String> {
     Some(chat::page(board, &name, follow))
 }
 
-/// Where the conversation with somebody is.
+/// Where the conversation with a person is.
 fn path_of(name: &Name) -> String {
     let escape = |text| utf8_percent_encode(text, ESCAPED);
     let (page, kind, value) = (&name.page_id, name.kind, &name.recipient);

@@ -120,7 +120,7 @@ impl Playbook {
         self.scripts.insert(binding.target, Arc::new(bound));
     }
 
-    /// True if every request is reset whoever it is for, so that no body needs to be read.
+    /// True if every request is reset, for any recipient, so that no body needs to be read.
     pub fn resets_unread(&self) -> bool {
         let everybody = self.scripts.get(&Target::ALL);
         self.scripts.len() == 1 && everybody.is_some_and(|b| b.script.only_resets_before())

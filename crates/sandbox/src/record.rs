@@ -24,7 +24,7 @@ pub struct MockStats {
     pub bad_signatures: u64,
     /// Requests that were no send request at all.
     pub bad_requests: u64,
-    /// Received requests that break a rule of the vendor's; 0 if nobody looks.
+    /// Received requests that break a rule of the vendor's; 0 if rules are not checked.
     #[serde(default)]
     pub invalid: u64,
     /// First receipts of a number below one already received for the same recipient.
@@ -86,7 +86,7 @@ pub struct Received {
     pub after: Option<u64>,
     /// True if another request of this recipient was in flight.
     pub overlaps: bool,
-    /// The rule of the vendor's that it breaks, in words; `None` if nobody looked.
+    /// The rule of the vendor's that it breaks, in words; `None` if rules were not checked.
     pub invalid: Option<String>,
     /// The exact bytes, if bodies are kept.
     #[serde(serialize_with = "as_text")]
@@ -134,7 +134,7 @@ pub(crate) struct Name {
     pub recipient: String,
 }
 
-/// A request whose signature was wrong or missing. Whoever sent it may have lied about everything.
+/// A request whose signature was wrong or missing. Its sender may have lied about everything.
 #[derive(Clone)]
 pub(crate) struct TurnedAway {
     pub name: Name,

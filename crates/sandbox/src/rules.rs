@@ -8,7 +8,7 @@
 //! a request (they pass, like every undocumented field), the sizes of its columns (40 digits of a
 //! page, 1 KiB of a recipient, 64 KiB of a message), a NUL in a recipient, and a key that is given
 //! twice (the last one is read). What only the real API knows: a domain's place on the white list,
-//! whether a phone or an e-mail is bound to somebody, and whether an `order_number` is new.
+//! whether a phone or an e-mail is bound to a person, and whether an `order_number` is new.
 
 mod tables;
 
@@ -22,7 +22,7 @@ use crate::vendor;
 /// What becomes of a request that breaks a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Rules {
-    /// Nobody looks.
+    /// Rules are not checked.
     #[default]
     Off,
     /// It is answered as if it were valid, and the breach is shown beside it.

@@ -13,7 +13,7 @@ use crate::vendor;
 
 pub use words::WORDS;
 
-/// A text that is no script, no target or no script file, and why.
+/// A text that is not a script, a target or a script file, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ScriptError(pub(crate) String);

@@ -45,7 +45,7 @@ pub(crate) enum Length {
     Bytes(usize),
     /// A transfer coding: refused.
     Chunked,
-    /// Lengths that are no numbers, or that contradict each other.
+    /// Lengths that are not numbers, or that contradict each other.
     Bad,
 }
 

@@ -17,7 +17,7 @@ with m as materialized (
         select id, state, cancel_requested, ceil(extract(epoch from expires_at) * 1000::numeric)::bigint as expires
         from send_jobs where id = any (array[r.job]) and lane = r.lane for no key update skip locked
     ) as j on true
-    -- What a person has locked is written later.
+    -- Rows locked by another transaction are written later.
     where j.id is not null or (select true from send_jobs g where g.id = any (array[r.job]) and g.lane = r.lane) is null
 ), attempted as (
     insert into send_attempts (job_id, number, started_at, finished_at, outcome, http_status, error, response, rule, worker)
@@ -45,13 +45,12 @@ with m as materialized (
     from m where send_jobs.id = any (array[m.job]) and m.was = 'queued' and m.becomes is not null
     returning send_jobs.id
 ), kept as (
-    -- A trigger of somebody's that returns null: said as an error, or the job would be sent for ever.
+    -- A trigger of the user's that returns null: an error, or the job would be sent for ever.
     select ('an UPDATE of send_jobs changed nothing, is there a trigger that returns null? Not changed: '::text || n::text)::bigint as n
     from (select (select count(*) from m where was = 'queued' and becomes is not null) - (select count(*) from moved) as n) as missing
     where n <> 0::bigint
 ), planned as materialized (
-    -- A lane ends with its last job; not if something was routed into it after this statement had begun, which has
-    -- touched it.
+    -- A lane ends with its last job, unless a new mark touched it after this statement began.
     select m.*, c.head, h.*, coalesce(m.goes_on, false) as is_over,
         coalesce(m.goes_on, false) and c.head is null and m.rest <= $3
             and m.touched = (select s.touched from send_lanes s where s.lane = m.lane) as ends

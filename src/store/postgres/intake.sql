@@ -19,7 +19,7 @@
         from gone g group by g.lane
     ) as m
 ), planned as materialized (
-    -- A head that somebody has locked is looked at again in a moment: no other job goes before it.
+    -- A locked head is retried soon; no other job may overtake it.
     select m.lane, m.page_id, m.look, m.may, c.head, h.*
     from marked m
     left join lateral (
@@ -69,7 +69,7 @@
     from free f where l.lane = any (array[f.lane])
     returning l.lane
 ), kept as (
-    -- Lanes that somebody else has in hand at this moment keep their marks.
+    -- Lanes locked by another transaction keep their marks.
     insert into send_inbox (page_id, lane, look)
     select min(page_id), lane, bool_or(look) from (
         select lane, page_id, look, 1 as missing from marked where is_there

@@ -12,7 +12,7 @@ with m as materialized (
         for no key update skip locked
     ) as j on r.outcome = 'delivered'
     where (select true from send_lanes l where l.lane = r.lane and l.token = r.token and l.worker = coalesce(r.worker, $1)) is null
-        -- What a person has locked is written later.
+        -- Rows locked by another transaction are written later.
         and (j.id is not null or (r.outcome = 'delivered') is not true or (
             select true from send_jobs g where g.id = any (array[r.job]) and g.lane = r.lane and g.attempts <= r.number
                 and (g.state = 'queued' or g.state = 'unknown' or g.state = 'held')

@@ -49,7 +49,7 @@ with m as materialized (
         started_at = case when p.id is null or is_lost then l.started_at when ready <= $3 then $3 end
     from planned p where l.lane = any (array[p.lane]) and p.head is not null
 ), over as (
-    -- What was routed into it after this statement had begun has touched it: then it is looked at again.
+    -- A new mark has touched it after this statement began: then it is kept.
     delete from send_lanes l using planned p
     where l.lane = any (array[p.lane]) and p.head is null
         and p.touched = (select s.touched from send_lanes s where s.lane = p.lane)

@@ -1,5 +1,5 @@
 -- timers: jobs whose send_at has come
--- $1 now, unix ms, $2 how many. What somebody has locked is looked at again in a moment; a timer without a job goes.
+-- $1 now, unix ms, $2 how many. Locked jobs are looked at again in a moment; a timer without a job goes.
 with due as materialized (
     select t.place, t.job_id, j.id as job, (select true from send_jobs g where g.id = any (array[t.job_id])) as is_there
     from (

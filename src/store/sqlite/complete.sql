@@ -1,4 +1,4 @@
--- complete: which attempts still have their lanes, and who is next there
+-- complete: which attempts still own their lanes, and the next head there
 -- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
 -- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
 -- Differs from Postgres in that it reads, and `complete_write.sql` writes.

@@ -2,8 +2,8 @@
 -- $1 worker, $2 token, $3 now, $4 end of the lease, $5 1 if an unknown job blocks its lane,
 -- $6 1 if a delay goes out on the wire, $7 the longest wait that a rule gives. Times are unix ms.
 -- $8 how many marks of a page, since a limit cannot be a column.
--- Differs from Postgres in that it reads, and `intake_write.sql` writes: SQLite cannot write in a `with`. Nobody else
--- writes meanwhile.
+-- Differs from Postgres in that it reads, and `intake_write.sql` writes: SQLite cannot write in a `with`.
+-- There is no concurrent writer.
 select m.lane, m.page_id, m.look, m.marks, m.last, m.is_there, m.may,
     h.id, h.attempts, h.failures, h.ambiguous_attempts, h.expires_at as expires, h.on_ambiguous,
     cast(h.recipient as text) as recipient, cast(h.message as text) as message, h.tag, h.delay,

@@ -1,4 +1,4 @@
--- intake: lanes are born, or touched
+-- intake: lanes are created, or touched
 -- $1 worker, $2 token, $3 now.
 -- Differs from Postgres in that `intake.sql` has said what to write.
 {batch: lane text, page text, is_there bool, look bool, due bigint, claims bool, job bigint, number bigint}insert into send_lanes (lane, page_id, due_at, worker, token, job, number, started_at)

@@ -30,7 +30,7 @@ pub(super) fn find(
         Err(_) => return Err(none.to_owned()),
     };
     if !about.is_file() {
-        return Err(refused(&"is no file"));
+        return Err(refused(&"is not a file"));
     }
     // As libpq.
     if about.mode() & 0o077 != 0 {
@@ -52,7 +52,7 @@ pub(super) fn find(
                 .all(|(is, field)| field == "*" || field == is)
         })
         .map(|[.., password]| password)
-        .ok_or_else(|| refused(&"no line of it fits this host, port, database and user"))
+        .ok_or_else(|| refused(&"no line matches this host, port, database and user"))
 }
 
 fn default() -> Option<PathBuf> {

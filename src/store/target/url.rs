@@ -482,7 +482,7 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 fn decoded(what: &str, text: &str) -> Result<String, String> {
     let text = percent_decode_str(text)
         .decode_utf8()
-        .map_err(|_| format!("{what} is no UTF-8 when its %XX are read"))?;
+        .map_err(|_| format!("{what} is not UTF-8 when its %XX are read"))?;
     match text.contains('\0') {
         true => Err(format!("{what} has a NUL")),
         false => Ok(text.into_owned()),

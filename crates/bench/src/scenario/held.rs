@@ -1,4 +1,4 @@
-//! S12: somebody else's transaction stays open, so that Postgres may not clean up what the worker
+//! S12: another client's transaction stays open, so that Postgres may not clean up what the worker
 //! leaves behind, while jobs come and go.
 
 use std::time::Duration;

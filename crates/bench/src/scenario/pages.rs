@@ -1,7 +1,7 @@
 //! S17: many pages. A page costs what it sends, and no other.
 //!
 //! Backlogs of as many jobs, of one page, of a thousand and of thousands; beside pages that have no
-//! secret; of pages with a rate. And what somebody waits whose page has just got its first job, while
+//! secret; of pages with a rate. And how long a job waits whose page has just got its first one, while
 //! the others are busy, or wait for their secrets.
 
 use std::slice;

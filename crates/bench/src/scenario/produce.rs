@@ -95,7 +95,7 @@ pub async fn felt(context: &mut Context, engine: Engine, runs: usize) -> Result<
     if median(|round| round.pace) < 0.95 * pace {
         outcome.notes.push(format!(
             "the database takes {:.0} of {pace:.0} transactions a second even without a worker, {:.0} \
-             with one: the times are those of a growing line",
+             with one: the times are those of a growing lane",
             median(|round| round.pace),
             median(|round| round.rate),
         ));

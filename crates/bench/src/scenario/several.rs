@@ -17,7 +17,7 @@ use crate::worker::Worker;
 
 /// How many workers, in turn.
 const WORKERS: [usize; 3] = [1, 2, 4];
-/// A lane that is due is found by the next look of somebody who sleeps.
+/// A lane that is due is found by the next look of a sleeping worker.
 const LOOK: f64 = 1.0;
 
 /// One, two, four; then one of four is killed.

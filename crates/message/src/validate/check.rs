@@ -14,7 +14,7 @@ use super::json::{Members, Node, Value};
 use super::{Limits, Refusal, Warning};
 
 /// More warnings than this about one request are dropped: a message of 64 KiB can hold ten
-/// thousand unknown fields, and nobody reads that many.
+/// thousand unknown fields, more than anyone reads.
 const WARNINGS_MAX: usize = 32;
 
 /// The longest piece of the producer's own text that a place or a detail repeats, in characters.

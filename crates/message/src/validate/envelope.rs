@@ -1,7 +1,7 @@
 //! The rules beside the message: page, recipient, tag and delay.
 //!
 //! Spec sections 1.2, 1.3 and 1.6. Unknown keys are refused in a recipient and nowhere else: a
-//! second way to name somebody must never be lost silently.
+//! second way to name a recipient must never be lost silently.
 
 use super::check::{Fields, Item, Place, Review, quote};
 use super::json::{self, Value};

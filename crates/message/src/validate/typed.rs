@@ -73,7 +73,7 @@ impl Request {
 }
 
 impl Message {
-    /// Judges the message alone, whoever it is for; gives its JSON text and what to be warned of.
+    /// Judges the message alone, for any recipient; gives its JSON text and what to be warned of.
     ///
     /// # Errors
     /// The first rule that it breaks, with the place, the figure and the bound.

@@ -199,7 +199,7 @@ fn a_blank_is_as_bad_as_nothing_where_words_must_be() {
         assert_eq!(rule(&list(element)), "list.element.title.nonempty");
         let line = json!({"elements": [{"title": blank, "price": 1}]});
         assert_eq!(rule(&receipt(line)), "receipt.element.title.nonempty");
-        // A subtitle that nobody can see is no second property.
+        // An invisible subtitle is not a second property.
         let element = json!({"title": "t", "subtitle": blank});
         assert_eq!(
             rule(&generic(element.clone())),

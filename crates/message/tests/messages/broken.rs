@@ -133,7 +133,7 @@ fn every_rule_in_the_list_is_broken_by_a_break() {
     for broken in breaks() {
         left.retain(|rule| *rule != broken.rule);
     }
-    // What is no JSON value at all is broken as text.
+    // What is not a JSON value at all is broken as text.
     let texts = [
         ("json.utf8", b"\"\xff\"".as_slice()),
         ("json.syntax", b"{"),

@@ -18,7 +18,7 @@ pub const URLS: [&str; 6] = [
     URL,
 ];
 
-/// Texts that are no absolute http or https URL to either.
+/// Texts that are not absolute http or https URLs to either.
 pub const NO_URLS: [&str; 20] = [
     "",
     " ",

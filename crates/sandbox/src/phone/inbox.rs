@@ -120,7 +120,7 @@ fn nothing_yet() -> Markup {
     }
 }
 
-/// What nobody got, because it was not signed as it should be.
+/// What was not shown, because it was not signed as it should be.
 fn turned_away(strangers: &[TurnedAway], wall: &Wall) -> Markup {
     html! {
         section.strangers {

@@ -1,4 +1,4 @@
-//! Scripts as text: every word, what it makes the sandbox say, and what is no script.
+//! Scripts as text: every word, what it makes the sandbox say, and what is not a script.
 
 use std::time::{Duration, SystemTime};
 
