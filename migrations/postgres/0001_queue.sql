@@ -9,7 +9,7 @@
 -- attempts have begun, the expensive rules are skipped.
 create function send_jobs_check(
     page_id text, recipient json, message json, tag text, delay integer, send_at timestamptz, expires_at timestamptz,
-    ordering_key text, idempotency_key text, on_ambiguous text, metadata json, state text, attempts integer, failures integer,
+    ordering_key text, idempotency_key text, on_ambiguous text, metadata text, state text, attempts integer, failures integer,
     due_at timestamptz, created_at timestamptz, finished_at timestamptz
 ) returns boolean language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -26,7 +26,7 @@ declare
         when octet_length(recipient::text) > 1024 then 'recipient_is_at_most_1024_bytes'
         when json_typeof(message) <> 'object' then 'message_is_an_object'
         when octet_length(message::text) > 65536 then 'message_is_at_most_64_kib'
-        when octet_length(metadata::text) > 65536 then 'metadata_is_at_most_64_kib'
+        when octet_length(metadata) > 65536 then 'metadata_is_at_most_64_kib'
     end;
 begin
     broken := coalesce(broken, case
@@ -100,9 +100,10 @@ create table send_jobs (
     -- an operator cancelled it while it was being sent
     cancel_requested boolean not null default false,
 
+    -- As text: a user may make jsonb of it.
     constraint send_jobs_checked check (send_jobs_check(
         page_id, recipient, message, tag, delay, send_at, expires_at, ordering_key, idempotency_key, on_ambiguous,
-        metadata, state, attempts, failures, due_at, created_at, finished_at
+        metadata::text, state, attempts, failures, due_at, created_at, finished_at
     ))
 );
 
