@@ -181,7 +181,8 @@ impl Error {
         let Some(error) = self.said() else {
             return false;
         };
-        // Postgres: all but what is the server's own: connections (08), the transaction's state (25), deadlocks (40),
+        // Postgres: all but what is the server's own: connections (08), statements prepared for a table that was changed
+        // since (0A, 26), the transaction's state (25), deadlocks (40),
         // resources (53), locks (55), an end from outside (57), its disk (58) and rights (42501). What a trigger of the
         // user's raises has any code. SQLite: constraints (19), and what a trigger may meet: an error (1), what is
         // too big (18), a type that does not fit (20). The kind stands in the upper bytes.
@@ -193,7 +194,9 @@ impl Error {
                 .parse()
                 .is_ok_and(|code: i32| matches!(code & 0xff, 1 | 18 | 19 | 20)),
             (Some(code), None) => {
-                let others = ["08", "25", "40", "53", "55", "57", "58", "XX", "42501"];
+                let others = [
+                    "08", "0A", "25", "26", "40", "53", "55", "57", "58", "XX", "42501",
+                ];
                 !others.iter().any(|class| code.starts_with(class))
             }
             (None, _) => false,
